@@ -1,0 +1,113 @@
+"""What a build tells while it goes on. An observer is a plain callable; it may not raise and should be quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.steps import LayerPlan, SkippedStage, StagePlan, Step
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted:
+    plan: LayerPlan
+
+
+@dataclass(frozen=True, slots=True)
+class StageSkipped:
+    stage: SkippedStage
+
+
+@dataclass(frozen=True, slots=True)
+class StageStarted:
+    """``layers`` counts those that the base brings."""
+
+    stage: StagePlan
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step is about to run. ``number`` counts the stage's steps from 1."""
+
+    stage: StagePlan
+    number: int
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHit:
+    """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it."""
+
+    stage: StagePlan
+    number: int
+    step: Step
+    by: str
+    chain: ChainID | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """Bytes that a RUN wrote to its standard output or error, as they came."""
+
+    stage: StagePlan
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSealed:
+    """A step's changes are a layer now: complete, durable, recorded. ``size`` is the blob's, ``tar_size`` the tar's,
+    both in bytes."""
+
+    stage: StagePlan
+    number: int
+    diff_id: DiffID
+    digest: BlobDigest
+    chain: ChainID
+    size: int
+    tar_size: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """``seconds`` of wall time; ``layer`` tells whether it made one."""
+
+    stage: StagePlan
+    number: int
+    step: Step
+    seconds: float
+    layer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWritten:
+    """The result is in the store."""
+
+    image_id: BlobDigest
+    manifest: BlobDigest
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that its reader should know, and that is no error."""
+
+    text: str
+
+
+Event = (
+    BuildStarted
+    | StageSkipped
+    | StageStarted
+    | StepStarted
+    | CacheHit
+    | StepOutput
+    | LayerSealed
+    | StepFinished
+    | ImageWritten
+    | Note
+)
+Observer = Callable[[Event], None]
