@@ -1,0 +1,144 @@
+"""What holds at one place of a stage: the configuration so far, the variables, and the names that ``--from`` knows.
+
+A scope is frozen; an instruction that changes something hands back another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from layerbuild.errors import RecipeError
+from layerbuild.image.config import DEFAULT_PATH, Pairs, RuntimeConfig
+from layerbuild.recipe.syntax import Statement
+from layerbuild.recipe.words import Word, expand
+from layerbuild.steps import ContextRoot, ImageRoot, Root, StageRoot
+
+DEFAULT_SHELL = ("/bin/sh", "-c")
+
+# Build arguments that reach every RUN undeclared, in both spellings, and leave no trace in the image.
+PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy")
+
+_INDEX = re.compile(r"[+-]?[0-9]+", re.ASCII)
+
+Expand = Callable[[Word], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What comes from outside the recipe and holds for all its stages.
+
+    ``globals`` are the ARGs before the first FROM and the predefined ones, None: declared without a value. ``epoch``
+    (seconds since 1970) is put in the environment of RUN, None: it is not.
+    """
+
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    globals: Mapping[str, str | None] = field(default_factory=dict)
+    epoch: int | None = None
+
+    @property
+    def proxies(self) -> Pairs:
+        """The proxy variables, in both spellings, sorted; where both were given, the lower-case one counts."""
+        given = {name.lower(): value for name, value in sorted(self.build_args.items()) if name.lower() in PROXIES}
+        both = {**{name.upper(): value for name, value in given.items()}, **given}
+        return tuple(sorted(both.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The places that ``--from`` can mean where one stage stands.
+
+    ``stages`` are the names of all stages in order (empty: unnamed), ``current`` the index of the stage that asks,
+    ``contexts`` the names of the named contexts.
+    """
+
+    stages: tuple[str, ...] = ()
+    current: int = 0
+    contexts: frozenset[str] = frozenset()
+
+    def title(self, index: int) -> str:
+        return self.stages[index] or str(index)
+
+    def stage(self, name: str, *, by_index: bool) -> int | None:
+        """The index of the stage that ``name`` means, None: it means no stage. Of equal names the nearest one above
+        counts; ``by_index`` takes a number for an index, and RecipeError tells of one that no stage has."""
+        if by_index and _INDEX.fullmatch(name):
+            index = int(name[:18])
+            if not 0 <= index < len(self.stages):
+                raise RecipeError(f"invalid stage index {name}", hint=f"stages count from 0 to {len(self.stages) - 1}")
+            return index
+        same = [index for index, stage in enumerate(self.stages) if stage and stage == name.lower()]
+        return max((index for index in same if index < self.current), default=same[0] if same else None)
+
+    def find(self, name: str, *, verb: str, by_index: bool) -> Root:
+        """The place itself: a named context, an earlier stage, or an image. ``verb`` is for the message."""
+        if name in self.contexts:
+            return ContextRoot(name)
+        index = self.stage(name, by_index=by_index)
+        if index is None:
+            return ImageRoot(name)
+        if index >= self.current:
+            raise RecipeError(
+                f'cannot {verb} from stage "{name}", it needs to be defined before '
+                f'current stage "{self.title(self.current)}"',
+                hint="move that stage up",
+            )
+        return StageRoot(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, where
+    the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value). ``cmd_set``
+    tells whether this stage had a CMD."""
+
+    config: RuntimeConfig
+    env: Pairs = ()
+    args: tuple[tuple[str, str | None], ...] = ()
+    cmd_set: bool = False
+    author: str = ""
+    inputs: Inputs = field(default_factory=Inputs)
+    roots: Roots = field(default_factory=Roots)
+
+    def expander(self, statement: Statement) -> Expand:
+        """A function that expands a word of ``statement``. It sees the variables as they are now, so that all words of
+        an instruction see them as they were before it."""
+        variables = dict(reversed(self.env))  # the first of equal names counts, as for getenv(3)
+
+        def expand_word(word: Word) -> str:
+            try:
+                return expand(word.text, variables, escape=statement.escape)
+            except RecipeError as error:
+                raise statement.error(error.message, at=word, hint=error.hint) from error
+
+        return expand_word
+
+    def with_config(self, **changes: object) -> Scope:
+        """The same with some fields of the configuration changed."""
+        return replace(self, config=replace(self.config, **changes))  # type: ignore[arg-type]
+
+    def with_variable(self, name: str, value: str) -> Scope:
+        """The same with a variable that expansion and RUN see."""
+        return replace(self, env=with_pair(self.env, name, value))
+
+    @property
+    def working_dir(self) -> str:
+        return self.config.working_dir or "/"
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        return self.config.shell or DEFAULT_SHELL
+
+
+def with_pair(pairs: Pairs, name: str, value: str) -> Pairs:
+    """``pairs`` with the first entry of that name replaced in place, or a new one at the end."""
+    for index, (key, _) in enumerate(pairs):
+        if key == name:
+            return (*pairs[:index], (name, value), *pairs[index + 1 :])
+    return (*pairs, (name, value))
+
+
+def with_default_path(env: Pairs) -> Pairs:
+    """``env`` with a PATH: BuildKit gives one to every image that has none."""
+    return env if any(name == "PATH" for name, _ in env) else (*env, ("PATH", DEFAULT_PATH))

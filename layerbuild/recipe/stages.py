@@ -1,0 +1,119 @@
+"""Instructions grouped into stages, and which stages need which."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from layerbuild.errors import RecipeError, UsageError
+from layerbuild.recipe.instructions.base import Instruction
+from layerbuild.recipe.instructions.stage import From
+from layerbuild.recipe.instructions.table import read_instruction
+from layerbuild.recipe.instructions.variables import Arg
+from layerbuild.recipe.scope import Roots
+from layerbuild.recipe.syntax import Recipe, placed
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A FROM and what follows it, up to the next one."""
+
+    index: int
+    start: From
+    instructions: tuple[Instruction, ...]
+
+    @property
+    def name(self) -> str:
+        return self.start.name
+
+    @property
+    def title(self) -> str:
+        return self.name or str(self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A recipe understood: the ARGs before the first FROM, and the stages."""
+
+    arguments: tuple[Arg, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(stage.name for stage in self.stages)
+
+    def target(self, name: str | None) -> Stage:
+        """The stage of that name or index, the last one for None. UsageError if there is none."""
+        if name is None:
+            return self.stages[-1]
+        same = [stage for stage in self.stages if stage.name and stage.name == name.lower()]
+        if same:
+            return same[-1]
+        if name.isascii() and name.isdecimal() and len(name) < 10 and int(name) < len(self.stages):
+            return self.stages[int(name)]
+        near = difflib.get_close_matches(name.lower(), self.names, n=1)
+        known = ", ".join(stage.title for stage in self.stages)
+        hint = f"did you mean {near[0]}?" if near and near[0] else f"its stages are {known}"
+        raise UsageError(f'target stage "{name}" could not be found', hint=hint)
+
+
+def read_stages(recipe: Recipe) -> Outline:
+    """Understand every statement, and group the instructions. RecipeError with the place of the first wrong one."""
+    arguments: list[Arg] = []
+    groups: list[tuple[From, list[Instruction]]] = []
+    for statement in recipe.statements:
+        instruction = read_instruction(statement)
+        if isinstance(instruction, From):
+            groups.append((instruction, []))
+        elif groups:
+            groups[-1][1].append(instruction)
+        elif isinstance(instruction, Arg):
+            arguments.append(instruction)
+        else:
+            raise statement.error(
+                "no build stage in current context", hint=f"{statement.keyword} belongs behind a FROM"
+            )
+    if not groups:
+        last = recipe.statements[-1]
+        raise last.error("dockerfile contains no stages to build", hint="add a FROM")
+    stages = tuple(Stage(index, start, tuple(body)) for index, (start, body) in enumerate(groups))
+    return Outline(tuple(arguments), stages)
+
+
+def stages_read(instructions: Iterable[Instruction], roots: Roots) -> set[int]:
+    """The indexes of the stages that the instructions copy or mount from, those below included, which is an error that
+    lowering reports."""
+    found: set[int] = set()
+    for instruction in instructions:
+        for reference in instruction.references:
+            if reference.word.text in roots.contexts:
+                continue
+            with placed(instruction.statement.at(reference.word)):
+                index = roots.stage(reference.word.text, by_index=reference.by_index)
+            if index is not None:
+                found.add(index)
+    return found
+
+
+def refuse_circles(stages: Sequence[Stage], needs: Sequence[set[int]]) -> None:
+    """RecipeError for a stage that needs itself, by way of others or not. ``needs[i]`` are the stages that i reads."""
+    for stage in stages:
+        # A circle has a stage that needs a later one, or itself.
+        if any(need >= stage.index for need in needs[stage.index]) and stage.index in _reachable(stage.index, needs):
+            raise RecipeError(
+                f"circular dependency detected on stage: {stage.title}",
+                hint="a stage can read only stages above it",
+                span=stage.start.statement.span,
+            )
+
+
+def _reachable(start: int, needs: Sequence[set[int]]) -> set[int]:
+    found: set[int] = set()
+    waiting = list(needs[start])
+    while waiting:
+        index = waiting.pop()
+        if index not in found:
+            found.add(index)
+            waiting += needs[index]
+    return found
