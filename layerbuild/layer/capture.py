@@ -1,0 +1,286 @@
+"""A layer's tar, blob and index, made in one pass.
+
+::
+
+    caller's thread                           worker thread
+    read file, its sha256, tar header  ──▶  sha256 of the tar ─▶ compressor ─▶ sha256 of the blob ─▶ file
+                    │                 1 MiB chunks
+                    └─▶ index line
+
+``LayerWriter`` takes entries from anywhere, in order; ``capture`` feeds it from a sealed folder. The tar is a function
+of the entries alone, so the same tree gives the same diff ID whenever and wherever it is captured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from layerbuild.digest import BlobDigest, DiffID, HashingWriter
+from layerbuild.errors import BuildError
+from layerbuild.layer.codecs import Codec, compress
+from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of
+from layerbuild.layer.index import IndexWriter
+from layerbuild.layer.paths import join
+from layerbuild.layer.pipeline import CHUNK, Pump
+from layerbuild.layer.tar import END, header, padding
+from layerbuild.layer.tree import Tree, explained
+from layerbuild.layer.whiteout import is_whiteout
+
+Owner = Callable[[bytes, os.stat_result], tuple[int, int]]
+
+_SMALL = 1 << 18  # files up to this size are read by one call
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A finished layer. ``tar_size`` and ``size`` (the blob's) are in bytes; ``codec`` is the codec's name."""
+
+    diff_id: DiffID
+    tar_size: int
+    digest: BlobDigest
+    size: int
+    entries: int
+    codec: str
+
+
+class LayerWriter:
+    """Writes a layer: the blob at ``blob``, the index at ``index`` and, where ``folder`` is given, the diff folder.
+
+    ``add`` takes entries in the order of ``sort_key``, parents first; the root is none of them. ``folder`` must exist
+    and be empty; ``root`` is what it looks like in the end. Both files are new, appear under their names at once and
+    are not synced: whoever records the layer names and syncs them. Leaving the context without ``finish`` leaves no
+    thread behind, and the caller removes the blob. A full disk is a SpaceError.
+    """
+
+    def __init__(
+        self,
+        blob: Path,
+        index: Path,
+        *,
+        codec: Codec,
+        level: int | None = None,
+        folder: Path | None = None,
+        user_xattr: bool = False,
+        root: RootMetadata | None = None,
+    ) -> None:
+        self._codec = codec
+        self._root = root
+        self._blob_path = blob
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._tar = hashlib.sha256()
+        self._tar_size = 0
+        with ExitStack() as stack:
+            file = stack.enter_context(blob.open("xb", buffering=0))
+            self._blob = HashingWriter(file)
+            self._compressor = compress(codec, self._blob, level=level)
+            self._index = stack.enter_context(IndexWriter(index))
+            self._tree = stack.enter_context(Tree(folder, user_xattr=user_xattr)) if folder else None
+            self._pump = stack.enter_context(Pump(self._consume))
+            self._stack = stack.pop_all()
+
+    def add(self, entry: Entry, content: bytes | BinaryIO | None = None) -> str:
+        """Write ``entry``, for a FILE with its ``content``, and give the content's sha256 (empty for all else).
+
+        A content that is shorter or longer than the entry's size is a BuildError.
+        """
+        if entry.mtime_ns:
+            entry = replace(entry, mtime_ns=0)  # a tar of ours has whole seconds
+        try:
+            digest = self._content(entry, content) if entry.kind is Kind.FILE else self._bare(entry)
+        except OSError as error:
+            raise explained(error, f"writing /{os.fsdecode(entry.path)}") from error
+        self._index.add(entry, digest)
+        return digest
+
+    def finish(self) -> Captured:
+        """Write the end of the tar, wait for the worker and close everything."""
+        try:
+            self._put(END)
+            self._flush()
+            self._pump.close()
+            self._compressor.close()
+            if self._tree is not None:
+                self._tree.finish(self._root or RootMetadata())
+            entries = self._index.finish()
+        except OSError as error:
+            raise explained(error, f"writing {self._blob_path}") from error
+        self._stack.close()
+        return Captured(
+            DiffID("sha256:" + self._tar.hexdigest()),
+            self._tar_size,
+            BlobDigest(self._blob.digest()),
+            self._blob.size,
+            entries,
+            self._codec.name,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def _bare(self, entry: Entry) -> str:
+        self._put(header(entry))
+        if self._tree is not None:
+            self._tree.add(entry, ())
+        return ""
+
+    def _content(self, entry: Entry, content: bytes | BinaryIO | None) -> str:
+        if content is None or isinstance(content, bytes):
+            return self._whole(entry, content or b"")
+        self._put(header(entry))
+        digest = hashlib.sha256()
+        pieces = self._passing(_exactly(entry, content), digest.update)
+        if self._tree is not None:
+            self._tree.add(entry, pieces)
+        else:
+            for _ in pieces:
+                pass
+        self._put(padding(entry.size))
+        return digest.hexdigest()
+
+    def _whole(self, entry: Entry, content: bytes) -> str:
+        if len(content) != entry.size:
+            raise _changed(entry, len(content))
+        self._put(header(entry), content, padding(entry.size))
+        if self._tree is not None:
+            self._tree.add(entry, (content,))
+        return hashlib.sha256(content).hexdigest()
+
+    def _passing(self, pieces: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
+        for piece in pieces:
+            update(piece)
+            self._put(piece)
+            yield piece
+
+    def _put(self, *data: bytes) -> None:
+        self._parts += data
+        self._waiting += sum(map(len, data))
+        if self._waiting >= CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._pump.put(b"".join(self._parts))
+            self._parts.clear()
+            self._waiting = 0
+
+    def _consume(self, chunk: bytes) -> None:
+        self._tar.update(chunk)
+        self._tar_size += len(chunk)
+        self._compressor.write(chunk)
+
+
+def capture(folder: Path, writer: LayerWriter, *, owner: Owner | None = None) -> Captured:
+    """Write the sealed ``folder`` to ``writer`` and finish it.
+
+    ``owner`` tells the owner of a path where the folder can't (a user namespace with one mapped id). A file that
+    changes meanwhile is a BuildError.
+    """
+    files = _Files(writer, owner)
+    for path, item in _walk(os.fsencode(folder)):
+        if item.is_file(follow_symlinks=False):
+            files.take(path, item.path)
+            continue
+        found = item.stat(follow_symlinks=False)
+        if is_whiteout(found):
+            writer.add(Entry(path, Kind.WHITEOUT))
+        else:
+            files.add(entry_of(path, found, source=item.path, owner=owner and owner(path, found)), found)
+    return writer.finish()
+
+
+class _Files:
+    """Adds what a folder holds; of an inode with several names, the first in order is the file, the others are
+    links."""
+
+    def __init__(self, writer: LayerWriter, owner: Owner | None) -> None:
+        self._writer = writer
+        self._owner = owner
+        self._seen: dict[tuple[int, int], bytes] = {}
+
+    def take(self, path: bytes, full: bytes) -> None:
+        """Add a regular file. All is asked of its descriptor: looking up the path once more costs more than a read."""
+        descriptor = _open(full)
+        try:
+            found = os.fstat(descriptor)
+            entry = entry_of(path, found, source=descriptor, owner=self._owner and self._owner(path, found))
+            if entry.size <= _SMALL:
+                # One byte more is asked for, to notice that the file grew.
+                self.add(entry, found, os.read(descriptor, entry.size + 1))
+            else:
+                with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                    self.add(entry, found, file)
+        finally:
+            os.close(descriptor)
+
+    def add(self, entry: Entry, found: os.stat_result, content: bytes | BinaryIO | None = None) -> None:
+        """Add an entry, or the link that it is."""
+        if found.st_nlink > 1 and entry.kind is not Kind.DIRECTORY:
+            first = self._seen.setdefault((found.st_dev, found.st_ino), entry.path)
+            if first != entry.path:
+                link = replace(entry, kind=Kind.HARDLINK, size=0, target=first, device=(0, 0), xattrs=())
+                self._writer.add(link)
+                return
+        self._writer.add(entry, content)
+
+
+def _walk(root: bytes) -> Iterator[tuple[bytes, os.DirEntry[bytes]]]:
+    """All below ``root`` in a layer's order."""
+    stack = [_sorted(root)]
+    folders = [b""]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+            folders.pop()
+            continue
+        path = join(folders[-1], entry.name)
+        yield path, entry
+        if entry.is_dir(follow_symlinks=False):
+            stack.append(_sorted(entry.path))
+            folders.append(path)
+
+
+def _sorted(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return iter(sorted(entries, key=lambda entry: entry.name))
+
+
+def _open(full: bytes) -> int:
+    try:
+        # A capture leaves no access times behind. Only an owner may ask for that (open(2)).
+        return os.open(full, _READ | os.O_NOATIME)
+    except PermissionError:
+        return os.open(full, _READ)
+
+
+def _exactly(entry: Entry, content: BinaryIO) -> Iterator[bytes]:
+    """The content in pieces of at most 1 MiB; BuildError if it is not of the size that the header says."""
+    size = 0
+    while piece := content.read(CHUNK):
+        size += len(piece)
+        if size > entry.size:
+            raise _changed(entry, size)
+        yield piece
+    if size != entry.size:
+        raise _changed(entry, size)
+
+
+def _changed(entry: Entry, size: int) -> BuildError:
+    return BuildError(
+        f"/{os.fsdecode(entry.path)} changed while it was read: {size} bytes or more instead of {entry.size}",
+        hint="nothing may write to the files of a layer while it is made",
+    )

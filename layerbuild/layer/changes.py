@@ -1,0 +1,343 @@
+"""Sealing: after a step ended, its upperdir is made equal to what its layer says.
+
+Overlay leaves in an upperdir what its own work needed, not what changed: copies of files that were opened for writing
+and not changed, whiteouts of files that never were below, folders whose only change is a time, marks that stand for
+"all that is below". ``seal`` walks the upperdir once, compares it with the folders below and removes all of it:
+
+    upperdir                                           sealed
+    entry as it is below, in every respect             dropped
+    folder with a new mtime and no changed child       dropped
+    whiteout of a name that is not below               dropped
+    opaque folder                                      a whiteout for each name that it hides
+    socket                                             dropped; a whiteout if it stood in place of something
+    times                                              whole seconds, not later than the epoch
+    attributes that no layer carries                   dropped
+
+Then the folder is the same tree as one unpacked from the layer's tar, and may be the next step's lower at once. The
+comparison needs no mount: it walks beside the folders below, of which each upper folder carries those that contribute
+to it, so nothing is looked up below a folder that is new. Sources: the kernel's filesystems/overlayfs.rst; OCI
+image-spec layer.md ("Change Types", "Representing Changes").
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerbuild.errors import BuildError
+from layerbuild.layer.entry import RootMetadata, is_kept, kept_xattrs
+from layerbuild.layer.paths import join, split
+from layerbuild.layer.whiteout import PREFIX, bears_whiteout, is_opaque, is_whiteout, make_whiteout, refuse_marks
+
+_SECOND = 1_000_000_000
+_PIECE = 1 << 17
+
+# What overlay, or the machine, put on a file and the image does not have. Security labels stay: the kernel sets them
+# anew on every file, and gives no leave to remove them.
+_STRIPPED = ("trusted.", "user.overlay.", "system.posix_acl_")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """``entries`` counts what the layer holds, whiteouts included; 0: the step changed nothing."""
+
+    entries: int
+
+
+def seal(upper: Path, lowers: Sequence[Path], *, epoch: int | None, root: RootMetadata | None = None) -> Sealed:
+    """Make ``upper`` equal to what its layer says, relative to the diff folders ``lowers`` (top first).
+
+    Modification times are cut to whole seconds, and to ``epoch`` (seconds since 1970) where they are later; None keeps
+    them. The root folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError
+    for what a layer can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
+    Sealing a sealed folder again changes nothing. Nothing may write to the folders meanwhile.
+    """
+    sealer = _Sealer(os.fsencode(upper), epoch)
+    entries = sealer.run([os.fsencode(lower) for lower in lowers])
+    if entries:
+        (root or RootMetadata()).put(upper)
+    return Sealed(entries)
+
+
+@dataclass(slots=True)
+class _Folder:
+    """An upper folder on the way: ``lowers`` are the folders below that show in it, top first; ``plain``: it is also
+    below and differs in time at most; ``hides``: overlay showed nothing of the lowers, and whiteouts must say so."""
+
+    path: bytes
+    lowers: list[bytes]
+    plain: bool
+    hides: bool
+    time: int
+    waiting: Iterator[os.DirEntry[bytes]]
+    kept: int = 0
+    names: set[bytes] = field(default_factory=set)  # of a folder that hides: those that need no whiteout
+
+
+@dataclass(slots=True)
+class _Links:
+    """The unchanged names of one upper inode, and the inodes that they have below."""
+
+    names: list[bytes] = field(default_factory=list)
+    below: set[tuple[int, int]] = field(default_factory=set)
+
+
+class _Sealer:
+    def __init__(self, upper: bytes, epoch: int | None) -> None:
+        self._upper = upper
+        self._epoch = epoch
+        self._entries = 0
+        self._times: dict[bytes, int] = {}  # of folders, set last
+        self._plain: set[bytes] = set()  # folders kept only for what is in them
+        self._changed: set[tuple[int, int]] = set()  # inodes of several names, one of which is new or changed
+        self._unchanged: dict[tuple[int, int], _Links] = {}
+
+    def run(self, lowers: list[bytes]) -> int:
+        top = _Folder(b"", _cut(lowers), False, False, 0, self._scan(b""))
+        stack = [top]
+        while stack:
+            folder = stack[-1]
+            entry = next(folder.waiting, None)
+            if entry is None:
+                stack.pop()
+                self._leave(folder, stack[-1] if stack else None)
+            elif entry.is_dir(follow_symlinks=False):
+                stack.append(self._enter(folder, entry))
+            else:
+                kept = self._leaf(folder, entry, entry.stat(follow_symlinks=False))
+                folder.kept += kept
+                self._entries += kept
+        self._drop_unchanged_links()
+        for path, time in self._times.items():
+            os.utime(self._full(path), ns=(time, time))
+        if self._entries:
+            self._clean(b"", self._upper)
+        return self._entries
+
+    def _full(self, path: bytes) -> bytes:
+        return self._upper + b"/" + path if path else self._upper
+
+    def _scan(self, path: bytes) -> Iterator[os.DirEntry[bytes]]:
+        with os.scandir(self._full(path)) as entries:
+            return iter(list(entries))
+
+    # Folders.
+
+    def _enter(self, parent: _Folder, entry: os.DirEntry[bytes]) -> _Folder:
+        path = join(parent.path, entry.name)
+        _check_name(path, entry.name)
+        found = entry.stat(follow_symlinks=False)
+        lowers = _contributing(parent.lowers, entry.name)
+        hides = bool(lowers) and (parent.hides or is_opaque(entry.path))
+        self._clean(path, entry.path)
+        if parent.hides:
+            parent.names.add(entry.name)
+        plain = bool(lowers) and _same_dress(entry.path, found, lowers[0], os.lstat(lowers[0]))
+        return _Folder(path, lowers, plain, hides, self._time(found), self._scan(path))
+
+    def _leave(self, folder: _Folder, parent: _Folder | None) -> None:
+        if folder.hides:
+            hidden = [name for name in _names(folder.lowers) if name not in folder.names]
+            for name in hidden:
+                make_whiteout(self._full(join(folder.path, name)))
+            folder.kept += len(hidden)
+            self._entries += len(hidden)
+        if parent is None:
+            return
+        if folder.plain:
+            if not folder.kept:
+                os.rmdir(self._full(folder.path))
+                return
+            self._plain.add(folder.path)
+        self._times[folder.path] = folder.time
+        self._entries += 1
+        parent.kept += 1
+
+    # All else.
+
+    def _leaf(self, folder: _Folder, entry: os.DirEntry[bytes], found: os.stat_result) -> bool:
+        """Settle one entry that is no folder; whether it stays."""
+        _check_name(join(folder.path, entry.name), entry.name)
+        below = _visible(folder.lowers, entry.name) if folder.lowers else None
+        if folder.hides:
+            folder.names.add(entry.name)
+        if is_whiteout(found):
+            if below is None:
+                os.unlink(entry.path)
+            return below is not None
+        names = [] if stat.S_ISLNK(found.st_mode) else self._clean(join(folder.path, entry.name), entry.path)
+        if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names)):
+            os.unlink(entry.path)
+            if below is not None:
+                make_whiteout(entry.path)
+            return below is not None
+        return self._content(join(folder.path, entry.name), entry.path, found, below)
+
+    def _content(
+        self, path: bytes, full: bytes, found: os.stat_result, below: tuple[bytes, os.stat_result] | None
+    ) -> bool:
+        time = self._time(found)
+        inode = (found.st_dev, found.st_ino)
+        if below is not None and self._same(full, found, *below):
+            if found.st_nlink == 1:
+                os.unlink(full)
+                return False
+            links = self._unchanged.setdefault(inode, _Links())
+            links.names.append(path)
+            links.below.add((below[1].st_dev, below[1].st_ino))
+        elif found.st_nlink > 1:
+            self._changed.add(inode)
+        if found.st_mtime_ns != time or found.st_atime_ns != time:
+            os.utime(full, ns=(time, time), follow_symlinks=False)
+        return True
+
+    def _drop_unchanged_links(self) -> None:
+        """Drop the inodes of which no name is new or changed, and the folders that were kept for them alone.
+
+        A new link to a lower file makes overlay copy the file up, and both names share the copy; then both stay. So do
+        names that shared no inode below.
+        """
+        for inode, links in self._unchanged.items():
+            if inode in self._changed or len(links.below) > 1:
+                continue
+            for path in links.names:
+                os.unlink(self._full(path))
+                self._entries -= 1
+                self._drop_empty(split(path)[0])
+
+    def _drop_empty(self, path: bytes) -> None:
+        while path in self._plain:
+            try:
+                os.rmdir(self._full(path))
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+                return
+            self._entries -= 1
+            del self._times[path]
+            path = split(path)[0]
+
+    # Metadata.
+
+    def _time(self, found: os.stat_result) -> int:
+        """The modification time as the layer will say it, in nanoseconds."""
+        seconds = found.st_mtime_ns // _SECOND
+        if self._epoch is not None and seconds > self._epoch:
+            seconds = self._epoch
+        return seconds * _SECOND
+
+    def _clean(self, path: bytes, full: bytes) -> list[str]:
+        """Remove the attributes that no layer carries; all names that were there."""
+        try:
+            names = os.listxattr(full, follow_symlinks=False)
+        except OSError:  # a file system without extended attributes
+            return []
+        if names:
+            refuse_marks(names, path)
+            for name in names:
+                if name.startswith(_STRIPPED) and not is_kept(os.fsencode(name)):
+                    _remove_xattr(full, name)
+        return names
+
+    def _same(self, full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
+        """Whether an entry is the one below in every respect. What is cheap is compared first, content last."""
+        if found.st_mtime_ns != below.st_mtime_ns and self._time(found) != below.st_mtime_ns:
+            return False
+        if stat.S_ISREG(found.st_mode) and found.st_size != below.st_size:
+            return False
+        if found.st_rdev != below.st_rdev or not _same_dress(full, found, lower, below):
+            return False
+        if stat.S_ISLNK(found.st_mode):
+            return os.readlink(full) == os.readlink(lower)
+        return not stat.S_ISREG(found.st_mode) or _same_content(full, lower)
+
+
+def _check_name(path: bytes, name: bytes) -> None:
+    if name.startswith(PREFIX):
+        raise BuildError(
+            f"/{os.fsdecode(path)}: no layer can hold a name that begins with {PREFIX.decode()}",
+            hint="such names mark deletions in layers; let the step remove or rename the file",
+        )
+
+
+def _remove_xattr(full: bytes, name: str) -> None:
+    try:
+        os.removexattr(full, name, follow_symlinks=False)
+    except OSError as error:
+        # ENODATA: overlay's own view of it differs; EPERM: trusted.* in a user namespace
+        if error.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
+            raise
+
+
+def _same_dress(full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
+    """Whether kind, mode, owner and the attributes that a layer carries are equal."""
+    if (found.st_mode, found.st_uid, found.st_gid) != (below.st_mode, below.st_uid, below.st_gid):
+        return False
+    return stat.S_ISLNK(found.st_mode) or kept_xattrs(full) == kept_xattrs(lower)
+
+
+def _same_content(one: bytes, other: bytes) -> bool:
+    with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
+        while True:
+            piece = first.read(_PIECE)
+            if piece != second.read(_PIECE):
+                return False
+            if not piece:
+                return True
+
+
+# -- the folders below -------------------------------------------------------------------------------------------------
+
+
+def _cut(folders: list[bytes]) -> list[bytes]:
+    """The folders that show: none below one that is opaque."""
+    for number, folder in enumerate(folders):
+        if is_opaque(folder):
+            return folders[: number + 1]
+    return folders
+
+
+def _visible(lowers: list[bytes], name: bytes) -> tuple[bytes, os.stat_result] | None:
+    """What the name is below: its path there and its lstat; None if it is not, or is whited out."""
+    for lower in lowers:
+        full = lower + b"/" + name
+        try:
+            found = os.lstat(full)
+        except FileNotFoundError:
+            continue
+        return None if is_whiteout(found) else (full, found)
+    return None
+
+
+def _contributing(lowers: list[bytes], name: bytes) -> list[bytes]:
+    """The folders of that name that show together, top first; empty if the name is no folder below."""
+    folders = []
+    for lower in lowers:
+        full = lower + b"/" + name
+        try:
+            found = os.lstat(full)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISDIR(found.st_mode):  # a file, or a whiteout: it hides what is further below
+            break
+        folders.append(full)
+        if is_opaque(full):
+            break
+    return folders
+
+
+def _names(lowers: list[bytes]) -> Iterator[bytes]:
+    """The names that show in the folders, merged."""
+    seen: set[bytes] = set()
+    for lower in lowers:
+        with os.scandir(lower) as entries:
+            for entry in entries:
+                if entry.name in seen:
+                    continue
+                seen.add(entry.name)
+                if not is_whiteout(entry.stat(follow_symlinks=False)):
+                    yield entry.name

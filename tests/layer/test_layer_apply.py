@@ -1,0 +1,246 @@
+"""Unpacking: what archives say, what they may not do, and what the index says afterwards."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from layer_trees import applied, described, entries, index_of
+
+from layerbuild.digest import DiffID
+from layerbuild.errors import FormatError
+from layerbuild.layer.apply import apply
+from layerbuild.layer.entry import Entry, Kind, RootMetadata
+from layerbuild.layer.index import Index
+from layerbuild.layer.whiteout import is_opaque, is_whiteout
+
+D, F, S, L, C = tarfile.DIRTYPE, tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE
+Member = tuple[str, bytes, str]  # name, type, content or target
+
+
+def packed(*members: Member, mtime: int = 7) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, kind, text in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.mtime, info.mode = kind, mtime, 0o755 if kind == D else 0o644
+            info.uid, info.gid = os.getuid(), os.getgid()
+            if kind == F:
+                info.size = len(text)
+            elif kind == C:
+                info.devmajor, info.devminor = map(int, text.split(":"))
+            else:
+                info.linkname = text
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return sink.getvalue()
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A folder beside the one unpacked into; nothing may have touched it."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "file").write_text("alive")
+    before = described(tmp_path / "outside")
+    yield folder
+    assert described(folder) == before
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("in")) == ["outside"]
+
+
+def escapes(outside: str) -> list[tuple[Member, ...]]:
+    return [
+        (("../outside/file", F, "dead"),),
+        (("/../../outside/file", F, "dead"),),
+        ((f"{outside}/file", F, "dead"),),
+        (("l", S, outside), ("l/file", F, "dead")),
+        (("l", S, "../outside"), ("l/file", F, "dead"), ("l/new", F, "dead")),
+        (("a", S, "b"), ("b", S, "../../outside"), ("a/file", F, "dead")),
+        (("l", S, f"{outside}/file"), ("l", F, "dead")),
+        (("l", S, outside), ("l/", D, "")),
+        (("l", S, outside), ("l/.wh.file", F, "")),
+        (("l", S, outside), ("l/.wh..wh..opq", F, "")),
+        (("d", D, ""), ("d/s", S, "../.."), ("d/s/outside/file", F, "dead")),
+        (("d", D, ""), ("d", S, outside), ("d/file", F, "dead")),
+    ]
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_no_name_and_no_link_leads_outside(tmp_path: Path, canary: Path, number: int) -> None:
+    applied(packed(*escapes(str(canary))[number]), tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (("h", L, "../outside/file"), ("h", F, "dead")),
+        (("l", S, "../outside"), ("h", L, "l/file")),
+        (("d", D, ""), ("h", L, "d")),
+        (("h", L, "missing"),),
+        (("zero", C, "0:0"),),
+        (("loop", S, "loop"), ("loop/x", F, "")),
+        (("empty", S, ""),),
+        ((".wh.", F, ""),),
+        (("d/.wh..", F, ""),),
+        (("d/.wh...", F, ""),),
+        ((".wh.d/", D, ""), (".wh.d/x", F, "")),
+        (("x" * 300, F, ""),),
+    ],
+)
+def test_what_no_layer_may_hold_is_refused(tmp_path: Path, canary: Path, members: tuple[Member, ...]) -> None:
+    with pytest.raises(FormatError, match="layer"):
+        applied(packed(*members), tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ([("a/b/c", F, "x")], {b"a": "directory", b"a/b": "directory", b"a/b/c": "file"}),
+        ([("etc", D, ""), ("l", S, "/etc"), ("l/f", F, "x")], {b"etc": "directory", b"etc/f": "file", b"l": "symlink"}),
+        ([("l", S, "new"), ("l/f", F, "x")], {b"l": "symlink", b"new": "directory", b"new/f": "file"}),
+        ([("f", F, "1"), ("f", F, "22")], {b"f": "file"}),
+        ([("d/x", F, "1"), ("d", F, "22")], {b"d": "file"}),
+        ([("f", F, "1"), ("f", D, ""), ("f/x", F, "")], {b"f": "directory", b"f/x": "file"}),
+        ([("l", S, "x"), ("l", D, ""), ("l/x", F, "")], {b"l": "directory", b"l/x": "file"}),
+        ([("d", D, ""), (".wh.d", F, ""), ("d/x", F, "")], {b"d": "directory*", b"d/x": "file"}),
+        ([(".wh.d", F, ""), ("d/x", F, "")], {b"d": "directory*", b"d/x": "file"}),
+        ([("f", F, "x"), (".wh.f", F, "")], {b"f": "file"}),
+        ([(".wh.f", F, ""), ("f", F, "x")], {b"f": "file"}),
+        ([("d/.wh.f", F, "")], {b"d": "directory", b"d/f": "whiteout"}),
+        ([("d/x", F, ""), ("d/.wh..wh..opq", F, "")], {b"d": "directory*", b"d/x": "file"}),
+        ([("gone", S, "/nowhere"), ("gone/.wh.x", F, "")], {b"gone": "symlink"}),
+        ([("no/../.wh.etc", F, "")], {b"etc": "whiteout"}),
+        ([(".wh..wh.plnk/1", F, ""), (".wh..wh.aufs", F, ""), ("x", F, "")], {b"x": "file"}),
+    ],
+)  # fmt: skip
+def test_index_and_folder_say_the_same(tmp_path: Path, members: list[Member], expected: dict[bytes, str]) -> None:
+    try:
+        applied(packed(*members), tmp_path / "in")
+    except PermissionError:
+        pytest.skip("trusted.* attributes need root")
+    assert entries(tmp_path / "in.index") == expected
+    for path, kind in expected.items():
+        full = os.fsencode(tmp_path / "in") + b"/" + path
+        found = os.lstat(full)
+        assert is_whiteout(found) == (kind == "whiteout")
+        assert stat.S_ISDIR(found.st_mode) == kind.startswith("directory")
+        assert stat.S_ISLNK(found.st_mode) == (kind == "symlink")
+        assert not kind.startswith("directory") or is_opaque(full) == kind.endswith("*")
+    assert len(list((tmp_path / "in").rglob("*"))) == len(expected)
+    apply(io.BytesIO(packed(*members)), None, index=tmp_path / "alone.index")
+    assert entries(tmp_path / "alone.index") == expected
+
+
+def test_content_times_and_digests(tmp_path: Path) -> None:
+    big = "0123456789" * 100_000
+    tar = packed(("./", D, ""), ("d/", D, ""), ("d/f", F, "text"), ("d/big", F, big), ("d/h", L, "d/f"), mtime=1234)
+    done = applied(tar, tmp_path / "in")
+    assert done.diff_id == DiffID.of(tar)
+    assert done.tar_size == len(tar)
+    assert (tmp_path / "in/d/big").read_text() == big
+    assert (tmp_path / "in/d/h").samefile(tmp_path / "in/d/f")
+    for path in (tmp_path / "in", tmp_path / "in/d", tmp_path / "in/d/f"):
+        assert path.stat().st_mtime_ns == 1234 * 10**9
+    with Index.open(index_of(tmp_path / "in")) as index:
+        assert index.lookup(b"d/f") == Entry(
+            b"d/f", Kind.FILE, 0o644, os.getuid(), os.getgid(), 4, 1234, digest=DiffID.of(b"text").hex
+        )
+        link = index.lookup(b"d/h")
+        assert link is not None and (link.target, link.digest, link.size) == (b"d/f", "", 0)
+
+
+def test_a_link_outlives_the_file_it_was_made_of(tmp_path: Path) -> None:
+    applied(packed(("f", F, "old"), ("g", L, "f"), ("h", L, "f"), ("f", F, "newer")), tmp_path / "in")
+    assert (tmp_path / "in/g").read_text() == (tmp_path / "in/h").read_text() == "old"
+    with Index.open(tmp_path / "in.index") as index:
+        found = {entry.path: (entry.kind, entry.target, entry.digest) for entry in index}
+    assert found == {
+        b"f": (Kind.FILE, b"", DiffID.of(b"newer").hex),
+        b"g": (Kind.FILE, b"", DiffID.of(b"old").hex),
+        b"h": (Kind.HARDLINK, b"g", ""),
+    }
+
+
+def test_in_a_plain_archive_whiteout_names_are_names(tmp_path: Path) -> None:
+    applied(packed(("d/.wh.x", F, "1"), (".wh..wh..opq", F, "2")), tmp_path / "in", layered=False)
+    assert (tmp_path / "in/d/.wh.x").read_text() == "1"
+    assert set(entries(tmp_path / "in.index")) == {b"d", b"d/.wh.x", b".wh..wh..opq"}
+
+
+def test_overlay_marks_in_an_archive_mean_nothing(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        info = tarfile.TarInfo("d")
+        info.type = D
+        for name in ("trusted.overlay.opaque", "user.overlay.opaque", "user.overlay.redirect", "user.kept"):
+            info.pax_headers[f"SCHILY.xattr.{name}"] = "y"
+        tar.addfile(info)
+    applied(sink.getvalue(), tmp_path / "in")
+    assert os.listxattr(tmp_path / "in/d") == ["user.kept"]
+
+
+def test_the_root_gets_what_it_is_given_and_missing_parents_look_like_those_below(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir(mode=0o700)
+    below = Entry(b"tmp", Kind.DIRECTORY, 0o1777, os.getuid(), os.getgid(), mtime=55)
+    apply(
+        io.BytesIO(packed(("tmp/x", F, ""))),
+        folder,
+        index=tmp_path / "in.index",
+        root=RootMetadata(0o711, os.getuid(), os.getgid(), 99 * 10**9),
+        below=lambda path: below if path == b"tmp" else None,
+    )
+    assert (stat.S_IMODE(folder.stat().st_mode), folder.stat().st_mtime) == (0o711, 99)
+    assert (stat.S_IMODE((folder / "tmp").stat().st_mode), (folder / "tmp").stat().st_mtime) == (0o1777, 55)
+
+
+def test_deep_and_many_folders(tmp_path: Path) -> None:
+    deep = "/".join("d" * 200)
+    many = [(f"m{number}/{number}", F, str(number)) for number in range(300)]
+    applied(packed((deep + "/f", F, "x"), *many, *many), tmp_path / "in")
+    assert (tmp_path / "in" / deep / "f").read_text() == "x"
+    assert (tmp_path / "in/m299/299").read_text() == "299"
+
+
+def test_in_a_user_namespace_the_index_keeps_what_the_kernel_refuses(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for name, kind in (("f", F), ("null", C), ("again", L), (".wh.gone", F), ("d", D), ("d/.wh..wh..opq", F)):
+            info = tarfile.TarInfo(name)
+            info.type, info.uid, info.gid, info.devmajor, info.devminor = kind, 1000, 42, 1, 3
+            info.linkname = "null" if kind == L else ""
+            tar.addfile(info)
+    (tmp_path / "tar").write_bytes(sink.getvalue())
+    (tmp_path / "in").mkdir()
+    script = """
+import sys
+from pathlib import Path
+from layerbuild.layer.apply import apply
+tmp = Path(sys.argv[1])
+with (tmp / "tar").open("rb") as tar:
+    apply(tar, tmp / "in", index=tmp / "in.index", user_xattr=True)
+"""
+    in_namespace = ["unshare", "--user", "--map-root-user", sys.executable, "-c", script, tmp_path]
+    done = subprocess.run(in_namespace, capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip("no user namespaces here")
+    assert done.returncode == 0, done.stderr
+    assert entries(tmp_path / "in.index") == {
+        b"again": "hardlink",
+        b"d": "directory*",
+        b"f": "file",
+        b"gone": "whiteout",
+        b"null": "character",
+    }
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["d", "f", "gone"]
+    assert os.getxattr(tmp_path / "in/d", "user.overlay.opaque") == b"y"
+    assert (tmp_path / "in/f").stat().st_uid == os.getuid()
+    with Index.open(tmp_path / "in.index") as index:
+        found = index.lookup(b"null")
+        assert found is not None and (found.uid, found.gid, found.device) == (1000, 42, (1, 3))
