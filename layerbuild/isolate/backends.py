@@ -1,0 +1,60 @@
+"""The ways to isolate a RUN, as a table. Another one is another row; the tests run over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from layerbuild.errors import UsageError
+from layerbuild.isolate import probe
+from layerbuild.isolate.job import Exit, Job
+from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.sandbox import Sandbox
+
+
+class Isolation(Protocol):
+    """Runs jobs. ``sandbox.Sandbox`` says what each of these means."""
+
+    def run(self, job: Job, on_output: Callable[[bytes], None]) -> Exit: ...
+
+    def attach(self, job: Job, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, terminal: bool = False) -> Exit: ...
+
+    def kill(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """``start`` it once per build, in the build's namespaces and before there are threads; ``require`` raises
+    MachineError if a store in that folder can't be worked with on this machine."""
+
+    name: str
+    summary: str
+    start: Callable[[Identity], Isolation]
+    require: Callable[[Path], None]
+
+
+BACKENDS: Final[Mapping[str, Backend]] = {
+    backend.name: backend
+    for backend in (
+        Backend("namespaces", "Linux namespaces and an overlay mount", Sandbox.start, probe.require_overlay),
+    )
+}
+
+
+def backend(name: str) -> Backend:
+    """The backend called ``name``; UsageError with the known names if there is none."""
+    try:
+        return BACKENDS[name]
+    except KeyError:
+        raise UsageError(f"{name!r} is no isolation backend", hint=f"there are: {', '.join(BACKENDS)}") from None

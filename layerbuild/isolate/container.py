@@ -1,0 +1,283 @@
+"""C, the process that becomes the command: mounts, changes its root, drops its rights, executes.
+
+It is forked by the helper into fresh namespaces, is pid 1 there, and has no way back: it ends in execve, or tells
+through ``report`` (a socket that execve closes) why it could not come so far.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import stat
+import termios
+from pathlib import Path
+from typing import Final, NoReturn
+
+from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceError, StepFailed
+from layerbuild.isolate import linux, rootfs
+from layerbuild.isolate.job import Job, Process
+from layerbuild.isolate.mounts import Overlay
+from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
+
+# Docker's default set: oci/caps/defaults.go of moby. Numbers: include/uapi/linux/capability.h.
+CAPABILITIES: Final = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+    "NET_RAW": 13,
+    "SYS_CHROOT": 18,
+    "MKNOD": 27,
+    "AUDIT_WRITE": 29,
+    "SETFCAP": 31,
+}
+_KEPT: Final = frozenset(CAPABILITIES.values())
+_DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOT_EXECUTABLE: Final = 126
+_NOT_FOUND: Final = 127
+
+
+class Container:
+    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails."""
+
+    def __init__(self, job: Job, identity: Identity, stdio: tuple[int, ...], connection: socket.socket) -> None:
+        self._job = job
+        self._identity = identity
+        self._stdio = stdio
+        self._connection = connection
+        self.doing: object = "start the container"  # anything with a text
+
+    def enter(self) -> NoReturn:
+        """Become the command; OSError or LayerbuildError if that can't be."""
+        _check_ids(self._job.process, self._identity)
+        self._mount_all()
+        self._change_root()
+        self._take_terminal()
+        self._drop_rights()
+        self._execute()
+
+    # -- what it sees --------------------------------------------------------------------------------------------------
+
+    def _mount_all(self) -> None:
+        job, folders = self._job, self._job.rootfs
+        standard = standard_mounts(self._identity, network=job.network, security=job.security)
+        overlay = stack(job, self._identity)
+        self.doing = overlay
+        rootfs.mount_stack(overlay, (*standard, *job.mounts), init=init_folder(folders.merged))
+        # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
+        staging(folders.work).attach(folders.work, staging="")
+        for mount in (*standard, *job.mounts):
+            self.doing = mount
+            at = rootfs.mount_point(folders.merged, mount)
+            mount.attach(at, staging=folders.work)
+            if mount.target == "/dev":
+                make_devices(at, rootless=self._identity.rootless)
+        self._mask()
+
+    def _mask(self) -> None:
+        merged = self._job.rootfs.merged
+        for mask in standard_masks(self._job.security):
+            self.doing = mask
+            at = rootfs.locate(merged, mask.target)
+            if Path(at).exists():
+                mask.attach(at, staging=self._job.rootfs.work)
+
+    def _change_root(self) -> None:
+        self.doing = "change the root"
+        socket.sethostname(self._job.process.hostname)
+        if self._job.network == "none":
+            linux.loopback_up()
+        # The old root lands on top of the new one and is taken off again: no folder is needed for it (pivot_root(2)).
+        os.chdir(self._job.rootfs.merged)
+        linux.pivot_root(".", ".")
+        linux.umount(".", linux.MNT_DETACH)
+        process = self._job.process
+        self.doing = "enter the working directory"
+        try:
+            os.chdir(process.cwd)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise BuildError(f'the working directory "{process.cwd}" is not a folder of the image') from error
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    def _take_terminal(self) -> None:
+        self.doing = "set up standard input and output"
+        os.setsid()
+        stdio = self._stdio
+        if self._job.terminal:
+            # From the container's own devpts, so that the command can find its terminal's name.
+            master, slave = os.openpty()
+            socket.send_fds(self._connection, [b"terminal"], [master])
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            stdio = (slave, slave, slave)
+        for number, fd in enumerate(stdio):
+            os.dup2(fd, number)
+            if self._job.process.uid and (self._job.terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)):
+                # So that another user than root may open /dev/stdout.
+                os.fchown(fd, self._job.process.uid, -1)
+
+    def _drop_rights(self) -> None:
+        """Capabilities and ids; a system call filter would be set last, here."""
+        process = self._job.process
+        self.doing = f"become user {process.uid}:{process.gid}"
+        if self._job.security == "sandbox":
+            linux.drop_from_bounding_set(_KEPT)
+        _become(process, self._identity)
+        if self._job.security == "sandbox" and process.uid == 0:
+            linux.capset(_KEPT)
+
+    # -- what it does --------------------------------------------------------------------------------------------------
+
+    def _execute(self) -> NoReturn:
+        process = self._job.process
+        self.doing = f"execute {process.argv[0]}"
+        linux.close_on_exec_from(3)
+        env = dict(process.env)
+        denied = ""
+        for path in _candidates(process.argv[0], env.get("PATH", _DEFAULT_PATH)):
+            try:
+                os.execve(path, process.argv, env)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if Path(path).exists():
+                    raise _no_interpreter(path) from error
+            except PermissionError:
+                denied = denied or path
+            except OSError as error:
+                raise _unusable(path, error) from error
+        if denied:
+            raise StepFailed(
+                f'"{denied}" is not executable', exit_code=_NOT_EXECUTABLE, hint="chmod +x, in an earlier step"
+            )
+        raise _not_found(process.argv[0], env.get("PATH", _DEFAULT_PATH))
+
+
+def stack(job: Job, identity: Identity) -> Overlay:
+    """The overlay mount that ``job`` asks for, the init folder apart."""
+    folders = job.rootfs
+    return Overlay(
+        folders.lowers,
+        folders.upper,
+        folders.work,
+        folders.merged,
+        user_xattr=identity.user_xattr,
+        volatile=folders.volatile,
+        directory=folders.link_dir or "/",
+    )
+
+
+def init_folder(merged: str) -> str:
+    """Where the init folder of a job stands: beside its merged folder."""
+    return str(Path(merged).with_name("init"))
+
+
+def _check_ids(process: Process, identity: Identity) -> None:
+    if identity.one_id and (process.uid or process.gid):
+        raise MachineError(
+            f"user {process.uid}:{process.gid} of the image does not exist here: "
+            "an ordinary user's namespace has the id 0 alone",
+            hint="run layerbuild as root, or let the recipe stay with root",
+        )
+
+
+def _become(process: Process, identity: Identity) -> None:
+    if identity.one_id:
+        return  # setgroups is given up in such a namespace, and 0:0 is what it is already
+    os.setgroups(process.groups)
+    os.setresgid(process.gid, process.gid, process.gid)
+    os.setresuid(process.uid, process.uid, process.uid)
+
+
+def _candidates(name: str, path: str) -> list[str]:
+    """The files that ``name`` can mean: execvp(3), with an empty entry of PATH being the working directory."""
+    return [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in path.split(":")]
+
+
+def _not_found(name: str, path: str) -> StepFailed:
+    if "/" in name:
+        return StepFailed(f'"{name}": no such file or directory in the image', exit_code=_NOT_FOUND)
+    return StepFailed(
+        f'"{name}" is not in the image: not found in PATH', exit_code=_NOT_FOUND, hint=f"PATH is {path or 'empty'}"
+    )
+
+
+def _no_interpreter(path: str) -> StepFailed:
+    """A file that is there, and of which execve(2) says ENOENT all the same: what its first line names is not."""
+    with Path(path).open("rb") as file:
+        first = file.read(256).split(b"\n")[0]
+    words = first[2:].split()
+    if first.startswith(b"#!") and words:
+        name = words[0].decode(errors="replace")
+        return StepFailed(f'"{path}" wants "{name}", which is not in the image', exit_code=_NOT_FOUND)
+    return StepFailed(
+        f'"{path}" is in the image, but not the dynamic loader that it needs',
+        exit_code=_NOT_FOUND,
+        hint="a program that uses shared libraries needs them, and the loader, in the image; or link it statically",
+    )
+
+
+def _unusable(path: str, error: OSError) -> StepFailed:
+    hint = ""
+    if error.errno == errno.ENOEXEC:
+        hint = "it is for another architecture, or a script whose first line does not name its interpreter (#!)"
+    if error.errno == errno.E2BIG:
+        hint = "arguments and environment together are larger than the kernel takes"
+    return StepFailed(f'"{path}": {os.strerror(error.errno or 0)}', exit_code=_NOT_EXECUTABLE, hint=hint)
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+
+def start(container: Container, report: socket.socket) -> NoReturn:
+    """``container.enter()``, and the reason through ``report`` if that failed.
+
+    The first message in ``report`` is a hold on this process's mount namespace, for the helper to let go of at the end.
+    """
+    try:
+        mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        socket.send_fds(report, [b"mounts"], [mounts])
+        os.close(mounts)
+        container.enter()
+    except BaseException as error:  # whatever it is: this process must not go on as a second helper
+        with contextlib.suppress(OSError):
+            report.send(json.dumps(failure(container.doing, error)).encode())
+    os._exit(_NOT_FOUND)
+
+
+def failure(doing: object, error: BaseException) -> dict[str, object]:
+    """``error`` as plain values; ``doing`` says at what."""
+    if isinstance(error, LayerbuildError):
+        code = error.exit_code if isinstance(error, StepFailed) else 0
+        return {"kind": type(error).__name__, "message": error.message, "hint": error.hint, "code": code}
+    if not isinstance(error, OSError):
+        return {"kind": "BuildError", "message": f"{doing}: {error!r}", "hint": "", "code": 0}
+    path = f": {error.filename}" if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return {
+        "kind": "SpaceError" if full else "MachineError",
+        "message": f"{doing}: {os.strerror(error.errno or 0)}{path}",
+        "hint": "" if full else "layerbuild doctor tells what this machine can do",
+        "code": 0,
+    }
+
+
+def as_error(failure: dict[str, object]) -> LayerbuildError:
+    """The error that ``failure`` took apart."""
+    message, hint = str(failure["message"]), str(failure["hint"])
+    match failure["kind"]:
+        case "StepFailed":
+            return StepFailed(message, exit_code=int(str(failure["code"])), hint=hint)
+        case "SpaceError":
+            return SpaceError(message, hint=hint)
+        case "MachineError":
+            return MachineError(message, hint=hint)
+    return BuildError(message, hint=hint)

@@ -1,0 +1,166 @@
+"""H, the helper: starts the commands, waits for them, takes their mounts down, reports.
+
+It is pid 1 of a pid namespace, has one thread and the build's mount namespace. It never mounts: each command starts in
+fresh namespaces (container.py) and mounts there. What it gets on its control socket, and what it answers, is drawn in
+sandbox.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource  # noqa: F401 -- os.wait4 would load it, when the helper can load nothing any more
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import BuiltinImporter, FrozenImporter
+from typing import Final, NoReturn
+
+from layerbuild.isolate import linux, rootfs
+from layerbuild.isolate.container import Container, failure, init_folder, start
+from layerbuild.isolate.job import Exit, Job, decode, encode
+
+DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
+_MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
+
+
+def serve(control: socket.socket) -> NoReturn:
+    """Be the helper until the build is gone. Ends the process, without any of the build's own clean-up."""
+    try:
+        _settle(control)
+        _Helper(control).serve()
+    finally:
+        os._exit(0)
+
+
+def _settle(control: socket.socket) -> None:
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()  # Ctrl-C at the terminal is for the build to act upon
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # what is ignored here would be so in the commands too (signal(7))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    # The build's open files and locks are none of the helper's business.
+    os.closerange(3, control.fileno())
+    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    # After pivot_root every path is the image's: a module loaded then would be the image's program with our rights.
+    sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
+    gc.disable()  # a collection would only write to pages that are shared with the build
+    gc.freeze()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A job whose command is running. ``ended`` is its pidfd; ``report`` holds what the command said before execve."""
+
+    job: Job
+    pid: int
+    ended: int
+    connection: socket.socket
+    report: socket.socket
+
+
+class _Helper:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._running: dict[int, _Running] = {}  # by pidfd and by connection
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def serve(self) -> None:
+        while True:
+            for fd, _ in self._poll.poll():
+                running = self._running.get(fd)
+                if fd == self._control.fileno():
+                    message, fds, _, _ = socket.recv_fds(self._control, 16, DESCRIPTORS)
+                    if not message:
+                        return
+                    self._start(socket.socket(fileno=fds[0]), fds[1], tuple(fds[2:]))
+                elif running and fd == running.ended:
+                    self._finish(running)
+                elif running:
+                    self._cancel(running)
+
+    def _start(self, connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> None:
+        try:
+            running = _start_command(connection, plain, stdio)
+        except Exception as error:  # whatever it is, the other jobs go on
+            _answer(connection, {"failure": failure("start a container", error)})
+            connection.close()
+            return
+        finally:
+            # Else whoever reads the output would wait for this process too.
+            for fd in stdio:
+                os.close(fd)
+        for fd in (running.ended, connection.fileno()):
+            self._running[fd] = running
+            self._poll.register(fd, select.POLLIN)
+
+    def _cancel(self, running: _Running) -> None:
+        """The other end has closed the connection: nobody wants the job any more."""
+        self._forget(running.connection.fileno())
+        os.kill(running.pid, signal.SIGKILL)
+
+    def _finish(self, running: _Running) -> None:
+        """The command has ended, and with it, since it is pid 1 there, all in its pid namespace."""
+        self._forget(running.ended)
+        self._forget(running.connection.fileno())
+        with running.connection:
+            try:
+                answer = _outcome(running)
+            except Exception as error:  # whatever it is, the other jobs go on
+                answer = {"failure": failure("take the container down", error)}
+            _answer(running.connection, answer)
+
+    def _forget(self, fd: int) -> None:
+        if self._running.pop(fd, None):
+            self._poll.unregister(fd)
+
+
+def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> _Running:
+    with os.fdopen(plain, "rb") as file:
+        job, identity = decode(json.load(file))
+    report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with write_report:
+        namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
+        pid = linux.fork_into(namespaces | (linux.CLONE_NEWNET if job.network == "none" else 0))
+        if pid == 0:
+            start(Container(job, identity, stdio, connection), write_report)
+    return _Running(job, pid, os.pidfd_open(pid), connection, report)
+
+
+def _outcome(running: _Running) -> dict[str, object]:
+    os.close(running.ended)
+    _, status, usage = os.wait4(running.pid, 0)
+    with running.report as report:
+        _, held, _, _ = socket.recv_fds(report, _MESSAGE, 1)
+        failed = report.recv(_MESSAGE)
+    # The last hold on the job's mounts: the kernel unmounts before this call returns. Without it the command's own exit
+    # would leave that to a worker, some time later (fs/namespace.c, mntput_no_expire), and the next job would find an
+    # overlay that still has its folders in use.
+    for fd in held:
+        os.close(fd)
+    rootfs.remove_init(init_folder(running.job.rootfs.merged))
+    rootfs.forget_work(running.job.rootfs.work)
+    if failed:
+        return {"failure": json.loads(failed)}
+    code = os.waitstatus_to_exitcode(status)
+    ended = Exit(
+        code=code if code >= 0 else 128 - code,
+        signal=max(0, -code),
+        cpu=usage.ru_utime + usage.ru_stime,
+        max_rss=usage.ru_maxrss * 1024,
+    )
+    return {"exit": encode(ended)}
+
+
+def _answer(connection: socket.socket, answer: dict[str, object]) -> None:
+    with suppress(OSError):  # nobody may be waiting any more
+        connection.send(json.dumps(answer).encode(), socket.MSG_NOSIGNAL)

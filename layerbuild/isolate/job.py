@@ -1,0 +1,111 @@
+"""What a RUN needs, as plain values that can travel to another process as JSON."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final, Literal
+
+from layerbuild.isolate.mounts import Bind, File, Filesystem
+from layerbuild.isolate.namespaces import Identity
+
+Network = Literal["host", "none"]
+Security = Literal["sandbox", "insecure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rootfs:
+    """The folders of a stack. All paths are absolute; ``lowers`` has the topmost first and may be empty (scratch).
+
+    ``upper``, ``work`` (empty) and ``merged`` (empty) lie on one file system. An ``init`` folder is made beside
+    ``merged`` for as long as the job runs. ``link_dir``: a folder above the others, relative to which the kernel is
+    told them (see ``mounts.Overlay``). ``volatile``: nothing is synced, and the upper is worthless after a crash.
+    """
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    merged: str
+    volatile: bool = True
+    link_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A command. ``env`` is its whole environment; ``argv[0]`` without a slash is looked up in its PATH, in the image.
+
+    ``cwd`` is a folder of the image. ``groups`` are the supplementary ones; ids are those of the container.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    hostname: str = "layerbuild"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A process in a stack. ``mounts`` come after the sandbox's own (/proc, /sys, /dev), parents before children.
+
+    ``security`` "insecure" keeps all capabilities and leaves /proc and /sys as they are. With ``terminal`` the process
+    has a terminal of its own, made in the container.
+    """
+
+    rootfs: Rootfs
+    process: Process
+    mounts: tuple[Bind | File | Filesystem, ...] = ()
+    network: Network = "host"
+    security: Security = "sandbox"
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended. ``code`` is 128 + ``signal`` if a signal ended it (``signal`` 0: none did).
+
+    ``cpu`` is in seconds, user and system together, and ``max_rss`` in bytes: of the process and the children that it
+    waited for.
+    """
+
+    code: int
+    signal: int = 0
+    cpu: float = 0.0
+    max_rss: int = 0
+
+
+# -- as JSON -----------------------------------------------------------------------------------------------------------
+
+_KINDS: Final = {kind.__name__: kind for kind in (Rootfs, Process, Job, Exit, Identity, Bind, File, Filesystem)}
+
+
+def encode(value: Job | Exit | tuple[Job, Identity]) -> object:
+    """``value`` in JSON's own types; ``decode`` is the way back."""
+    return _plain(value)
+
+
+def decode(plain: object) -> Any:
+    """The value that ``encode`` took apart."""
+    match plain:
+        case {"bytes": str(text)}:
+            return base64.b64decode(text)
+        case {"kind": str(kind), "fields": list(values)}:
+            return _KINDS[kind](*map(decode, values))
+        case list():
+            return tuple(map(decode, plain))
+    return plain
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {
+            "kind": type(value).__name__,
+            "fields": [_plain(getattr(value, field.name)) for field in fields(value)],
+        }
+    return value

@@ -1,0 +1,229 @@
+"""One small function per system call that Python's ``os`` lacks. Real types in, ``OSError`` with the path out.
+
+Numbers are those of the kernel's own headers (include/uapi/linux). System calls younger than the C library are made by
+their number; from 424 on these are the same on every architecture (asm-generic/unistd.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+# The same library, called with the interpreter's lock held: for clone3, whose child must own it.
+_libc_locked: Final = ctypes.PyDLL(None, use_errno=True)
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+MS_RDONLY: Final = 0x1
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x40000
+MS_STRICTATIME: Final = 0x1000000
+
+MNT_DETACH: Final = 0x2
+
+MOUNT_ATTR_RDONLY: Final = 0x1
+
+AT_FDCWD: Final = -100
+AT_RECURSIVE: Final = 0x8000
+
+PR_SET_PDEATHSIG: Final = 1
+PR_CAPBSET_READ: Final = 23
+PR_CAPBSET_DROP: Final = 24
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_FSOPEN: Final = 430
+_SYS_FSCONFIG: Final = 431
+_SYS_FSMOUNT: Final = 432
+_SYS_CLONE3: Final = 435
+_SYS_CLOSE_RANGE: Final = 436
+_SYS_MOUNT_SETATTR: Final = 442
+
+_FSOPEN_CLOEXEC: Final = 1
+_FSMOUNT_CLOEXEC: Final = 1
+_FSCONFIG_SET_FLAG: Final = 0
+_FSCONFIG_SET_STRING: Final = 1
+_FSCONFIG_CMD_CREATE: Final = 6
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_CLOSE_RANGE_CLOEXEC: Final = 4
+
+
+def _check(result: int, path: str = "") -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path or None)
+    return result
+
+
+def _text(value: str) -> bytes:
+    return os.fsencode(value)
+
+
+# -- namespaces and processes ------------------------------------------------------------------------------------------
+
+
+def unshare(flags: int) -> None:
+    """Leave the shared namespaces that ``flags`` (CLONE_NEW…) name for new ones: unshare(2)."""
+    _check(_libc.unshare(flags))
+
+
+class _CloneArgs(ctypes.Structure):
+    # struct clone_args of linux/sched.h, its first version (64 bytes).
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    ]
+
+
+def fork_into(flags: int) -> int:
+    """``os.fork``, whose child starts in new namespaces (CLONE_NEW…): clone3(2). 0 in the child.
+
+    Unlike unshare(CLONE_NEWPID) it leaves the caller's later children where they would have been. Only for a process
+    with a single thread, since the C library is not told of the fork; Python is, by the functions of its C interface
+    that ``os.fork`` calls too.
+    """
+    arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = _libc_locked.syscall(_SYS_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    number = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(number, os.strerror(number))
+    return pid
+
+
+def prctl(option: int, argument: int = 0) -> int:
+    """prctl(2) with one argument; the other three are 0."""
+    return _check(
+        _libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    )
+
+
+def close_on_exec_from(first: int) -> None:
+    """Have execve(2) close every descriptor from ``first`` on: close_range(2)."""
+    _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), _CLOSE_RANGE_CLOEXEC))
+
+
+# -- capabilities ------------------------------------------------------------------------------------------------------
+
+_CAPABILITY_VERSION_3: Final = 0x20080522
+
+
+def capset(capabilities: Iterable[int]) -> None:
+    """Make ``capabilities`` (their numbers) the effective and permitted set, none inheritable: capset(2)."""
+    mask = sum(1 << number for number in capabilities)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    _check(_libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)))
+
+
+def drop_from_bounding_set(kept: frozenset[int]) -> None:
+    """Take from the bounding set all that is not in ``kept``, and clear the ambient set: capabilities(7)."""
+    for number in range(64):
+        if number in kept:
+            continue
+        # The kernel tells its highest capability by EINVAL for the next one.
+        if _libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) < 0:
+            break
+        prctl(PR_CAPBSET_DROP, number)
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+# -- mounts ------------------------------------------------------------------------------------------------------------
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, *, data: str = "") -> None:
+    """mount(2). ``kind`` is the file system type; ``data`` its options, at most a page (4096 bytes) with the NUL."""
+    result = _libc.mount(
+        _text(source), _text(target), _text(kind) or None, ctypes.c_ulong(flags), _text(data) if data else None
+    )
+    _check(result, target)
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(_text(target), flags), target)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """pivot_root(2)."""
+    _check(_libc.pivot_root(_text(new), _text(old)), new)
+
+
+def make_read_only(target: str, *, recursive: bool = False) -> None:
+    """Set the mount at ``target`` (``recursive``: and all below) read-only, other flags kept: mount_setattr(2).
+
+    MS_REMOUNT would have to repeat the flags that a user namespace may not clear; this call only adds. Linux 5.12.
+    """
+    attributes = struct.pack("4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    flags = AT_RECURSIVE if recursive else 0
+    result = _libc.syscall(
+        _SYS_MOUNT_SETATTR, AT_FDCWD, _text(target), flags, attributes, ctypes.c_size_t(len(attributes))
+    )
+    _check(result, target)
+
+
+def fsopen(kind: str) -> int:
+    """A descriptor to set up a file system of ``kind`` with: fsopen(2). Linux 5.2."""
+    return _check(_libc.syscall(_SYS_FSOPEN, _text(kind), _FSOPEN_CLOEXEC))
+
+
+def fsconfig_string(fd: int, key: str, value: str) -> None:
+    """Set option ``key``. The kernel takes at most 255 bytes of ``value`` (fs/fsopen.c): fsconfig(2)."""
+    _check(_libc.syscall(_SYS_FSCONFIG, fd, _FSCONFIG_SET_STRING, _text(key), _text(value), 0), value)
+
+
+def fsconfig_flag(fd: int, key: str) -> None:
+    """Set an option that has no value: fsconfig(2)."""
+    _check(_libc.syscall(_SYS_FSCONFIG, fd, _FSCONFIG_SET_FLAG, _text(key), None, 0), key)
+
+
+def fsconfig_create(fd: int) -> None:
+    """Make the file system that was set up: fsconfig(2)."""
+    _check(_libc.syscall(_SYS_FSCONFIG, fd, _FSCONFIG_CMD_CREATE, None, None, 0))
+
+
+def fsmount(fd: int) -> int:
+    """A mount, as yet nowhere, of the file system made with ``fd``: fsmount(2)."""
+    return _check(_libc.syscall(_SYS_FSMOUNT, fd, _FSMOUNT_CLOEXEC, 0))
+
+
+def move_mount(fd: int, target: str) -> None:
+    """Attach the mount ``fd`` at ``target``: move_mount(2)."""
+    result = _libc.syscall(_SYS_MOVE_MOUNT, fd, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH)
+    _check(result, target)
+
+
+# -- network -----------------------------------------------------------------------------------------------------------
+
+_SIOCGIFFLAGS: Final = 0x8913
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP: Final = 0x1
+
+
+def loopback_up() -> None:
+    """Bring ``lo`` up in this network namespace; the kernel then gives it 127.0.0.1 and ::1: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh22x", b"lo", 0)
+        (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))

@@ -1,0 +1,282 @@
+"""Mounts as values: described first, carried out later.
+
+::
+
+    Overlay       the stack of layers, with its upper
+    Filesystem    one that the kernel makes: proc, sysfs, tmpfs, mqueue, devpts
+    Bind          a folder or file from elsewhere
+    File          a file whose content is at hand
+    Mask          a path of /proc or /sys that a container should not see
+
+``str(mount)`` is the line of shell that would do the same; ``attach`` does it. ``target`` is the path that the
+container sees; ``attach`` is told where that is for the one who mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from layerbuild.errors import MachineError
+from layerbuild.isolate import linux
+
+# fs/overlayfs/params.h, OVL_MAX_STACK.
+MAX_LOWERS: Final = 500
+# mount(2) copies one page of options; the last byte is the NUL.
+MAX_OPTIONS: Final = 4095
+# fs/fsopen.c: a string option is copied with strndup_user(value, 256), the NUL included.
+MAX_VALUE: Final = 255
+
+
+class Mount(Protocol):
+    """What can be mounted at a path of the container."""
+
+    @property
+    def target(self) -> str: ...
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether its mount point is a folder (else a file)."""
+
+    def attach(self, at: str, *, staging: str) -> None:
+        """Mount at the path ``at``. ``staging`` is a folder in memory where files may be put to mount them from."""
+
+
+# -- the stack of layers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A stack of folders as one tree at ``target``. ``lowers`` has the topmost first.
+
+    Paths below ``directory`` are given to the kernel relative to it: so a stack of short links (``l/ABC…``) fits into
+    the page of options, and a comma or colon in the path of the store does not matter.
+    """
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    target: str
+    user_xattr: bool = False
+    volatile: bool = False
+    directory: str = "/"
+
+    @property
+    def flags(self) -> tuple[tuple[str, str], ...]:
+        """The options other than the folders; an empty value: a bare word.
+
+        redirect_dir, metacopy and index would put into the upper what can be read only together with these very lowers;
+        a layer must stand alone. "nofollow", because "off" still means "follow" where the kernel was built so, and that
+        conflicts with userxattr (fs/overlayfs/params.c). volatile leaves out all syncs: a crashed step is
+        discarded whole.
+        """
+        common = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
+        marks = (("userxattr", ""),) if self.user_xattr else ()
+        return common + marks + ((("volatile", ""),) if self.volatile else ())
+
+    @property
+    def options(self) -> str:
+        """All options as one text, as mount(2) takes them."""
+        folders = (
+            "lowerdir=" + ":".join(_escape(self._name(lower)) for lower in self.lowers),
+            "upperdir=" + _escape(self._name(self.upper)),
+            "workdir=" + _escape(self._name(self.work)),
+        )
+        return ",".join((*folders, *(f"{key}={value}" if value else key for key, value in self.flags)))
+
+    def __str__(self) -> str:
+        go = "" if self.directory == "/" else f"cd {shlex.quote(self.directory)} && "
+        return f"{go}mount -t overlay overlay -o {shlex.quote(self.options)} {shlex.quote(self.target)}"
+
+    def attach(self) -> None:
+        """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take."""
+        if len(self.lowers) > MAX_LOWERS:
+            raise MachineError(
+                f"{len(self.lowers)} lower folders: the kernel's overlay stacks at most {MAX_LOWERS}",
+                hint="join some RUN, COPY and ADD steps, or start from a base with fewer layers",
+            )
+        with contextlib.chdir(self.directory):
+            if not self._attach_one_by_one():
+                self.attach_by_options()
+
+    def _attach_one_by_one(self) -> bool:
+        """With one call per lower (``lowerdir+``, Linux 6.8): False where the kernel has no such thing."""
+        names = [self._name(path) for path in (*self.lowers, self.upper, self.work)]
+        if max(len(os.fsencode(_escape(name))) for name in names) > MAX_VALUE:
+            return False
+        try:
+            fd = linux.fsopen("overlay")
+        except OSError as error:
+            if error.errno == errno.ENOSYS:
+                return False
+            raise
+        try:
+            return self._configure(fd)
+        finally:
+            os.close(fd)
+
+    def _configure(self, fd: int) -> bool:
+        for lower in self.lowers:
+            try:
+                # Unlike upperdir and workdir, from which the kernel takes backslashes away, this is a plain path.
+                linux.fsconfig_string(fd, "lowerdir+", self._name(lower))
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # an unknown option; a folder that is missing gives ENOENT
+                    return False
+                raise
+        linux.fsconfig_string(fd, "upperdir", _escape(self._name(self.upper)))
+        linux.fsconfig_string(fd, "workdir", _escape(self._name(self.work)))
+        for key, value in self.flags:
+            if value:
+                linux.fsconfig_string(fd, key, value)
+            else:
+                linux.fsconfig_flag(fd, key)
+        linux.fsconfig_create(fd)
+        mounted = linux.fsmount(fd)
+        try:
+            linux.move_mount(mounted, self.target)
+        finally:
+            os.close(mounted)
+        return True
+
+    def attach_by_options(self) -> None:
+        """As ``attach``, with one mount(2) for all: the way of kernels without ``lowerdir+``."""
+        size = len(os.fsencode(self.options))
+        if size > MAX_OPTIONS:
+            raise MachineError(
+                f"the options of an overlay mount of {len(self.lowers)} lower folders take {size} bytes; "
+                f"this kernel takes {MAX_OPTIONS}",
+                hint=f"Linux 6.8 and later takes up to {MAX_LOWERS} folders one by one, if no path is longer than "
+                f"{MAX_VALUE} bytes; else choose a shorter --root, or make fewer layers",
+            )
+        linux.mount("overlay", self.target, "overlay", data=self.options)
+
+    def _name(self, path: str) -> str:
+        below = self.directory.rstrip("/") + "/"
+        return path.removeprefix(below) if self.directory != "/" else path
+
+
+def _escape(path: str) -> str:
+    """As overlay wants a path in its options (fs/overlayfs/params.c, ovl_parse_param_split_lowerdirs)."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+# -- all the others ----------------------------------------------------------------------------------------------------
+
+_NAMES: Final = {
+    linux.MS_NOSUID: "nosuid",
+    linux.MS_NODEV: "nodev",
+    linux.MS_NOEXEC: "noexec",
+    linux.MS_STRICTATIME: "strictatime",
+    linux.MS_RDONLY: "ro",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filesystem:
+    """A file system that the kernel makes. ``flags`` are MS_…, ``options`` its own."""
+
+    kind: str
+    target: str
+    flags: int = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+    options: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        return True
+
+    def attach(self, at: str, *, staging: str) -> None:
+        linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
+
+    def __str__(self) -> str:
+        words = [name for flag, name in _NAMES.items() if self.flags & flag]
+        options = ",".join([*words, self.options] if self.options else words)
+        return f"mount -t {self.kind} -o {options} {self.kind} {shlex.quote(self.target)}"
+
+
+def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
+    """A file system in memory; ``size`` in bytes, 0: the kernel's own limit (half of the memory)."""
+    limit = f",size={size}" if size else ""
+    flags = linux.MS_NOSUID | linux.MS_NODEV
+    return Filesystem("tmpfs", target, flags, f"mode={mode:o}{limit}")
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+    @property
+    def is_folder(self) -> bool:
+        return Path(self.source).is_dir()
+
+    def attach(self, at: str, *, staging: str) -> None:
+        # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
+        linux.mount(self.source, at, flags=linux.MS_BIND | linux.MS_REC)
+        if self.read_only:
+            linux.make_read_only(at, recursive=True)
+
+    def __str__(self) -> str:
+        read_only = " -o ro=recursive" if self.read_only else ""
+        return f"mount --rbind{read_only} {shlex.quote(self.source)} {shlex.quote(self.target)}"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A read-only file with ``content``, held in memory and gone with the container: hosts, a script, a secret."""
+
+    target: str
+    content: bytes
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+    @property
+    def is_folder(self) -> bool:
+        return False
+
+    def attach(self, at: str, *, staging: str) -> None:
+        path = Path(staging, str(len(list(Path(staging).iterdir()))))
+        path.write_bytes(self.content)
+        os.chown(path, self.uid, self.gid)
+        path.chmod(self.mode)
+        Bind(str(path), self.target, read_only=True).attach(at, staging=staging)
+
+    def __str__(self) -> str:
+        return f"mount --bind -o ro <{len(self.content)} bytes> {shlex.quote(self.target)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """``target``, a path of /proc or /sys, becomes read-only, and with ``hidden`` empty as well.
+
+    A machine need not have the path; then there is nothing to do.
+    """
+
+    target: str
+    hidden: bool = False
+
+    def attach(self, at: str, *, staging: str) -> None:
+        linux.mount(self._cover(at, staging), at, flags=linux.MS_BIND)
+        linux.make_read_only(at)
+
+    def _cover(self, at: str, staging: str) -> str:
+        if not self.hidden:
+            return at
+        if not Path(at).is_dir():
+            return "/dev/null"
+        empty = f"{staging}/empty"
+        Path(empty).mkdir(exist_ok=True)
+        return empty
+
+    def __str__(self) -> str:
+        cover = "<nothing>" if self.hidden else shlex.quote(self.target)
+        return f"mount --bind -o ro {cover} {shlex.quote(self.target)}"

@@ -1,0 +1,276 @@
+"""What this machine can do, found out by doing it. Nothing stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import pwd
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from layerbuild.errors import LayerbuildError, MachineError
+from layerbuild.isolate import linux
+from layerbuild.isolate.mounts import MAX_LOWERS, Overlay
+from layerbuild.isolate.namespaces import enter_build_namespaces
+
+_OLDEST: Final = (5, 12)  # mount_setattr; overlay in a user namespace came with 5.11
+_STORES: Final = "ext4, xfs (with ftype=1), btrfs or tmpfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, whether it will do, what was seen, and, if it will not do, what helps.
+
+    Without what is not ``needed`` a build works all the same, if for fewer images.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def examine(store: Path) -> tuple[Finding, ...]:
+    """All findings for a store at ``store``, which need not exist yet."""
+    return (
+        kernel(),
+        user_namespaces(),
+        overlay(store),
+        file_system(store),
+        lowers_one_by_one(),
+        subordinate_ids(),
+        mapping_programs(),
+        control_groups(),
+    )
+
+
+# -- one by one --------------------------------------------------------------------------------------------------------
+
+
+def kernel() -> Finding:
+    release = platform.release()
+    numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+    wanted = ".".join(map(str, _OLDEST))
+    return Finding("kernel", numbers >= _OLDEST, f"Linux {release}", f"Linux {wanted} or later is needed")
+
+
+def user_namespaces() -> Finding:
+    """Whether namespaces can be made: as root a mount namespace, else a user namespace."""
+    return _apart("namespaces", _try_namespaces)
+
+
+def overlay(store: Path) -> Finding:
+    """Whether an overlay can be mounted in ``store``, written to, and marked with whiteouts and opaque folders."""
+    return _apart("overlay", lambda: _try_overlay(store))
+
+
+def file_system(store: Path) -> Finding:
+    """What ``store`` lies on. Whether that will do is for ``overlay`` to find out."""
+    return Finding("file system", True, f"{store} is on {_file_system_of(store)}")
+
+
+def lowers_one_by_one() -> Finding:
+    """Whether overlay takes its lowers with one call each, so that a mount has no limit of a page (Linux 6.8)."""
+    return _apart("lowerdir+", _try_lowers, needed=False)
+
+
+def subordinate_ids() -> Finding:
+    name = _user_name()
+    ranges = {kind: _ranges(Path("/etc", kind), name) for kind in ("subuid", "subgid")}
+    remedy = f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
+    detail = "; ".join(f"{kind}: {', '.join(found) or 'none'}" for kind, found in ranges.items())
+    return Finding("subordinate ids", os.geteuid() == 0 or all(ranges.values()), detail, remedy, needed=False)
+
+
+def mapping_programs() -> Finding:
+    found = [shutil.which(name) for name in ("newuidmap", "newgidmap")]
+    detail = ", ".join(path for path in found if path) or "newuidmap and newgidmap are not installed"
+    remedy = "install the package uidmap (shadow-utils)"
+    return Finding("newuidmap", os.geteuid() == 0 or all(found), detail, remedy, needed=False)
+
+
+def control_groups() -> Finding:
+    """Only told: nothing here needs them."""
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        detail = "version 2"
+    elif Path("/sys/fs/cgroup").is_dir() and os.listdir("/sys/fs/cgroup"):
+        detail = "version 1"
+    else:
+        detail = "none mounted"
+    return Finding("cgroups", True, detail, needed=False)
+
+
+# -- for a build -------------------------------------------------------------------------------------------------------
+
+
+def require_overlay(store: Path) -> None:
+    """Raise MachineError, saying what is wrong and what helps, unless overlay works in the folder ``store``.
+
+    It forks, so that nothing of the trial remains whatever happens: call it before the first thread is started.
+    """
+    finding = overlay(store)
+    if not finding.ok:
+        raise MachineError(finding.detail, hint=finding.remedy)
+
+
+# -- trials ------------------------------------------------------------------------------------------------------------
+
+
+def _apart(name: str, trial: Callable[[], str], *, needed: bool = True) -> Finding:
+    """``trial`` in a child process, whose namespaces and mounts end with it: its text, or the error it raised."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):  # whatever it is: this process must not go on as a second caller
+            os.write(writer, json.dumps(asdict(replace(_outcome(name, trial), needed=needed))).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        answer = file.read()
+    os.waitpid(pid, 0)
+    return Finding(**json.loads(answer)) if answer else Finding(name, False, "the trial died", needed=needed)
+
+
+def _outcome(name: str, trial: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, trial())
+    except LayerbuildError as error:
+        return Finding(name, False, error.message, error.hint)
+    except OSError as error:
+        return Finding(name, False, str(error))
+
+
+def _try_namespaces() -> str:
+    identity = enter_build_namespaces()
+    linux.unshare(linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
+    if not identity.rootless:
+        return "root"
+    return f"user namespace for uid {identity.uid}" + (" (one id)" if identity.one_id else "")
+
+
+def _try_lowers() -> str:
+    enter_build_namespaces()
+    try:
+        fd = linux.fsopen("overlay")
+        linux.fsconfig_string(fd, "lowerdir+", "/")
+    except OSError as error:
+        raise MachineError(
+            f"the kernel takes all lower folders in one page of options ({error.strerror})",
+            hint=f"Linux 6.8 or later; until then about 130 layers fit in instead of {MAX_LOWERS}",
+        ) from error
+    return f"up to {MAX_LOWERS} lower folders"
+
+
+def _try_overlay(store: Path) -> str:
+    user_xattr = enter_build_namespaces().user_xattr
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=_nearest(store)))
+    except OSError as error:
+        raise MachineError(
+            f"{store} can't be written: {error.strerror} (on {_file_system_of(store)})",
+            hint=f"choose a place of your own, on {_STORES}, with --root",
+        ) from error
+    try:
+        return _try_overlay_in(folder, user_xattr=user_xattr)
+    finally:
+        _unmount(folder / "merged")
+        shutil.rmtree(folder)
+
+
+def _try_overlay_in(folder: Path, *, user_xattr: bool) -> str:
+    for name in ("lower/folder", "upper", "work", "merged"):
+        (folder / name).mkdir(parents=True)
+    (folder / "lower/file").touch()
+    (folder / "lower/folder/file").touch()
+    lower, upper, work, merged = (str(folder / name) for name in ("lower", "upper", "work", "merged"))
+    trial = Overlay((lower,), upper, work, merged, user_xattr=user_xattr, volatile=True)
+    try:
+        trial.attach()
+        (folder / "merged/file").unlink()
+        shutil.rmtree(folder / "merged/folder")
+        (folder / "merged/folder").mkdir()
+    except OSError as error:
+        raise _no_overlay(folder, error) from error
+    _check_marks(folder, "user.overlay.opaque" if user_xattr else "trusted.overlay.opaque")
+    return f"works on {_file_system_of(folder)}"
+
+
+def _check_marks(folder: Path, opaque: str) -> None:
+    whiteout = (folder / "upper/file").lstat()
+    if not stat.S_ISCHR(whiteout.st_mode) or whiteout.st_rdev:
+        raise _no_upper(folder, "a deleted file left no whiteout")
+    try:
+        os.getxattr(folder / "upper/folder", opaque)
+    except OSError as error:
+        raise _no_upper(folder, f"it does not keep the extended attribute {opaque}") from error
+
+
+def _no_overlay(folder: Path, error: OSError) -> MachineError:
+    if error.errno == errno.ENODEV:
+        return MachineError("this kernel has no overlay file system", hint="as root: modprobe overlay")
+    if error.errno == errno.EPERM:
+        return MachineError(
+            f"the kernel refuses an overlay mount in a user namespace: {error.strerror}",
+            hint="Linux 5.11 or later is needed for that; or run layerbuild as root",
+        )
+    return _no_upper(folder, error.strerror or str(error))
+
+
+def _no_upper(folder: Path, why: str) -> MachineError:
+    kind = _file_system_of(folder)
+    return MachineError(
+        f"{folder.parent} is on {kind}, which can't hold overlay's upper folder: {why}",
+        hint=f"choose a place on {_STORES} with --root",
+    )
+
+
+def _unmount(target: Path) -> None:
+    """Unmount ``target`` if something is mounted there."""
+    with contextlib.suppress(OSError):
+        linux.umount(str(target))
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def _nearest(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def _file_system_of(path: Path) -> str:
+    """The type of the file system that ``path`` is, or would be, on: proc_pid_mountinfo(5)."""
+    place = str(_nearest(path.absolute()).resolve())
+    best, kind = "", "an unknown file system"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
+        inside = place == point or place.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):  # a later mount at the same place covers the earlier
+            best, kind = point, rest.split()[0]
+    return kind
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _ranges(path: Path, name: str) -> list[str]:
+    """The ranges of ``name`` (or its uid) in /etc/subuid or /etc/subgid: subuid(5)."""
+    if not path.exists():
+        return []
+    lines = (line.split(":") for line in path.read_text().splitlines())
+    return [f"{line[1]}+{line[2]}" for line in lines if len(line) == 3 and line[0] in (name, str(os.geteuid()))]

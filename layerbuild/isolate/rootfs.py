@@ -1,0 +1,194 @@
+# Paths of a layer are bytes here, which pathlib does not take.
+# ruff: noqa: PTH
+"""The stack as the container's root: where its paths lie, and the init folder.
+
+Mount points that the image lacks are not made in the upper, where they would become part of the layer, but in a lower
+of their own on top of the image's: the *init* folder. In it stand also the folders on the way to them, with the
+metadata that they have in the image; of a folder that is in several layers overlay shows the topmost's metadata.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layerbuild.isolate.mounts import Mount, Overlay
+from layerbuild.layer.paths import clean, resolve, split
+from layerbuild.layer.whiteout import is_opaque, is_whiteout
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """A path that the image lacks, all links followed, and what it is to be."""
+
+    path: bytes
+    is_folder: bool
+
+
+class Stack:
+    """Diff folders read as one tree, top first, before they are mounted."""
+
+    def __init__(self, folders: Sequence[str]) -> None:
+        self._found: dict[bytes, bytes | None] = {}
+        self._showing: dict[bytes, tuple[bytes, ...]] = {b"": tuple(os.fsencode(folder) for folder in folders)}
+
+    def find(self, path: bytes) -> bytes | None:
+        """Where the entry lies that shows at ``path``, whose parents hold no link. None: there is none."""
+        if path not in self._found:
+            self._found[path] = self._find(path)
+        return self._found[path]
+
+    def missing(self, mounts: Iterable[Mount]) -> tuple[MountPoint, ...]:
+        """The mount points that the tree lacks.
+
+        One that lies below another mount (/dev/pipes/x) is not among them: it is made there when that is mounted.
+        """
+        points = [MountPoint(resolve(clean_target(mount), self._readlink), mount.is_folder) for mount in mounts]
+        paths = [point.path + b"/" for point in points]
+        return tuple(
+            point for point in points if not self._has(point.path) and not point.path.startswith(_others(paths, point))
+        )
+
+    def _has(self, path: bytes) -> bool:
+        if self.find(path) is not None:
+            return True
+        parent = split(path)[0]
+        place = self.find(parent) if parent else None
+        if place is not None and not os.path.isdir(place):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), "/" + os.fsdecode(parent))
+        return False
+
+    def _readlink(self, path: bytes) -> bytes | None:
+        place = self.find(path)
+        return os.readlink(place) if place is not None and os.path.islink(place) else None
+
+    def _find(self, path: bytes) -> bytes | None:
+        for layer in self._folders(split(path)[0]):
+            place = layer + b"/" + path
+            with suppress(FileNotFoundError):
+                return None if is_whiteout(os.lstat(place)) else place
+        return None
+
+    def _folders(self, folder: bytes) -> tuple[bytes, ...]:
+        """The layers whose content of ``folder`` shows, top first; none if it is no folder."""
+        known = self._showing.get(folder)
+        if known is None:
+            known = self._showing[folder] = tuple(self._cut(folder))
+        return known
+
+    def _cut(self, folder: bytes) -> Iterable[bytes]:
+        for layer in self._folders(split(folder)[0]):
+            place = layer + b"/" + folder
+            try:
+                mode = os.lstat(place).st_mode
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(mode):
+                return
+            yield layer
+            if is_opaque(place):
+                return
+
+
+def clean_target(mount: Mount) -> bytes:
+    """A mount's target as a path inside the root."""
+    return clean(os.fsencode(mount.target))
+
+
+def _others(paths: list[bytes], point: MountPoint) -> tuple[bytes, ...]:
+    return tuple(path for path in paths if path != point.path + b"/")
+
+
+def mount_stack(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> None:
+    """Attach ``overlay``, with a mount point for each of ``mounts`` in it, and nothing of that in the upper.
+
+    Most images have all of them. For the others the folder ``init`` is made and becomes the topmost lower; it is also
+    the only one of an empty stack.
+    """
+    stack = Stack((overlay.upper, *overlay.lowers))
+    missing = stack.missing(mounts)
+    if missing or not overlay.lowers:
+        _make_init(os.fsencode(init), stack, missing)
+        overlay = replace(overlay, lowers=(init, *overlay.lowers))
+    overlay.attach()
+
+
+def _make_init(init: bytes, stack: Stack, points: Iterable[MountPoint]) -> None:
+    remove_init(os.fsdecode(init))  # a job that was killed may have left one
+    os.mkdir(init, 0o755)
+    folders: set[bytes] = set()
+    for point in points:
+        folders |= set(_parents(point.path)) | ({point.path} if point.is_folder else set())
+    for folder in sorted(folders):
+        os.mkdir(init + b"/" + folder, 0o755)
+    for point in points:
+        if not point.is_folder:
+            os.close(os.open(init + b"/" + point.path, os.O_CREAT | os.O_WRONLY, 0o644))
+    for folder in sorted(folders, reverse=True):  # children first: what is made in a folder changes its times
+        place = stack.find(folder)
+        if place is not None:
+            _copy_metadata(place, init + b"/" + folder)
+
+
+def _parents(path: bytes) -> list[bytes]:
+    names = path.split(b"/")
+    return [b"/".join(names[:depth]) for depth in range(1, len(names))]
+
+
+def _copy_metadata(source: bytes, target: bytes) -> None:
+    info = os.lstat(source)
+    os.chown(target, info.st_uid, info.st_gid)
+    os.chmod(target, stat.S_IMODE(info.st_mode))
+    for name in os.listxattr(source):
+        if name.startswith(("user.", "system.posix_acl_")) and not name.startswith("user.overlay."):
+            os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def locate(root: str, target: str) -> str:
+    """Where ``target`` leads, links followed, in the tree mounted at ``root``; never outside of it."""
+    top = os.fsencode(root) + b"/"
+
+    def readlink(path: bytes) -> bytes | None:
+        return os.readlink(top + path) if os.path.islink(top + path) else None
+
+    return os.fsdecode(top + resolve(clean(os.fsencode(target)), readlink))
+
+
+def mount_point(root: str, mount: Mount) -> str:
+    """The path at which to attach ``mount`` in the complete tree at ``root``.
+
+    It is made if it is missing, which in a fresh upper can be only within a mount that came before. (In an upper that
+    is entered again, an opaque folder can hide the init folder; nothing of such an upper becomes a layer.)
+    """
+    at = Path(locate(root, mount.target))
+    if not at.exists():
+        (at if mount.is_folder else at.parent).mkdir(0o755, parents=True, exist_ok=True)
+        if not mount.is_folder:
+            at.touch(0o644)
+    return str(at)
+
+
+def forget_work(work: str) -> None:
+    """Remove what overlay left in its work folder.
+
+    It has no content of ours, only marks. One of them, incompat/volatile, would forbid to mount the same upper again
+    (overlayfs.rst, "Volatile mount"); and all has mode 0, which hinders an ordinary user in removing the workspace.
+    """
+    for folder, names, files in os.walk(work, topdown=False):
+        for name in files:
+            os.unlink(f"{folder}/{name}")
+        for name in names:
+            os.rmdir(f"{folder}/{name}")
+
+
+def remove_init(init: str) -> None:
+    """Remove the init folder if there is one."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(init)

@@ -1,0 +1,103 @@
+"""What every container gets: /proc, /sys and a small /dev, and what of them it may not see.
+
+The lists are those of the OCI runtime specification (config-linux.md, "Default Devices", "Default Filesystems") and of
+runc's and Docker's default configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from layerbuild.isolate import linux
+from layerbuild.isolate.job import Network, Security
+from layerbuild.isolate.mounts import Bind, File, Filesystem, Mask, tmpfs
+from layerbuild.isolate.namespaces import Identity
+
+_DEVICES: Final = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+_LINKS: Final = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+_SHM_SIZE: Final = 64 << 20  # Docker's default, bytes
+
+_HIDDEN: Final = (
+    *("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"),
+    "timer_stats",
+)
+_FIXED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+def standard_mounts(identity: Identity, *, network: Network, security: Security) -> tuple[Filesystem | Bind, ...]:
+    """The file systems of the container besides its root, in the order in which they are mounted."""
+    # The id of group tty; the kernel refuses it where it is not mapped.
+    tty = "" if identity.rootless else ",gid=5"
+    return (
+        Filesystem("proc", "/proc"),
+        Filesystem("tmpfs", "/dev", linux.MS_NOSUID | linux.MS_STRICTATIME, "mode=755,size=65536k"),
+        Filesystem(
+            "devpts", "/dev/pts", linux.MS_NOSUID | linux.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{tty}"
+        ),
+        Filesystem("tmpfs", "/dev/shm", options=f"mode=1777,size={_SHM_SIZE}"),
+        Filesystem("mqueue", "/dev/mqueue"),
+        _sys(identity, network, security),
+    )
+
+
+def _sys(identity: Identity, network: Network, security: Security) -> Filesystem | Bind:
+    read_only = security == "sandbox"
+    # sysfs shows a network namespace, and may be mounted by its owner only: in a user namespace the host's isn't ours.
+    if identity.rootless and network == "host":
+        return Bind("/sys", "/sys", read_only=read_only)
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | (linux.MS_RDONLY if read_only else 0)
+    return Filesystem("sysfs", "/sys", flags)
+
+
+def standard_masks(security: Security) -> tuple[Mask, ...]:
+    """What of the host's state is hidden or fixed: kernel memory, keys, timers, firmware, settings."""
+    if security == "insecure":
+        return ()
+    return (
+        *(Mask(f"/proc/{name}", hidden=True) for name in _HIDDEN),
+        Mask("/sys/firmware", hidden=True),
+        Mask("/sys/devices/virtual/powercap", hidden=True),
+        *(Mask(f"/proc/{name}") for name in _FIXED),
+    )
+
+
+def make_devices(dev: str, *, rootless: bool) -> None:
+    """Fill the /dev that is mounted at ``dev``.
+
+    Real root makes nodes of its own: a chmod of the host's, bound here, would reach the host. In a user namespace no
+    node can be made (mknod(2)), and the host's are safe from a chmod, since their owner is not mapped.
+    """
+    for name, major, minor in _DEVICES:
+        path = f"{dev}/{name}"
+        if rootless:
+            Path(path).touch()
+            linux.mount(f"/dev/{name}", path, flags=linux.MS_BIND)
+        else:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+            Path(path).chmod(0o666)  # whatever the umask was
+    for name, target in _LINKS:
+        Path(dev, name).symlink_to(target)
+
+
+def name_files(hostname: str, *, network: Network, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[File, ...]:
+    """/etc/hosts and /etc/resolv.conf, to be mounted over the image's own.
+
+    With the host's network its list of name servers holds as it is, local ones included; without one there is none.
+    """
+    hosts = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    servers = resolv_conf.read_bytes() if network == "host" and resolv_conf.exists() else b""
+    return (File("/etc/hosts", hosts.encode()), File("/etc/resolv.conf", servers))
+
+
+def staging(at: str) -> Filesystem:
+    """A small file system in memory for the contents of ``File`` mounts."""
+    return tmpfs(at, mode=0o755)

@@ -1,0 +1,102 @@
+"""Probes, the way into the build's namespaces, and the table of backends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from isolate_world import World, in_build
+
+from layerbuild.errors import MachineError, UsageError
+from layerbuild.isolate import linux, namespaces, probe
+from layerbuild.isolate.backends import BACKENDS, backend
+from layerbuild.isolate.mounts import Overlay, tmpfs
+from layerbuild.isolate.namespaces import enter_build_namespaces
+from layerbuild.isolate.sandbox import Sandbox
+
+
+@in_build()
+def test_a_store_that_will_do(world: World) -> None:
+    store = world.base / "not/yet/there"
+    before = sorted(os.listdir(world.base))
+    findings = {finding.name: finding for finding in probe.examine(store)}
+    for name in ("kernel", "namespaces", "overlay", "file system", "cgroups"):
+        assert findings[name].ok, findings[name]
+    assert all(finding.ok or finding.remedy for finding in findings.values())
+    probe.require_overlay(store)
+    assert sorted(os.listdir(world.base)) == before
+
+
+@in_build()
+def test_a_store_on_overlay_is_refused_with_its_name(world: World) -> None:
+    rootfs = world.rootfs()
+    Overlay(rootfs.lowers, rootfs.upper, rootfs.work, rootfs.merged, user_xattr=world.identity.user_xattr).attach()
+    with pytest.raises(MachineError, match="is on overlay, which can't hold overlay's upper folder") as caught:
+        probe.require_overlay(Path(rootfs.merged))
+    assert "--root" in caught.value.hint
+    assert "ext4" in caught.value.hint
+
+
+@in_build()
+def test_a_store_on_tmpfs_will_do(world: World) -> None:
+    store = world.base / "memory"
+    store.mkdir()
+    tmpfs(str(store)).attach(str(store), staging="")
+    probe.require_overlay(store)
+    assert "on tmpfs" in probe.overlay(store).detail
+
+
+@in_build("user")
+def test_a_store_that_cannot_be_written_is_named(world: World) -> None:
+    with pytest.raises(MachineError, match="can't be written"):
+        probe.require_overlay(Path("/usr"))
+
+
+@in_build()
+def test_identity(world: World) -> None:
+    identity = world.identity
+    assert os.geteuid() == 0
+    assert identity.rootless == identity.user_xattr == identity.one_id == (identity.uid != 0)
+
+
+@in_build()
+def test_namespaces_can_be_entered_again_from_within(world: World) -> None:
+    if os.fork() == 0:
+        enter_build_namespaces()
+        os._exit(0)
+    assert os.wait()[1] == 0
+
+
+@in_build()
+def test_a_refused_mount_leads_to_a_remedy(world: World) -> None:
+    with pytest.raises(OSError) as caught:
+        linux.mount("none", str(world.base / "absent"), "tmpfs")
+    assert caught.value.filename == str(world.base / "absent")
+
+
+def test_threads_come_later() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with pytest.raises(RuntimeError, match="thread"):
+            enter_build_namespaces()
+        with pytest.raises(RuntimeError, match="thread"):
+            Sandbox.start(namespaces.Identity(False, False, False, 0, 0))
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_remedy_for_refused_user_namespaces_is_never_empty() -> None:
+    assert "root" in namespaces.user_namespace_remedy()
+
+
+def test_backends_are_found_by_name() -> None:
+    assert [row.name for row in BACKENDS.values()] == list(BACKENDS)
+    assert backend("namespaces").summary
+    with pytest.raises(UsageError) as caught:
+        backend("chroot")
+    assert "namespaces" in caught.value.hint
