@@ -1,0 +1,130 @@
+"""The step cache: what each step was made from, and what came out.
+
+A record is found by its *definition key*, known before anything runs, or by its *content key*, which has the parent's
+chain ID in place of the parent's history. It keeps its inputs by name, so that a miss can be told as a difference
+between two records. A record whose snapshot has been pruned is not found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.errors import NotFoundError
+from layerbuild.image.config import canonical_json
+from layerbuild.store.database import Database, Row
+
+_COLUMNS = "definition_key, content_key, parent, chain, diff_id, inputs, instruction, image, seconds, created"
+
+# Ancestors need no look: a snapshot's row holds its parent's (FOREIGN KEY).
+_LIVE = f"""
+SELECT {_COLUMNS} FROM step
+WHERE (chain IS NULL OR EXISTS (SELECT 1 FROM snapshot WHERE snapshot.chain = step.chain))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step that was carried out.
+
+    ``parent`` and ``chain`` are the stack before and after it, equal if it changed nothing (``diff_id`` None).
+    ``inputs`` are its inputs by name, ``instruction`` its text and ``image`` the name that its build was to give, both
+    for people; ``seconds`` of wall time that it took; ``created`` in seconds since 1970.
+    """
+
+    definition_key: str
+    content_key: str
+    parent: ChainID | None
+    chain: ChainID | None
+    diff_id: DiffID | None
+    inputs: Mapping[str, str]
+    instruction: str
+    image: str
+    seconds: float
+    created: float
+
+
+class StepCache:
+    """The step records of a store, and the listings that they name."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def by_definition(self, key: str) -> StepRecord | None:
+        """The record with that definition key. Its ``parent`` tells on which stack the step was carried out."""
+        row = self._database.row(f"{_LIVE} AND definition_key = ?", (key,))
+        return _record(row) if row else None
+
+    def by_content(self, key: str) -> StepRecord | None:
+        """The newest record with that content key."""
+        row = self._database.row(f"{_LIVE} AND content_key = ? ORDER BY created DESC", (key,))
+        return _record(row) if row else None
+
+    def nearest(self, instruction: str, *, parent: ChainID | None) -> StepRecord | None:
+        """The record to compare a miss with: the same text on the same stack, else the same text elsewhere, else
+        another step on the same stack; the newest of them."""
+        row = self._database.row(
+            f"SELECT {_COLUMNS} FROM step WHERE instruction = ?1 OR parent IS ?2 "
+            "ORDER BY (instruction = ?1) * 2 + (parent IS ?2) DESC, created DESC",
+            (instruction, parent),
+        )
+        return _record(row) if row else None
+
+    def put(self, record: StepRecord) -> None:
+        """Record a step, in place of an older record with its definition key. Costs no fsync."""
+        self._database.execute(
+            f"INSERT OR REPLACE INTO step ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.definition_key,
+                record.content_key,
+                record.parent,
+                record.chain,
+                record.diff_id,
+                canonical_json(dict(record.inputs)).decode(),
+                record.instruction,
+                record.image,
+                record.seconds,
+                record.created,
+            ),
+        )
+
+    def all(self) -> tuple[StepRecord, ...]:
+        """Every record that can be found, oldest first."""
+        return tuple(_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY created"))
+
+    def put_listing(self, listing: bytes) -> BlobDigest:
+        """Keep a file listing; the digest is what an input's value names it by."""
+        import zstandard
+
+        digest = BlobDigest.of(listing)
+        if self._database.row("SELECT 1 FROM listing WHERE digest = ?", (digest,)) is None:
+            packed = zstandard.ZstdCompressor().compress(listing)
+            self._database.execute("INSERT OR IGNORE INTO listing (digest, data) VALUES (?, ?)", (digest, packed))
+        return digest
+
+    def listing(self, digest: BlobDigest) -> bytes:
+        """A listing that was kept; NotFoundError if it is gone."""
+        import zstandard
+
+        row = self._database.row("SELECT data FROM listing WHERE digest = ?", (digest,))
+        if row is None:
+            raise NotFoundError(f"the step cache has no listing {digest}")
+        return zstandard.ZstdDecompressor().decompress(row[0])
+
+
+def _record(row: Row) -> StepRecord:
+    definition_key, content_key, parent, chain, diff_id, inputs, instruction, image, seconds, created = row
+    return StepRecord(
+        definition_key=definition_key,
+        content_key=content_key,
+        parent=ChainID(parent) if parent else None,
+        chain=ChainID(chain) if chain else None,
+        diff_id=DiffID(diff_id) if diff_id else None,
+        inputs=json.loads(inputs),
+        instruction=instruction,
+        image=image,
+        seconds=seconds,
+        created=created,
+    )

@@ -1,0 +1,214 @@
+"""The rows: which files belong together. SQLite in WAL mode, one connection per process, guarded by a lock.
+
+An ordinary commit costs no fsync (``synchronous=NORMAL``): after a power failure the last rows may be missing, never
+wrong, since the files that they named are whole and become leftovers. A commit that must not be forgotten, because
+files are removed after it or a user was told of it, asks for ``durable``.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from layerbuild.errors import MachineError, SpaceError, StoreError
+from layerbuild.store.space import ROOT_HINT, SPACE_HINT
+
+#: Kept in ``user_version``. A change of the tables below raises it.
+SCHEMA_VERSION = 1
+
+_BUSY_SECONDS = 30.0
+_ROOM = 64 << 10  # bytes; with less a disk is as good as full
+
+Row = tuple[Any, ...]
+
+# References between snapshots are checked at commit, so that a branch can be deleted in any order.
+_SCHEMA = """
+CREATE TABLE layer (
+    diff_id   TEXT PRIMARY KEY,
+    tar_size  INTEGER NOT NULL,   -- bytes
+    entries   INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE layer_blob (
+    digest    TEXT PRIMARY KEY,
+    diff_id   TEXT NOT NULL REFERENCES layer ON DELETE CASCADE,
+    size      INTEGER NOT NULL,   -- bytes
+    codec     TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX layer_blob_diff_id ON layer_blob (diff_id);
+CREATE TABLE snapshot (
+    chain     TEXT PRIMARY KEY,
+    parent    TEXT REFERENCES snapshot DEFERRABLE INITIALLY DEFERRED,
+    diff_id   TEXT NOT NULL REFERENCES layer,
+    id        TEXT NOT NULL UNIQUE,
+    link      TEXT NOT NULL UNIQUE,
+    created   REAL NOT NULL       -- seconds since 1970
+) WITHOUT ROWID;
+CREATE INDEX snapshot_parent ON snapshot (parent);
+CREATE TABLE workspace (
+    id        TEXT PRIMARY KEY,
+    link      TEXT NOT NULL UNIQUE,
+    parent    TEXT REFERENCES snapshot,
+    lease     TEXT NOT NULL,
+    created   REAL NOT NULL,
+    meta      TEXT                -- JSON of a kept workspace; NULL: its lease decides
+) WITHOUT ROWID;
+CREATE TABLE image (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    manifest  TEXT NOT NULL UNIQUE,
+    config    TEXT NOT NULL,      -- the image ID
+    descriptor BLOB NOT NULL,     -- JSON: the manifest's, so that no damaged blob stands in the way of index.json
+    created   REAL NOT NULL
+);
+CREATE INDEX image_config ON image (config);
+CREATE TABLE name (
+    reference TEXT PRIMARY KEY,
+    manifest  TEXT NOT NULL REFERENCES image (manifest) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX name_manifest ON name (manifest);
+CREATE TABLE step (
+    definition_key TEXT PRIMARY KEY,
+    content_key    TEXT NOT NULL,
+    parent         TEXT,
+    chain          TEXT,          -- after the step
+    diff_id        TEXT,          -- NULL: it changed nothing
+    instruction    TEXT NOT NULL,
+    image          TEXT NOT NULL,
+    seconds        REAL NOT NULL,
+    created        REAL NOT NULL,
+    inputs         TEXT NOT NULL  -- JSON, by name
+) WITHOUT ROWID;
+CREATE INDEX step_content ON step (content_key);
+CREATE INDEX step_parent ON step (parent);
+CREATE INDEX step_instruction ON step (instruction);
+CREATE TABLE listing (
+    digest    TEXT PRIMARY KEY,
+    data      BLOB NOT NULL       -- zstd
+);
+"""
+
+
+class Database:
+    """The store's rows. Any thread may use it; a transaction belongs to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and check that its tables are of this version; ``create`` them where they are absent."""
+        self._path = path
+        self._lock = threading.RLock()
+        with self._errors():
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        try:
+            self._configure()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _configure(self) -> None:
+        with self._errors():
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+        self._check_version()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the tables are still to be created."""
+        return self._version() == 0
+
+    def create(self) -> None:
+        """Make the tables. One process at a time: switching to WAL takes no turns (sqlite.org/wal.html)."""
+        with self._errors():
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+
+    def _version(self) -> int:
+        row = self.row("PRAGMA user_version")
+        return int(row[0]) if row else 0
+
+    def _check_version(self) -> None:
+        version = self._version()
+        if version not in (0, SCHEMA_VERSION):
+            raise StoreError(
+                f"{self._path} is of version {version}; this layerbuild knows version {SCHEMA_VERSION}",
+                hint="use the layerbuild that made it, or another folder with --root",
+            )
+
+    @contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """All or nothing. The write lock is taken at once, so what is read inside stays true until the commit.
+
+        ``durable``: on the disk when this returns, at the price of an fsync.
+        """
+        with self._lock, self._errors():
+            if durable:
+                self._connection.execute("PRAGMA synchronous=FULL")
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk say
+                        self._connection.execute("ROLLBACK")
+                    raise
+            finally:
+                if durable:
+                    self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> int:
+        """Run one statement; returns the number of rows that it changed."""
+        with self._lock, self._errors():
+            return self._connection.execute(sql, values).rowcount
+
+    def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run one statement for each of ``rows``."""
+        with self._lock, self._errors():
+            self._connection.executemany(sql, rows)
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
+        """All rows of a query."""
+        with self._lock, self._errors():
+            return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[object] = ()) -> Row | None:
+        """The first row of a query, None where there is none."""
+        with self._lock, self._errors():
+            found: Row | None = self._connection.execute(sql, values).fetchone()
+            return found
+
+    def close(self) -> None:
+        """Close it; the last process to do so folds the WAL into the file."""
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: sqlite3.Error) -> SpaceError | MachineError | StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
+        # The memory that WAL mode shares is a file of 32 KiB: where it finds no room, SQLite speaks of an I/O error.
+        full = code == sqlite3.SQLITE_IOERR and _free_bytes(self._path.parent) < _ROOM
+        if full or code == sqlite3.SQLITE_FULL:
+            return SpaceError(f"no room to write {self._path}: {error}", hint=SPACE_HINT)
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            return MachineError(f"can't write {self._path}: {error}", hint=ROOT_HINT)
+        hints = {
+            sqlite3.SQLITE_BUSY: "another layerbuild has held the store for long; wait until it has ended",
+            sqlite3.SQLITE_IOERR: "WAL mode needs a local file system; put the store on one with --root",
+        }
+        whole = "remove the store's folder and build again, or use another one with --root"
+        return StoreError(f"{self._path}: {error}", hint=hints.get(code, whole))
+
+
+def _free_bytes(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,106 @@
+"""Layers by diff ID: how large, how many entries, and the blobs that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerbuild.digest import BlobDigest, DiffID
+from layerbuild.errors import StoreError
+from layerbuild.store.blobs import Blobs
+from layerbuild.store.database import Database
+from layerbuild.store.durable import sync_file, sync_folder
+from layerbuild.store.space import disk_errors
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRecord:
+    """One compressed (or plain: codec "none") form of a layer. ``size`` in bytes."""
+
+    digest: BlobDigest
+    size: int
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """A layer: the size of its tar in bytes, the number of its entries (whiteouts included), its blobs."""
+
+    diff_id: DiffID
+    tar_size: int
+    entries: int
+    blobs: tuple[BlobRecord, ...]
+
+
+class Layers:
+    """What the store knows of layers. A record appears when its blobs and its index are whole and on the disk."""
+
+    def __init__(self, database: Database, blobs: Blobs, folder: Path, *, temporary: Callable[[], Path]) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._temporary = temporary
+        self.folder = folder
+
+    def index_path(self, diff_id: DiffID) -> Path:
+        """Where the layer's index is, or would be."""
+        return self.folder / diff_id.hex
+
+    def temporary_index(self) -> Path:
+        """A free name to write an index to, before its diff ID is known; then ``adopt_index``."""
+        return self._temporary()
+
+    def adopt_index(self, temporary: Path, diff_id: DiffID) -> None:
+        """Make a finished temporary file the index of ``diff_id``. It need not be synced: ``add`` sees to that."""
+        with disk_errors(self.folder):
+            temporary.replace(self.index_path(diff_id))
+
+    def add(self, record: LayerRecord) -> None:
+        """Record a layer, or further blobs of a known one; StoreError if a blob or the index is not here."""
+        self.require_files(record)
+        with disk_errors(self.folder):
+            sync_file(self.index_path(record.diff_id))
+            sync_folder(self.folder)
+        with self._database.transaction():
+            self.insert(record)
+
+    def require_files(self, record: LayerRecord) -> None:
+        """StoreError if a file that the record names is missing."""
+        absent = [str(blob.digest) for blob in record.blobs if not self._blobs.has(blob.digest)]
+        if not self.index_path(record.diff_id).is_file():
+            absent.append(f"its index {self.index_path(record.diff_id)}")
+        if absent or not record.blobs:
+            missing = ", ".join(absent) or "a blob"
+            raise StoreError(f"layer {record.diff_id} can't be recorded without {missing}")
+
+    def insert(self, record: LayerRecord) -> None:
+        """Write the rows, inside a transaction of the caller, who has seen to the files."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO layer (diff_id, tar_size, entries) VALUES (?, ?, ?)",
+            (record.diff_id, record.tar_size, record.entries),
+        )
+        self._database.executemany(
+            "INSERT OR IGNORE INTO layer_blob (digest, diff_id, size, codec) VALUES (?, ?, ?, ?)",
+            [(blob.digest, record.diff_id, blob.size, blob.codec) for blob in record.blobs],
+        )
+
+    def get(self, diff_id: DiffID) -> LayerRecord | None:
+        """The layer, None if it is unknown."""
+        row = self._database.row("SELECT tar_size, entries FROM layer WHERE diff_id = ?", (diff_id,))
+        if row is None:
+            return None
+        blobs = self._database.rows(
+            "SELECT digest, size, codec FROM layer_blob WHERE diff_id = ? ORDER BY codec, digest", (diff_id,)
+        )
+        records = tuple(BlobRecord(BlobDigest(digest), size, codec) for digest, size, codec in blobs)
+        return LayerRecord(diff_id, row[0], row[1], records)
+
+    def by_blob(self, digest: BlobDigest) -> LayerRecord | None:
+        """The layer that a blob holds, None if the store does not know the blob as a layer's."""
+        row = self._database.row("SELECT diff_id FROM layer_blob WHERE digest = ?", (digest,))
+        return self.get(DiffID(row[0])) if row else None
+
+    def all(self) -> tuple[LayerRecord, ...]:
+        """Every layer, by diff ID."""
+        found = (self.get(DiffID(row[0])) for row in self._database.rows("SELECT diff_id FROM layer ORDER BY 1"))
+        return tuple(layer for layer in found if layer is not None)

@@ -1,0 +1,115 @@
+"""Blobs: whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerbuild.digest import BlobDigest
+from layerbuild.errors import DigestMismatch, NotFoundError, SpaceError, StoreError
+from layerbuild.store.space import disk_errors, used_bytes
+from layerbuild.store.store import Store
+
+
+def test_what_was_added_is_read(store: Store) -> None:
+    digest = store.blobs.add(b"hello")
+    assert digest == BlobDigest.of(b"hello")
+    assert store.blobs.has(digest)
+    assert (store.blobs.size(digest), store.blobs.read(digest)) == (5, b"hello")
+    assert store.blobs.path(digest) == store.root / "blobs" / "sha256" / digest.hex
+    assert list(store.temporary.iterdir()) == []
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5))
+def test_pieces_make_the_same_blob_as_the_whole(tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]) -> None:
+    with Store.open(tmp_path_factory.mktemp("pieces") / "store") as store, store.blobs.writer() as writer:
+        for piece in pieces:
+            writer.write(piece)
+        assert writer.tell() == len(b"".join(pieces))
+        assert writer.commit() == (BlobDigest.of(b"".join(pieces)), len(b"".join(pieces)))
+
+
+def test_a_writer_that_fails_leaves_nothing(store: Store) -> None:
+    with pytest.raises(RuntimeError), store.blobs.writer() as writer:
+        writer.write(b"half")
+        raise RuntimeError
+    assert list(store.temporary.iterdir()) == []
+    assert list(store.blobs.digests()) == []
+
+
+def test_a_wrong_blob_is_refused_and_gone(store: Store) -> None:
+    with pytest.raises(DigestMismatch), store.blobs.writer() as writer:
+        writer.write(b"something else")
+        writer.commit(BlobDigest.of(b"something"))
+    assert list(store.temporary.iterdir()) == []
+    assert list(store.blobs.digests()) == []
+
+
+def test_a_damaged_blob_is_noticed_when_read(store: Store) -> None:
+    digest = store.blobs.add(b"hello")
+    store.blobs.path(digest).write_bytes(b"jello")
+    with pytest.raises(DigestMismatch):
+        store.blobs.read(digest)
+
+
+def test_an_absent_blob_is_not_found(store: Store) -> None:
+    absent = BlobDigest.of(b"absent")
+    for ask in (store.blobs.size, store.blobs.read, store.blobs.open):
+        with pytest.raises(NotFoundError, match=absent):
+            ask(absent)
+
+
+def test_adopting_replaces_a_truncated_blob(store: Store) -> None:
+    digest = store.blobs.add(b"hello")
+    store.blobs.path(digest).write_bytes(b"he")
+    store.blobs.add(b"hello")
+    assert store.blobs.read(digest) == b"hello"
+
+
+def test_a_write_that_the_kernel_refuses_in_the_middle_leaves_nothing(store: Store) -> None:
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    store.lease()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+        with pytest.raises(OSError) as refused, store.blobs.writer() as writer:
+            writer.write(b"x" * (1 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert refused.value.errno == errno.EFBIG
+    assert list(store.temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_is_a_space_error(number: int) -> None:
+    with pytest.raises(SpaceError, match="/store/x") as caught, disk_errors(Path("/store")):
+        raise OSError(number, "No room", "/store/x")
+    assert "prune" in caught.value.hint
+    assert "df" in caught.value.hint
+
+
+def test_not_writable_is_a_store_error_and_others_pass() -> None:
+    with pytest.raises(StoreError) as caught, disk_errors(Path("/store")):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    assert "--root" in caught.value.hint
+    with pytest.raises(IsADirectoryError), disk_errors(Path("/store")):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+
+
+def test_used_bytes_counts_hard_links_once(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    before = used_bytes(tmp_path)
+    (folder / "x").write_bytes(b"x" * 100_000)
+    alone = used_bytes(tmp_path) - before
+    assert 100_000 <= alone <= 120_000
+    (folder / "y").hardlink_to(folder / "x")
+    assert used_bytes(tmp_path) - before == alone
+    assert used_bytes(tmp_path / "absent") == 0
