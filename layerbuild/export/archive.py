@@ -1,0 +1,43 @@
+"""A tar of files by name, the same bytes for the same content: sorted, owned by root, of no time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+
+from layerbuild.digest import BlobDigest, Sink
+from layerbuild.layer.entry import Entry, Kind, sort_key
+from layerbuild.layer.tar import END, header, padding
+from layerbuild.store.blobs import Blobs
+
+_PIECE = 1 << 20
+
+Content = bytes | BlobDigest
+
+
+def write_archive(files: Mapping[str, Content], blobs: Blobs, sink: Sink) -> None:
+    """Write ``files``, each with its bytes or with the blob that it is, and the folders that they lie in."""
+    folders = {parent for name in files for parent in _parents(name)}
+    for name in sorted({*files, *folders}, key=lambda name: sort_key(name.encode())):
+        content = files.get(name)
+        if content is None:
+            sink.write(header(Entry(name.encode(), Kind.DIRECTORY, 0o755)))
+        else:
+            _write_file(name, content, blobs, sink)
+    sink.write(END)
+
+
+def _write_file(name: str, content: Content, blobs: Blobs, sink: Sink) -> None:
+    size = blobs.size(content) if isinstance(content, BlobDigest) else len(content)
+    sink.write(header(Entry(name.encode(), Kind.FILE, 0o644, size=size)))
+    if isinstance(content, BlobDigest):
+        with blobs.open(content) as reader:
+            shutil.copyfileobj(reader, sink, _PIECE)
+    else:
+        sink.write(content)
+    sink.write(padding(size))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: count + 1]) for count in range(len(parts))]

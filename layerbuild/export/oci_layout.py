@@ -1,0 +1,101 @@
+"""An OCI image layout, as a folder or as a tar (image-spec image-layout.md)."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from layerbuild.digest import BlobDigest, Sink
+from layerbuild.errors import UsageError
+from layerbuild.export.archive import Content, write_archive
+from layerbuild.export.package import PIECE, Package
+from layerbuild.image.config import canonical_json
+from layerbuild.image.manifest import Descriptor, Index
+from layerbuild.store.blobs import Blobs
+from layerbuild.store.images import FULL_NAME, REF_NAME
+
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+
+_LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+_FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks, on file systems that can
+
+
+def layout_files(package: Package) -> dict[str, Content]:
+    """All files of the layout, by name."""
+    files: dict[str, Content] = {
+        LAYOUT_FILE: _LAYOUT,
+        INDEX_FILE: Index(_descriptors(package)).to_json(),
+        blob_name(package.digest): package.manifest_bytes,
+    }
+    return files | {blob_name(digest): digest for digest in package.stored_blobs}
+
+
+def blob_name(digest: BlobDigest) -> str:
+    """Where a layout keeps a blob."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def write_layout_archive(package: Package, sink: Sink) -> None:
+    """The layout as a tar."""
+    write_archive(layout_files(package), package.store.blobs, sink)
+
+
+def write_layout(package: Package, folder: Path) -> tuple[str, ...]:
+    """The layout as a folder, which exists and is empty."""
+    (folder / "blobs/sha256").mkdir(parents=True)
+    for name, content in layout_files(package).items():
+        if isinstance(content, BlobDigest):
+            copy_blob(package.store.blobs, content, folder / name)
+        else:
+            (folder / name).write_bytes(content)
+    return ()
+
+
+def merge_layout(made: Path, place: Path) -> None:
+    """Add a finished layout to the one at ``place``: images of other names stay, as do their blobs.
+
+    The index is replaced last, so that it never names a blob that is not there yet.
+    """
+    present = [path.name for path in place.iterdir() if path != made]
+    if present and not (place / LAYOUT_FILE).is_file():
+        raise UsageError(f"{place} is not empty, and no OCI layout", hint="choose another dest")
+    (place / "blobs/sha256").mkdir(parents=True, exist_ok=True)
+    for blob in (made / "blobs/sha256").iterdir():
+        blob.replace(place / "blobs/sha256" / blob.name)
+    new = Index.from_json((made / INDEX_FILE).read_bytes())
+    if present:
+        old = Index.from_json((place / INDEX_FILE).read_bytes())
+        names = {_name(descriptor) for descriptor in new.manifests}
+        kept = tuple(descriptor for descriptor in old.manifests if _name(descriptor) not in names)
+        (made / INDEX_FILE).write_bytes(replace(old, manifests=kept + new.manifests).to_json())
+    for name in (LAYOUT_FILE, INDEX_FILE):
+        (made / name).replace(place / name)
+
+
+def copy_blob(blobs: Blobs, digest: BlobDigest, target: Path) -> None:
+    """Copy a blob out of the store, sharing its blocks where the file system can.
+
+    Never as a hard link: a file that its new owner edits in place must not change the store.
+    """
+    with blobs.open(digest) as reader, target.open("xb") as file, blobs.path(digest).open("rb") as source:
+        try:
+            fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
+        except OSError:  # another file system, or one that can't share
+            shutil.copyfileobj(reader, file, PIECE)
+
+
+def _descriptors(package: Package) -> tuple[Descriptor, ...]:
+    """One descriptor for each name (image-layout.md: the same digest may occur under several)."""
+    plain = package.descriptor
+    named = tuple(
+        replace(plain, annotations=((FULL_NAME, str(name)), (REF_NAME, name.tag or str(name))))
+        for name in package.names
+    )
+    return named or (plain,)
+
+
+def _name(descriptor: Descriptor) -> str:
+    return descriptor.annotation(FULL_NAME) or descriptor.annotation(REF_NAME) or ""

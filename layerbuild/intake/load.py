@@ -1,0 +1,80 @@
+"""Find out what somebody hands us, by its content, and bring it in.
+
+::
+
+    a folder  with index.json and oci-layout ──────▶ OCI layout
+              otherwise ───────────────────────────▶ root file system
+    a tar     with index.json and oci-layout ──────▶ OCI layout (docker save since 25 is one, too)
+              with manifest.json that lists images ▶ docker archive
+              otherwise ───────────────────────────▶ root file system
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO
+
+from layerbuild.errors import FormatError
+from layerbuild.image.config import Platform
+from layerbuild.intake.docker_archive import MANIFEST_FILE, load_docker_archive
+from layerbuild.intake.members import FolderMembers, Members, TarMembers, existing, member_names, plain_tar
+from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, load_layout
+from layerbuild.layer.codecs import decompress
+from layerbuild.store.images import StoredImage
+from layerbuild.store.store import Store
+
+
+class Shape(Enum):
+    """What an archive is."""
+
+    OCI_LAYOUT = "OCI image layout"
+    DOCKER_ARCHIVE = "docker archive"
+    ROOTFS = "root file system"
+
+
+def load(store: Store, source: Path | BinaryIO, *, platform: Platform, name: str = "") -> list[StoredImage]:
+    """Bring in the images of an OCI layout or a docker archive: folder, tar, compressed tar, or a stream of one.
+
+    They get the names that the archive gives them. ``name`` chooses one of several. A root file system is a
+    FormatError, whose hint tells what brings it in.
+    """
+    with _opened(store, source) as members:
+        match _shape(members.has):
+            case Shape.OCI_LAYOUT:
+                return load_layout(store, members, platform=platform, name=name)
+            case Shape.DOCKER_ARCHIVE:
+                return load_docker_archive(store, members, name=name)
+            case Shape.ROOTFS:
+                raise FormatError(
+                    f"{members.origin} is neither an OCI layout nor a docker archive",
+                    hint="a tar of a root file system comes in with `layerbuild import`",
+                )
+
+
+def identify(source: Path) -> Shape:
+    """What a file or folder is. Of a tar only the names are looked at, and nothing is written."""
+    if source.is_dir():
+        return _shape(FolderMembers(source).has)
+    with existing(source) as file:
+        names = member_names(decompress(file)[1], origin=str(source))
+    return _shape(names.__contains__)
+
+
+def _shape(has: Callable[[str], bool]) -> Shape:
+    if has(LAYOUT_FILE) and has(INDEX_FILE):
+        return Shape.OCI_LAYOUT
+    return Shape.DOCKER_ARCHIVE if has(MANIFEST_FILE) else Shape.ROOTFS
+
+
+@contextmanager
+def _opened(store: Store, source: Path | BinaryIO) -> Iterator[Members]:
+    """The members of ``source``; a compressed or streamed tar is unpacked into the store's ``tmp`` meanwhile."""
+    if isinstance(source, Path) and source.is_dir():
+        yield FolderMembers(source)
+        return
+    origin = str(source) if isinstance(source, Path) else "the input"
+    with plain_tar(source, temporary=store.blobs.temporary) as file:
+        yield TarMembers(file, origin=origin)

@@ -1,0 +1,211 @@
+"""An OCI image layout (image-spec image-layout.md), in a folder or a tar: ``index.json`` → manifests → blobs.
+
+Choosing comes first and reads JSON only; then each chosen image is brought in, layer by layer. Names are given at the
+very end: a layout that breaks off in the middle names nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
+from layerbuild.errors import FormatError, NotFoundError, UsageError
+from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.image.manifest import (
+    DOCKER_CONFIG,
+    INDEX_TYPES,
+    OCI_CONFIG,
+    SIZE_LIMIT,
+    Descriptor,
+    Index,
+    Manifest,
+    layer_codec,
+)
+from layerbuild.intake.layers import Claim, add_layer, known_blob, take_blob
+from layerbuild.intake.members import Members, read_small
+from layerbuild.reference import Reference
+from layerbuild.store.images import FULL_NAME, REF_NAME, StoredImage
+from layerbuild.store.layers import BlobRecord
+from layerbuild.store.store import Store
+
+LAYOUT_FILE = "oci-layout"
+INDEX_FILE = "index.json"
+
+_MOST_NESTED = 8
+# BuildKit's attestations stand in an index as manifests for the platform unknown/unknown.
+_ATTESTATION = "vnd.docker.reference.type"
+# What no variant means (containerd platforms, and the OCI image index's own examples).
+_USUAL_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One image of a layout: its manifest, and the names that the layout gives it."""
+
+    manifest: Descriptor
+    names: tuple[str, ...]
+
+
+def load_layout(store: Store, members: Members, *, platform: Platform, name: str = "") -> list[StoredImage]:
+    """Bring the images of a layout into the store, under the names that it gives them.
+
+    Of an image for several platforms the one for ``platform`` is taken. ``name``, where given, chooses one image. A
+    name that is a mere tag, as the specification allows, names nothing outside the layout: that image comes in without.
+    FormatError or DigestMismatch where the layout is wrong.
+    """
+    index = Index.from_json(read_small(members, INDEX_FILE))
+    chosen = choose(members, index, platform=platform, name=name)
+    digests = [_load(store, members, image.manifest) for image in chosen]
+    for image, digest in zip(chosen, digests, strict=True):
+        tag_all(store, image.names, digest)
+    return [store.images.resolve(digest) for digest in digests]
+
+
+def tag_all(store: Store, names: Iterable[str], manifest: BlobDigest) -> None:
+    """Give an image those of ``names`` that are references with a repository."""
+    for name in names:
+        try:
+            reference = Reference.parse(name)
+        except UsageError:  # the grammar of ref.name is wider than that of references
+            continue
+        store.images.tag(reference, manifest)
+
+
+# -- choosing ----------------------------------------------------------------------------------------------------------
+
+
+def choose(members: Members, index: Index, *, platform: Platform, name: str = "") -> list[Chosen]:
+    """The images that ``index`` names, each once, in its order; NotFoundError if ``name`` or ``platform`` has none."""
+    groups: dict[str, list[Descriptor]] = {}
+    for descriptor in index.manifests:
+        if not _is_attestation(descriptor):
+            groups.setdefault(_group(descriptor), []).append(descriptor)
+    if name:
+        groups = {name: _named(groups, name, members.origin)}
+    if not groups:
+        raise FormatError(f"{members.origin} names no image", hint=f"its {INDEX_FILE} is empty")
+    manifests: dict[BlobDigest, Descriptor] = {}
+    names: dict[BlobDigest, list[str]] = {}
+    for descriptors in groups.values():
+        manifest = _for_platform(members, descriptors, platform)
+        manifests[manifest.digest] = manifest
+        names.setdefault(manifest.digest, []).extend(filter(None, {_full_name(entry) for entry in descriptors}))
+    return [Chosen(manifest, tuple(sorted(names[digest]))) for digest, manifest in manifests.items()]
+
+
+def _group(descriptor: Descriptor) -> str:
+    """What belongs together: descriptors of one name; of those without a name, the ones for different platforms."""
+    name = descriptor.annotation(FULL_NAME) or descriptor.annotation(REF_NAME)
+    return name or ("" if descriptor.platform else descriptor.digest)
+
+
+def _full_name(descriptor: Descriptor) -> str:
+    name = descriptor.annotation(FULL_NAME) or descriptor.annotation(REF_NAME) or ""
+    return name if ":" in name or "/" in name else ""
+
+
+def _named(groups: dict[str, list[Descriptor]], name: str, origin: str) -> list[Descriptor]:
+    found = [
+        entry
+        for group in groups.values()
+        for entry in group
+        if name in (entry.annotation(FULL_NAME), entry.annotation(REF_NAME))
+    ]
+    if not found:
+        known = sorted(filter(None, groups))
+        near = get_close_matches(name, known, n=3) or known[:8]
+        raise NotFoundError(f"{origin} has no image named {name!r}", hint=f"it has {', '.join(near)}" if near else "")
+    return found
+
+
+def _for_platform(
+    members: Members, descriptors: Sequence[Descriptor], platform: Platform, depth: int = 0
+) -> Descriptor:
+    """The one manifest among ``descriptors``, or, of several, the one for ``platform``; indexes are opened."""
+    if depth > _MOST_NESTED:
+        raise FormatError(f"{members.origin} nests more than {_MOST_NESTED} indexes in each other")
+    candidates = [entry for entry in descriptors if not _is_attestation(entry)]
+    if len(candidates) > 1:
+        candidates = [entry for entry in candidates if _matches(entry.platform, platform)] or _none_for(
+            members.origin, candidates, platform
+        )
+    first = candidates[0] if candidates else _none_for(members.origin, descriptors, platform)[0]
+    if first.media_type not in INDEX_TYPES:
+        return first
+    return _for_platform(members, Index.from_json(read_blob(members, first)).manifests, platform, depth + 1)
+
+
+def _none_for(origin: str, descriptors: Sequence[Descriptor], platform: Platform) -> list[Descriptor]:
+    known = sorted({str(entry.platform) for entry in descriptors if entry.platform})
+    raise NotFoundError(
+        f"{origin} has no image for {platform}",
+        hint=f"it has {', '.join(known)}; --platform chooses one" if known else "",
+    )
+
+
+def _matches(found: Platform | None, wanted: Platform) -> bool:
+    if found is None:
+        return False
+    usual = _USUAL_VARIANTS.get(wanted.architecture, "")
+    variants = ((found.variant or usual), (wanted.variant or usual))
+    return (found.os, found.architecture) == (wanted.os, wanted.architecture) and variants[0] == variants[1]
+
+
+def _is_attestation(descriptor: Descriptor) -> bool:
+    return descriptor.annotation(_ATTESTATION) is not None
+
+
+# -- bringing in -------------------------------------------------------------------------------------------------------
+
+
+def read_blob(members: Members, descriptor: Descriptor) -> bytes:
+    """A JSON blob, held against its descriptor's digest and size."""
+    if descriptor.size > SIZE_LIMIT:
+        raise FormatError(f"{descriptor.digest} claims {descriptor.size} bytes; {SIZE_LIMIT} is the limit for JSON")
+    if descriptor.data is not None:
+        return descriptor.data
+    source = members.open(blob_name(descriptor.digest))
+    with VerifyingReader(
+        source, descriptor.digest, size=descriptor.size, name=f"{members.origin}: blob {descriptor.digest}"
+    ) as reader:
+        return reader.read()
+
+
+def blob_name(digest: BlobDigest) -> str:
+    """Where a layout keeps a blob."""
+    return f"blobs/sha256/{digest.hex}"
+
+
+def _load(store: Store, members: Members, descriptor: Descriptor) -> BlobDigest:
+    manifest_bytes = read_blob(members, descriptor)
+    manifest = Manifest.from_json(manifest_bytes)
+    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+        raise FormatError(
+            f"{descriptor.digest} in {members.origin} is no image: its configuration is a {manifest.config.media_type}",
+            hint="an artifact (a chart, a signature) has no root file system",
+        )
+    config_bytes = read_blob(members, manifest.config)
+    parent: ChainID | None = None
+    for claim in _claims(manifest, ImageConfig.from_json(config_bytes)):
+        parent = add_layer(store, parent, claim.diff_id, _blob(store, members, claim))
+    return store.images.put(manifest_bytes, config_bytes).manifest_digest
+
+
+def _blob(store: Store, members: Members, claim: Claim) -> BlobRecord:
+    """The layer's blob in the store, copied from the layout unless the store knows it."""
+    known = known_blob(store, claim)
+    if known is not None:
+        return known
+    with members.open(blob_name(claim.digest)) as source:
+        return take_blob(store, source, claim)
+
+
+def _claims(manifest: Manifest, config: ImageConfig) -> list[Claim]:
+    if len(manifest.layers) != len(config.diff_ids):
+        raise FormatError(f"a manifest has {len(manifest.layers)} layers, its configuration {len(config.diff_ids)}")
+    for layer in manifest.layers:
+        layer_codec(layer.media_type)  # refuses what is no layer; how it is compressed, its own bytes tell
+    pairs = zip(manifest.layers, config.diff_ids, strict=True)
+    return [Claim(layer.digest, layer.size, diff_id) for layer, diff_id in pairs]
