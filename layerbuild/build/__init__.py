@@ -1,0 +1,20 @@
+"""The build: a LayerPlan goes in, layers and an image in the store come out.
+
+::
+
+    loop         the steps of each needed stage, in order: cache hit, or run and seal
+    preview      the same walk, without running anything
+    lookup       what a step will do: metadata, a hit, or a miss and why
+    keys         the two cache keys of a step, and its inputs by name
+    layers       from a step that has to run to a layer: workspace, changes, seal, capture, commit
+    running      a RunStep, or a container's command, as a job for the sandbox
+    copying      what a COPY writes, where, with which metadata
+    selecting    which files its sources name, with ``wildcard`` and ``archives``
+    tree         where files are read from: a ``context`` folder or a stack of layers, behind one contract
+    accounts     names of users and groups, looked up in the image
+    bases        what FROM names: images of the local store, or of a puller that the command line plugs in
+    containers   a fresh layer on top of an image, for a command that is no step of a build
+
+Terms: a *workspace* is being written; a *snapshot* is sealed and named by its chain ID; a *record* tells what a step
+read and what it made, and is what a later build finds in the cache.
+"""

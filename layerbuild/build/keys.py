@@ -1,0 +1,73 @@
+"""The two cache keys of a step.
+
+The *definition* key is known before anything runs: the parent's definition key, the step's fingerprint, and what it
+reads, told by definition (a stage counts as that stage's definition key). The *content* key tells the same by result:
+the parent's chain ID, and digests of the files read. Whoever hits by definition need not look further; a step whose
+parent ran again and gave the same bytes hits by content.
+
+Every input has a name and is kept with the record, so that a miss can be told as a difference of two records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerbuild.digest import ChainID
+from layerbuild.image.config import Platform, canonical_json
+from layerbuild.layer.tar import TAR_FORMAT_VERSION
+from layerbuild.steps import CopyStep, RunStep, identity
+
+FORMAT = "1"  # of the keys themselves: a change here empties every cache, on purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One thing that a step reads besides its parent: its name, and its value by definition and by content.
+    ``content`` is None where the content is not known yet."""
+
+    name: str
+    definition: str
+    content: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Both keys of a step, and its inputs by name. ``content`` is None while the parent or a source is unknown."""
+
+    definition: str
+    content: str | None
+    inputs: Mapping[str, str]
+
+
+def base_definition(chain: ChainID | None, platform: Platform) -> str:
+    """The definition key of what FROM names: its layers and its platform, not its tag (nor its labels)."""
+    return _digest({"base": chain or "scratch", "platform": str(platform)})
+
+
+def keys(
+    step: RunStep | CopyStep,
+    *,
+    parent: str,
+    chain: ChainID | None,
+    chain_known: bool,
+    reads: tuple[Read, ...],
+    times: str,
+) -> Keys:
+    """The keys of ``step`` on a parent with definition key ``parent`` and chain ID ``chain``.
+
+    ``times`` tells how modification times are written; it decides about a layer's bytes, so it is an input.
+    """
+    own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
+    by_definition = {**own, "parent": parent, **{read.name: read.definition for read in reads}}
+    content = None
+    inputs: dict[str, str] = {**own, "parent": parent}
+    if chain_known and all(read.content is not None for read in reads):
+        inputs = {**own, "parent": chain or "scratch", **{read.name: str(read.content) for read in reads}}
+        content = _digest(inputs)
+    return Keys(_digest(by_definition), content, inputs)
+
+
+def _digest(value: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical_json(dict(value))).hexdigest()

@@ -1,0 +1,221 @@
+"""What each step will do, before it does it: metadata, a hit, or a miss and why.
+
+``Progress`` is where a stage stands between two steps. A plan walks the same way as a build; only, behind a miss it
+does not know the chain, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from layerbuild.build.bases import Bases
+from layerbuild.build.keys import Keys, Read, base_definition, keys
+from layerbuild.build.selecting import Match, content_digest, select
+from layerbuild.build.stacks import Stacks
+from layerbuild.build.times import Times
+from layerbuild.build.tree import Tree
+from layerbuild.digest import ChainID
+from layerbuild.errors import BuildError
+from layerbuild.image.config import Platform
+from layerbuild.image.image import Image
+from layerbuild.steps import (
+    ConfigStep,
+    ContextRoot,
+    CopyStep,
+    ImageBase,
+    ImageRoot,
+    PathSource,
+    Root,
+    RunStep,
+    ScratchBase,
+    StageBase,
+    StagePlan,
+    StageRoot,
+    Step,
+)
+from layerbuild.store.cache import StepRecord
+from layerbuild.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a stage stands: the image so far, the definition key, and the chain. ``known`` is False behind a miss of a
+    plan: what the chain will be is not known before the step has run. ``missed`` names the first step that missed."""
+
+    image: Image
+    definition: str
+    chain: ChainID | None
+    known: bool = True
+    missed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The step only changes the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A record says what the step makes. ``by`` is the key that found it: "definition" or "content"."""
+
+    record: StepRecord
+    keys: Keys
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` their texts."""
+
+    keys: Keys
+    reason: str
+    matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
+    listings: tuple[bytes, ...] = ()
+
+
+Verdict = Metadata | Hit | Miss
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A step's reads, with what was found while looking."""
+
+    reads: tuple[Read, ...] = ()
+    matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
+    listings: tuple[bytes, ...] = ()
+
+
+class Lookup:
+    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan)."""
+
+    def __init__(
+        self,
+        store: Store,
+        bases: Bases,
+        contexts: Mapping[str, Tree],
+        *,
+        times: Times,
+        no_cache: bool = False,
+    ) -> None:
+        self._store = store
+        self._bases = bases
+        self._contexts = contexts
+        self._times = times
+        self._no_cache = no_cache
+        self.stacks = Stacks(store)
+        self.results: dict[int, Progress] = {}
+
+    def start(self, stage: StagePlan) -> Progress:
+        """Where ``stage`` begins: its base."""
+        match stage.base:
+            case ScratchBase():
+                return Progress(Image.of_base(stage.start), base_definition(None, stage.platform), None)
+            case StageBase(index):
+                parent = self.results[index]
+                return replace(parent, image=Image.of_base(replace(parent.image.config, config=stage.start.config)))
+            case ImageBase(_):
+                image = Image.of_base(stage.start)
+                return Progress(image, base_definition(image.top, stage.platform), image.top)
+
+    def verdict(self, stage: StagePlan, step: Step, progress: Progress) -> Verdict:
+        """What ``step`` will do on ``progress``."""
+        match step:
+            case ConfigStep():
+                return Metadata()
+            case RunStep():
+                seen = self._reads_of_mounts(stage, step)
+            case CopyStep():
+                seen = self._reads_of_sources(stage, step)
+        found = keys(
+            step,
+            parent=progress.definition,
+            chain=progress.chain,
+            chain_known=progress.known,
+            reads=seen.reads,
+            times=self._times.key,
+        )
+        if self._no_cache:
+            return Miss(found, "--no-cache", seen.matches, seen.listings)
+        hit = self._find(found)
+        return hit or Miss(found, self._reason(step, progress, found), seen.matches, seen.listings)
+
+    def tree(self, root: Root, platform: Platform) -> Tree | None:
+        """The files of ``root``; None for a stage whose result is not known yet."""
+        match root:
+            case ContextRoot(name):
+                if name not in self._contexts:
+                    raise BuildError(f"there is no build context called {name!r}")
+                return self._contexts[name]
+            case StageRoot(index):
+                result = self.results[index]
+                return self.stacks.tree(result.chain, name=f"stage {index}") if result.known else None
+            case ImageRoot(reference):
+                image = Image.of_base(self._bases.config(reference, platform))
+                return self.stacks.tree(image.top, name=f"image {reference}")
+
+    # -- records
+
+    def _find(self, found: Keys) -> Hit | None:
+        if found.content is None:
+            return None
+        # The definition alone is not enough: the parent may have run again since, and made other bytes.
+        record = self._store.cache.by_definition(found.definition)
+        if record is not None and record.content_key == found.content:
+            return Hit(record, found, "definition")
+        record = self._store.cache.by_content(found.content)
+        return Hit(record, found, "content") if record is not None else None
+
+    def _reason(self, step: RunStep | CopyStep, progress: Progress, found: Keys) -> str:
+        if not progress.known:
+            return f"{progress.missed} runs first, and what it makes decides"
+        record = self._store.cache.nearest(step.origin.text, parent=progress.chain)
+        if record is None or record.instruction != step.origin.text:
+            return "it has not run here before"
+        names = sorted({*record.inputs, *found.inputs})
+        changed = [name for name in names if record.inputs.get(name) != found.inputs.get(name)]
+        return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
+
+    # -- what a step reads
+
+    def _reads_of_sources(self, stage: StagePlan, step: CopyStep) -> _Seen:
+        tree = self.tree(step.root, stage.platform)
+        matches: dict[PathSource, list[Match]] = {}
+        reads: list[Read] = []
+        listings: list[bytes] = []
+        for source in step.sources:
+            if not isinstance(source, PathSource):
+                continue
+            content = None
+            if tree is not None:
+                matches[source] = select(step, source, tree)
+                content, listing = content_digest(matches[source])
+                listings.append(listing)
+            definition = self._definition(step.root, stage.platform) or str(content)
+            reads.append(Read(f"files {source.pattern}", definition, content))
+        return _Seen(tuple(reads), matches, tuple(listings))
+
+    def _reads_of_mounts(self, stage: StagePlan, step: RunStep) -> _Seen:
+        reads = []
+        for mount in step.mounts:
+            if mount.root is None:
+                continue
+            tree = self.tree(mount.root, stage.platform)
+            content = None
+            if tree is not None:
+                source = PathSource(mount.source or "/")
+                probe = CopyStep(step.origin, step.config, "", mount.root, (source,), "/")
+                content, _ = content_digest(select(probe, source, tree))
+            definition = self._definition(mount.root, stage.platform) or str(content)
+            reads.append(Read(f"mounted at {mount.target}", definition, content))
+        return _Seen(tuple(reads))
+
+    def _definition(self, root: Root, platform: Platform) -> str:
+        """How a definition key tells ``root``; empty for a context, which is told by its content."""
+        match root:
+            case ContextRoot():
+                return ""
+            case StageRoot(index):
+                return self.results[index].definition
+            case ImageRoot(reference):
+                return base_definition(Image.of_base(self._bases.config(reference, platform)).top, platform)

@@ -1,0 +1,188 @@
+"""A RunStep, or a container's command, as a job for the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerbuild.build.accounts import Account, account
+from layerbuild.build.tree import Tree
+from layerbuild.errors import BuildError, StepFailed
+from layerbuild.image.config import DEFAULT_PATH, Pairs
+from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs
+from layerbuild.isolate.mounts import Bind, File, Filesystem, tmpfs
+from layerbuild.isolate.sandbox import Sandbox
+from layerbuild.isolate.standard import name_files
+from layerbuild.layer.entry import Entry
+from layerbuild.layer.paths import clean, join, split
+from layerbuild.steps import RunMount, RunStep
+from layerbuild.store.workspaces import KeptWorkspace, Workspace
+
+HOSTNAME = "layerbuild"
+_TAIL = 64 << 10  # bytes of output that an error message may quote from
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to execute on a stack of layers, in the image's own words."""
+
+    argv: tuple[str, ...]
+    env: Pairs
+    cwd: str
+    user: str
+    network: Network = "host"
+    mounts: tuple[Bind | File | Filesystem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended: its exit code, the same in words, the last of its output, and what helps if that is known."""
+
+    code: int
+    how: str
+    tail: bytes
+    hint: str = ""
+
+
+class Runner:
+    """Executes commands in the sandbox. ``network`` is what a step gets that asks for the default."""
+
+    def __init__(self, sandbox: Sandbox, *, network: Network = "host") -> None:
+        self._sandbox = sandbox
+        self._network: Network = network
+
+    def run(self, step: RunStep, tree: Tree, workspace: Workspace, *, output: Callable[[bytes], None]) -> Ended:
+        """Execute ``step`` on ``tree``, the stack below ``workspace``; ``output`` gets its output as it comes."""
+        command = self.command(step)
+        tail = bytearray()
+
+        def collect(data: bytes) -> None:
+            tail.extend(data)
+            del tail[:-_TAIL]
+            output(data)
+
+        hint = ""
+        try:
+            code, how = _outcome(self._sandbox.run(job(command, tree, workspace), collect))
+        except StepFailed as error:  # the image has no such program, or can't execute it
+            code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
+            hint = error.hint
+        return Ended(code, how, bytes(tail), hint)
+
+    def command(self, step: RunStep) -> Command:
+        """What ``step`` executes."""
+        files = tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
+        return Command(
+            argv=step.argv,
+            env=_merged(step.env, step.proxy),
+            cwd=step.cwd or "/",
+            user=step.user,
+            network=self._network_of(step),
+            mounts=(*files, *(_mount(mount, step) for mount in step.mounts)),
+        )
+
+    def _network_of(self, step: RunStep) -> Network:
+        if step.network == "none":
+            return "none"
+        return "host" if step.network == "host" else self._network
+
+
+def remembered(command: Command, instruction: str) -> dict[str, str]:
+    """What a kept workspace notes, so that ``recalled`` can enter it again as the step saw it."""
+    return {
+        "instruction": instruction,
+        "argv": json.dumps(command.argv),
+        "env": json.dumps(command.env),
+        "cwd": command.cwd,
+        "user": command.user,
+        "network": command.network,
+    }
+
+
+def recalled(meta: Mapping[str, str], argv: tuple[str, ...]) -> Command:
+    """A command in the surroundings that ``remembered`` wrote down; mounts of the step are not among them."""
+    env = tuple((str(key), str(value)) for key, value in json.loads(meta["env"]))
+    return Command(argv, env, meta["cwd"], meta["user"], "none" if meta["network"] == "none" else "host")
+
+
+def job(command: Command, tree: Tree, workspace: Workspace | KeptWorkspace, *, terminal: bool = False) -> Job:
+    """The job that executes ``command`` with ``workspace`` as the upper; ``tree`` is what lies below it. Makes the
+    working directory if the image has none."""
+    who = account(tree, command.user)
+    _make_working_directory(tree, workspace.diff, command.cwd, who)
+    overlay = workspace.overlay
+    return Job(
+        rootfs=Rootfs(
+            lowers=tuple(str(overlay / below.short) for below in workspace.below),
+            upper=str(workspace.diff),
+            work=str(workspace.work),
+            merged=str(workspace.merged),
+            link_dir=str(overlay),
+        ),
+        process=Process(
+            argv=command.argv,
+            env=_environment(command.env, who),
+            cwd=command.cwd,
+            uid=who.uid,
+            gid=who.gid,
+            groups=who.groups,
+            hostname=HOSTNAME,
+        ),
+        mounts=(*name_files(HOSTNAME, network=command.network), *command.mounts),
+        network=command.network,
+        terminal=terminal,
+    )
+
+
+def _outcome(ended: Exit) -> tuple[int, str]:
+    killed = f"killed by {signal.Signals(ended.signal).name}, " if ended.signal else ""
+    return ended.code, f"{killed}exit code: {ended.code}"
+
+
+def _environment(env: Pairs, who: Account) -> Pairs:
+    return _merged((("PATH", DEFAULT_PATH), ("HOME", who.home)), env)
+
+
+def _merged(first: Pairs, second: Pairs) -> Pairs:
+    return tuple({**dict(first), **dict(second)}.items())
+
+
+def _mount(mount: RunMount, step: RunStep) -> Filesystem:
+    if mount.kind == "tmpfs":
+        return tmpfs(mount.target, mode=0o1777, size=mount.size)
+    raise BuildError(f"RUN --mount=type={mount.kind} can't be carried out by this version", span=step.origin.span)
+
+
+def _make_working_directory(tree: Tree, upper: Path, cwd: str, who: Account) -> None:
+    """A WORKDIR that the image does not have (a base may name one) is made, 0755 and the user's, and stays."""
+    path = tree.resolve(clean(cwd.encode("utf-8", "surrogateescape")))
+    if tree.get(path) is None:
+        _make_folder(tree, os.fsencode(upper), path, who)
+
+
+def _make_folder(tree: Tree, upper: bytes, path: bytes, who: Account) -> None:
+    # Made in the upper before the mount: what lies above it must look there as it looks below.
+    if not path or os.path.isdir(join(upper, path)):
+        return
+    _make_folder(tree, upper, split(path)[0], who)
+    node = tree.get(path)
+    os.mkdir(join(upper, path), 0o755)
+    if node is None:
+        os.chown(join(upper, path), who.uid, who.gid)
+    else:
+        _dress(join(upper, path), node.entry)
+
+
+def _dress(path: bytes, entry: Entry) -> None:
+    try:
+        os.chown(path, entry.uid, entry.gid)
+    except OSError:  # an id that this user namespace does not have; the layer's index knows it
+        pass
+    os.chmod(path, entry.mode)
+    for name, value in entry.xattrs:
+        os.setxattr(path, name, value)
+    os.utime(path, ns=(entry.mtime * 10**9 + entry.mtime_ns,) * 2)

@@ -1,0 +1,29 @@
+"""Modification times in layers: clamped to the epoch, or kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_EPOCH = 315532800  # 1980-01-01T00:00:00Z: zip files know no earlier time
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """``epoch`` in seconds, or None to keep times; ``now`` is when the build began."""
+
+    epoch: int | None
+    now: int
+
+    def clamp(self, seconds: int) -> int:
+        """A modification time as a layer records it."""
+        return seconds if self.epoch is None else min(seconds, self.epoch)
+
+    @property
+    def made(self) -> int:
+        """The modification time of what a step makes itself."""
+        return self.clamp(self.now)
+
+    @property
+    def key(self) -> str:
+        """What a cache key says of it."""
+        return "kept" if self.epoch is None else f"clamped to {self.epoch}"
