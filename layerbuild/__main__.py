@@ -1,0 +1,6 @@
+"""``python -m layerbuild``."""
+
+from layerbuild.cli.main import run
+
+if __name__ == "__main__":
+    run()

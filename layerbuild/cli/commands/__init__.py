@@ -1,0 +1,1 @@
+"""One module per command, or per family of small ones; ``cli/main.py`` has the table."""

@@ -1,0 +1,93 @@
+"""``run`` and ``shell``: a container on top of an image, and a failed step's workspace entered again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+import click
+
+from layerbuild.cli.place import inside, invocation
+from layerbuild.errors import UsageError
+from layerbuild.image.config import RuntimeConfig
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--rm", "remove", is_flag=True, help="Throw the container layer away afterwards (the default).")
+@click.option("--keep", is_flag=True, help="Keep the container layer, and print its id; `shell` enters it again.")
+@click.option("-e", "--env", metavar="K=V", multiple=True, help="Set a variable; K alone: from the environment.")
+@click.option("-u", "--user", help="User[:group] of the image.  [default: the image's]")
+@click.option("-w", "--workdir", help="Working directory.  [default: the image's]")
+@click.option("--entrypoint", help="In place of the image's; empty: none.")
+@click.option("--network", type=click.Choice(["host", "none"]), default="host")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.  [default: if standard input is one]")
+@click.option("-i", "--interactive", is_flag=True, help="As in docker; standard input is always passed on.")
+@click.argument("image")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(
+    ctx: click.Context,
+    remove: bool,
+    keep: bool,
+    env: tuple[str, ...],
+    user: str | None,
+    workdir: str | None,
+    entrypoint: str | None,
+    network: str,
+    tty: bool,
+    interactive: bool,
+    image: str,
+    command: tuple[str, ...],
+) -> None:
+    """Run a command in a container: a fresh layer on top of IMAGE. Its exit code is this command's."""
+    from layerbuild.build.containers import container
+    from layerbuild.build.running import Command
+
+    if remove and keep:
+        raise UsageError("--rm and --keep contradict each other")
+    with inside() as (store, identity):
+        stored = store.images.resolve(image)
+        config = stored.config.config
+        wanted = Command(
+            argv=_argv(config, entrypoint, command),
+            env=(*config.env, *(_variable(text) for text in env)),
+            cwd=workdir or config.working_dir or "/",
+            user=user if user is not None else config.user,
+            network="none" if network == "none" else "host",
+        )
+        code, kept = container(store, identity, stored.top, wanted, keep=keep, terminal=tty or sys.stdin.isatty())
+    if kept:
+        click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
+    ctx.exit(code)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("workspace")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def shell(ctx: click.Context, workspace: str, command: tuple[str, ...]) -> None:
+    """Enter a kept WORKSPACE, of a failed step or of `run --keep`, with its user, environment and folder."""
+    from layerbuild.build.containers import reenter
+
+    with inside() as (store, identity):
+        kept = store.workspaces.find(workspace)
+        click.echo(f"{kept.meta['instruction']}", err=True)
+        code = reenter(store, identity, kept, command or ("/bin/sh",), terminal=sys.stdin.isatty())
+    ctx.exit(code)
+
+
+def _argv(config: RuntimeConfig, entrypoint: str | None, command: tuple[str, ...]) -> tuple[str, ...]:
+    """As ``docker run`` puts it together: a command replaces CMD, an entrypoint replaces ENTRYPOINT and CMD."""
+    if entrypoint is not None:
+        argv = (*shlex.split(entrypoint)[:1], *command) if entrypoint else command
+    else:
+        argv = (*(config.entrypoint or ()), *(command or config.cmd or ()))
+    if not argv:
+        raise UsageError("the image names no command", hint="layerbuild run IMAGE COMMAND")
+    return argv
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else os.environ.get(name, "")

@@ -1,0 +1,48 @@
+"""``inspect``, ``history``, ``layers``: one image, seen from three sides."""
+
+from __future__ import annotations
+
+import click
+
+from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.place import reading
+from layerbuild.views import images as image_views
+from layerbuild.views import inspect as inspect_view
+from layerbuild.views import layers as layer_view
+
+
+@click.command()
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
+def inspect(names: tuple[str, ...]) -> None:
+    """Tell all about images, as JSON in the shape of `docker inspect`."""
+    with reading() as store:
+        found = [inspect_view.inspect(store, store.images.resolve(name)) for name in names]
+    click.echo(inspect_view.text(found))
+
+
+@click.command()
+@click.argument("image")
+@click.option("--no-trunc", is_flag=True, help="Instructions in full.")
+@format_option
+def history(image: str, no_trunc: bool, output_format: str) -> None:
+    """Show the history of IMAGE, newest entry first."""
+    with reading() as store:
+        stored = store.images.resolve(image)
+        rows = image_views.history_rows(stored, layer_view.layer_rows(store, stored))
+    emit(output_format, rows, lambda: image_views.history_text(rows, full=no_trunc))
+
+
+@click.command()
+@click.argument("image")
+@click.option("--no-trunc", is_flag=True, help="Digests and folders in full.")
+@format_option
+def layers(image: str, no_trunc: bool, output_format: str) -> None:
+    """Show which instruction of IMAGE made which layer, and the layer's names."""
+    with reading() as store:
+        stored = store.images.resolve(image)
+        rows = layer_view.layer_rows(store, stored)
+    emit(
+        output_format,
+        layer_view.as_json(stored, rows),
+        lambda: layer_view.as_text(stored, rows, full=no_trunc),
+    )

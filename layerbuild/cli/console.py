@@ -1,0 +1,153 @@
+"""Progress on standard error, and lists on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, TextIO
+
+import click
+
+from layerbuild import events
+from layerbuild.errors import UsageError
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
+from layerbuild.views import text as show
+
+FORMATS = ("table", "json", "yaml")
+
+format_option = click.option(
+    "--format", "output_format", type=click.Choice(FORMATS), default="table", help="How to print the result."
+)
+
+
+def emit(output_format: str, data: object, as_text: Callable[[], str]) -> None:
+    """Print a result: as text for people, or ``data`` as JSON or YAML."""
+    if output_format == "json":
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    elif output_format == "yaml":
+        import yaml
+
+        # Through JSON first: digests are subclasses of str, which YAML would spell out as Python objects.
+        click.echo(yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo(as_text())
+
+
+def width() -> int:
+    """Columns of the terminal; plenty where there is none, so that a file gets whole lines."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def observer(progress: str) -> events.Observer:
+    """The observer for ``--progress``: plain, quiet or rawjson; auto is plain."""
+    if progress == "quiet":
+        return lambda event: None
+    if progress == "rawjson":
+        return _raw_json
+    if progress in ("auto", "plain"):
+        return _Plain(sys.stderr)
+    raise UsageError(f"--progress can't be {progress!r}", hint="auto, plain, quiet or rawjson")
+
+
+class _Plain:
+    """One line per step, and the output of a RUN below it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._columns = shutil.get_terminal_size().columns if stream.isatty() else 10_000
+        self._color = stream.isatty() and not os.environ.get("NO_COLOR")
+        self._open_line = b""
+        self._layer: events.LayerSealed | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.StageSkipped(stage):
+                self._say(f"stage {stage.title}: skipped, {stage.reason}")
+            case events.StageStarted(stage, layers):
+                self._say(f"stage {stage.title}: {stage.origin.text} ({layers} layers below)")
+            case events.StepStarted(stage, number, step):
+                self._say(self._head(stage, number, step))
+            case events.CacheHit(stage, number, step, by):
+                self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{_by(by)}")
+            case events.StepOutput(data=data):
+                self._output(data)
+            case events.LayerSealed():
+                self._layer = event
+            case events.StepFinished():
+                self._finished(event)
+            case events.ImageWritten():
+                names = f" as {', '.join(event.names)}" if event.names else ""
+                self._say(f"image {event.image_id}{names}")
+            case events.Note(text):
+                self._say(f"note: {text}")
+            case events.BuildStarted():
+                pass
+
+    def _finished(self, event: events.StepFinished) -> None:
+        self._flush()
+        sealed, self._layer = self._layer, None
+        took = show.seconds(event.seconds)
+        if sealed is not None:
+            sizes = f"{sealed.entries} entries, {show.size(sealed.tar_size)}, {show.size(sealed.size)} compressed"
+            self._say(f"       layer {sealed.diff_id.short}: {sizes}  {took}")
+        elif not isinstance(event.step, ConfigStep):
+            self._say(f"       no layer: no file changed  {took}")
+        else:
+            self._say(f"{self._head(event.stage, event.number, event.step)}  metadata")
+
+    def _output(self, data: bytes) -> None:
+        *lines, self._open_line = (self._open_line + data).split(b"\n")
+        for line in lines:
+            self._line(line)
+
+    def _flush(self) -> None:
+        if self._open_line:
+            self._line(self._open_line)
+        self._open_line = b""
+
+    def _line(self, line: bytes) -> None:
+        self._stream.write(f"       | {line.decode('utf-8', 'replace').rstrip()}\n")
+        self._stream.flush()
+
+    def _head(self, stage: StagePlan, number: int, step: Step) -> str:
+        counted = f"{number}/{len(stage.steps)}"
+        return f"{counted:>5}  {show.shorten(step.origin.text, max(30, min(100, self._columns - 20)))}"
+
+    def _say(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+    def _green(self, text: str) -> str:
+        return f"\x1b[32m{text}\x1b[0m" if self._color else text
+
+
+def _by(key: str) -> str:
+    return " (an earlier step ran again and gave the same)" if key == "content" else ""
+
+
+def _raw_json(event: events.Event) -> None:
+    """One JSON object per line; a plan's and a step's insides are cut to what names them."""
+    line = {"event": type(event).__name__, **_plain(event)}
+    sys.stderr.write(json.dumps(line) + "\n")
+    sys.stderr.flush()
+
+
+def _plain(event: events.Event) -> Mapping[str, Any]:
+    return {field.name: _value(getattr(event, field.name)) for field in fields(event)}
+
+
+def _value(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case LayerPlan():
+            return [stage.title for stage in value.stages]
+        case StagePlan() | SkippedStage():
+            return value.title
+        case ConfigStep() | RunStep() | CopyStep():
+            return value.origin.text
+    return value

@@ -1,0 +1,78 @@
+"""From an error to text and an exit code.
+
+::
+
+    0 done · 1 a build or a RUN failed · 2 wrong use · 3 the recipe is wrong · 69 registry or credentials ·
+    77 this machine can't · 102 out of space · 130/143 stopped
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+
+from layerbuild.errors import (
+    LayerbuildError,
+    MachineError,
+    RecipeError,
+    RegistryError,
+    SpaceError,
+    Span,
+    StepFailed,
+    UsageError,
+)
+
+_CODES: tuple[tuple[type[LayerbuildError], int], ...] = (
+    (UsageError, 2),
+    (RecipeError, 3),
+    (RegistryError, 69),
+    (MachineError, 77),
+    (SpaceError, 102),
+    (LayerbuildError, 1),
+)
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end; ``code`` is 128 + its number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def exit_code(error: LayerbuildError) -> int:
+    """The exit code for ``error``."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def report(error: LayerbuildError) -> None:
+    """Say on standard error what went wrong, where, and what to do about it."""
+    lines = [f"layerbuild: {error}"]
+    if error.span is not None:
+        lines += _quote(error.span)
+    if isinstance(error, StepFailed) and error.output:
+        tail = error.output.decode("utf-8", "replace").splitlines()[-20:]
+        lines += ["the last lines of its output:", *(f"  | {line}" for line in tail)]
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def of_os_error(error: OSError) -> LayerbuildError:
+    """An operating system error that nobody nearer could explain, with its path."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "`layerbuild df` shows what takes the space, `layerbuild prune` frees some"
+        return SpaceError(f"no space left on the disk{where}", hint=hint)
+    return LayerbuildError(f"{error.strerror or error}{where}")
+
+
+def _quote(span: Span) -> list[str]:
+    """The lines of the recipe that ``span`` covers, as far as the file can still be read."""
+    try:
+        source = Path(span.file).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    last = min(max(span.end_line, span.line), span.line + 9, len(source))
+    return [f"{number:5} | {source[number - 1]}" for number in range(span.line, last + 1)]

@@ -1,0 +1,125 @@
+"""The group, its global options, and the table of commands."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from layerbuild import __version__
+from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
+from layerbuild.errors import LayerbuildError
+
+# command → module of cli/commands and the click command in it
+COMMANDS = {
+    "base": "base:base",
+    "build": "build:build",
+    "df": "housekeeping:df",
+    "doctor": "doctor:doctor",
+    "history": "show:history",
+    "images": "images:images",
+    "import": "images:import_",
+    "inspect": "show:inspect",
+    "layers": "show:layers",
+    "parse": "plan:parse",
+    "plan": "plan:plan",
+    "prune": "housekeeping:prune",
+    "rmi": "images:rmi",
+    "run": "run:run",
+    "shell": "run:shell",
+    "tag": "images:tag",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the global options say. ``root`` is where the state lives."""
+
+    root: Path
+
+
+class CommandTable(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(f"layerbuild.cli.commands.{module}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else " `layerbuild --help` lists the commands."
+            ctx.fail(f"no such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="layerbuild", message="%(prog)s %(version)s")
+@click.option(
+    "--root",
+    envvar="LAYERBUILD_ROOT",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where images, layers and the cache live.  [env: LAYERBUILD_ROOT]",
+)
+@click.pass_context
+def main(ctx: click.Context, root: Path | None) -> None:
+    """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
+    from layerbuild.cli.place import default_root
+
+    ctx.obj = Settings((root or default_root()).absolute())
+
+
+def run() -> None:
+    """The entry point: run the command line and exit with its code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        code = main.main(standalone_mode=False, prog_name="layerbuild")
+        sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except Stopped as stopped:
+        code = stopped.code
+    except BrokenPipeError:
+        code = _after_broken_pipe()
+    except LayerbuildError as error:
+        report(error)
+        code = exit_code(error)
+    except OSError as error:
+        known = of_os_error(error)
+        report(known)
+        code = exit_code(known)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _after_broken_pipe() -> int:
+    # The reader of our output went away (`layerbuild images | head`): no error, but Python would complain at exit.
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,79 @@
+"""Where state lives, and how a command gets at it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from layerbuild.errors import MachineError
+
+if TYPE_CHECKING:
+    from layerbuild.isolate.namespaces import Identity
+    from layerbuild.store.store import Store
+
+
+def default_root() -> Path:
+    """``/var/lib/layerbuild`` for root, ``$XDG_DATA_HOME/layerbuild`` for everybody else."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/layerbuild")
+    data = os.environ.get("XDG_DATA_HOME")
+    return Path(data if data else Path.home() / ".local/share") / "layerbuild"
+
+
+def settings_root() -> Path:
+    """The root that the global options chose."""
+    root: Path = click.get_current_context().find_root().obj.root
+    return root
+
+
+def invocation() -> str:
+    """How to call this program again for the same store."""
+    context = click.get_current_context().find_root()
+    if context.get_parameter_source("root") is click.core.ParameterSource.COMMANDLINE:
+        return f"layerbuild --root {shlex.quote(str(settings_root()))}"
+    return "layerbuild"
+
+
+@contextmanager
+def reading() -> Iterator[Store]:
+    """The store, for a command that reads or changes names and records, but touches no layer's folder."""
+    from layerbuild.store.store import Store
+
+    with Store.open(settings_root(), user_xattr=os.geteuid() != 0) as store:
+        yield store
+
+
+@contextmanager
+def inside() -> Iterator[tuple[Store, Identity]]:
+    """The store, from inside the private namespaces in which layer folders are written. Call it before any thread
+    exists: a process with threads can't enter a user namespace (unshare(2)).
+
+    Where the machine could not do what was asked, and its overlay or the store's file system is the reason, that is said.
+    """
+    from layerbuild.isolate.namespaces import enter_build_namespaces
+    from layerbuild.store.store import Store
+
+    identity = enter_build_namespaces()
+    try:
+        with Store.open(settings_root(), user_xattr=identity.user_xattr) as store:
+            yield store, identity
+    except MachineError as error:
+        _look_into(error)
+        raise
+
+
+def _look_into(error: MachineError) -> None:
+    """Raise the reason for ``error`` if a trial finds one; it takes some milliseconds, so only failures pay for it."""
+    from layerbuild.isolate.probe import require_overlay
+
+    try:
+        require_overlay(settings_root())
+    except MachineError as reason:
+        reason.span = error.span
+        raise reason from error

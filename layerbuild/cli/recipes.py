@@ -1,0 +1,179 @@
+"""From the arguments of ``build`` and ``plan`` to a recipe, a context and a plan."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.errors import RecipeError, Span, UsageError
+
+if TYPE_CHECKING:
+    from layerbuild.build.bases import Bases
+    from layerbuild.build.context import ContextTree
+    from layerbuild.build.times import Times
+    from layerbuild.image.config import Platform
+    from layerbuild.recipe.syntax import Recipe
+    from layerbuild.steps import LayerPlan
+
+_ARCHITECTURES = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+}
+
+
+_TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, before anything is read but the recipe's path."""
+
+    context: Path
+    recipe: Path | None
+    build_args: dict[str, str]
+    target: str | None
+    times: Times
+    no_cache: bool
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``build`` and ``plan`` share."""
+    for option in reversed(
+        [
+            click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
+            click.option("--target", help="The stage to build.  [default: the last]"),
+            click.option(
+                "--build-arg",
+                "build_args",
+                metavar="K=V",
+                multiple=True,
+                help="Set an ARG.",
+            ),
+            click.option("--no-cache", is_flag=True, help="Run every step."),
+            click.option(
+                "--timestamp",
+                metavar="TIMES",
+                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
+            ),
+            click.argument("context", type=click.Path(path_type=Path)),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def request(
+    context: Path,
+    recipe: str | None,
+    build_args: tuple[str, ...],
+    target: str | None,
+    no_cache: bool,
+    timestamp: str | None,
+) -> Request:
+    """Check the shared options; UsageError."""
+    if not context.is_dir():
+        raise UsageError(f"the context {str(context)!r} is not a folder", hint="the folder that COPY takes files from")
+    arguments = dict(_build_arg(text) for text in build_args)
+    return Request(
+        context=context,
+        recipe=_recipe_path(context, recipe),
+        build_args={name: value for name, value in arguments.items() if value is not None},
+        target=target,
+        times=layer_times(timestamp, arguments.get("SOURCE_DATE_EPOCH")),
+        no_cache=no_cache,
+    )
+
+
+def read_recipe(request: Request) -> Recipe:
+    """Read and parse the recipe."""
+    return parse_recipe(request.recipe)
+
+
+def parse_recipe(path: Path | None) -> Recipe:
+    """Parse a recipe file (None: standard input); RecipeError if it can't be read."""
+    from layerbuild.recipe.syntax import parse
+
+    if path is None:
+        return parse(_decoded(sys.stdin.buffer.read()), file="stdin")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe {path}", hint="name one with -f FILE") from None
+    except OSError as error:
+        raise RecipeError(f"can't read the recipe: {error.strerror}", span=Span(str(path), 1)) from error
+    return parse(_decoded(data), file=str(path))
+
+
+def _decoded(data: bytes) -> str:
+    # The parser tells where bytes stand that are no UTF-8.
+    return data.decode("utf-8", "surrogateescape")
+
+
+def make_plan(request: Request, recipe: Recipe, bases: Bases) -> LayerPlan:
+    """The plan for this machine's platform."""
+    from layerbuild.recipe.planner import plan
+
+    return plan(
+        recipe,
+        bases=bases.config,
+        build_args=request.build_args,
+        target=request.target,
+        platform=this_platform(),
+        epoch=request.times.epoch,
+    )
+
+
+def context_tree(request: Request) -> ContextTree:
+    """The context, less what its ignore file leaves out."""
+    from layerbuild.build.context import ContextTree, ignore_rules
+
+    return ContextTree(request.context, ignore_rules(request.context, request.recipe))
+
+
+def this_platform() -> Platform:
+    """The platform of this machine, in OCI's words (image-spec config.md: Go's names)."""
+    from layerbuild.image.config import Platform
+
+    machine = platform.machine()
+    architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
+    return Platform("linux", architecture, variant)
+
+
+def _recipe_path(context: Path, text: str | None) -> Path | None:
+    if text == "-":
+        return None
+    if text is not None:
+        return Path(text)
+    candidates = [context / "Dockerfile", context / "dockerfile"]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _build_arg(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError(f"--build-arg {text!r} has no name", hint="--build-arg NAME=VALUE")
+    return name, value if equals else os.environ.get(name)
+
+
+def layer_times(option: str | None, build_arg: str | None = None) -> Times:
+    """The times that layers get: the option, the build argument, the environment, or the default epoch."""
+    from layerbuild.build.times import DEFAULT_EPOCH, Times
+
+    now = int(time.time())
+    text = option or build_arg or os.environ.get("SOURCE_DATE_EPOCH") or ""
+    if text == "keep":
+        return Times(None, now)
+    if text and not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{text!r} is not a time", hint="whole seconds since 1970-01-01 00:00 UTC, or `keep`")
+    return Times(int(text) if text else DEFAULT_EPOCH, now)

@@ -1,0 +1,80 @@
+"""The list of images, and an image's history, as Docker lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from layerbuild.reference import Reference
+from layerbuild.store.images import StoredImage
+from layerbuild.views.layers import LayerRow
+from layerbuild.views.text import date, rfc3339, shorten, size, table
+
+
+def image_rows(images: Sequence[StoredImage]) -> list[dict[str, Any]]:
+    """One row per name; an image without a name has one row all the same."""
+    rows = []
+    for image in images:
+        references: list[Reference | None] = [Reference.parse(name) for name in image.names]
+        for reference in references or [None]:
+            rows.append(
+                {
+                    "repository": reference.untagged.familiar if reference else "<none>",
+                    "tag": (reference.tag or "<none>") if reference else "<none>",
+                    "image_id": image.image_id,
+                    "manifest_digest": image.manifest_digest,
+                    "created": image.config.created,
+                    "stored": rfc3339(int(image.created_at)),
+                    "layers": len(image.config.diff_ids),
+                    "size": sum(layer.size for layer in image.manifest.layers),
+                    "platform": str(image.config.platform),
+                }
+            )
+    return rows
+
+
+def images_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
+    """The list as a table; sizes are those of the compressed layers."""
+    cells = [
+        [
+            row["repository"],
+            row["tag"],
+            row["image_id"] if full else row["image_id"].short,
+            date(row["stored"]),
+            str(row["layers"]),
+            size(row["size"]),
+        ]
+        for row in rows
+    ]
+    return table(["REPOSITORY", "TAG", "IMAGE ID", "STORED", "LAYERS", "SIZE"], cells, right=frozenset((4, 5)))
+
+
+def history_rows(image: StoredImage, rows: Sequence[LayerRow]) -> list[dict[str, Any]]:
+    """The history, newest first, as ``docker history`` has it."""
+    by_entry = [*[""] * (len(rows) - len(image.config.history)), *[entry.comment for entry in image.config.history]]
+    return [
+        {
+            "created": row.created,
+            "created_by": row.instruction,
+            "size": row.tar_size or 0,
+            "empty_layer": row.diff_id is None,
+            "diff_id": row.diff_id,
+            "comment": comment,
+        }
+        for row, comment in zip(reversed(rows), reversed(by_entry), strict=True)
+    ]
+
+
+def history_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
+    """The history as a table; ``full`` does not cut the instruction."""
+    cells = [
+        [
+            row["diff_id"].short if row["diff_id"] else "-",
+            date(row["created"]),
+            row["created_by"] if full else shorten(row["created_by"], 60),
+            size(row["size"]),
+            row["comment"],
+        ]
+        for row in rows
+    ]
+    return table(["DIFF ID", "CREATED", "CREATED BY", "SIZE", "COMMENT"], cells, right=frozenset((3,)))

@@ -1,0 +1,121 @@
+"""Which instruction made which layer: history and layers of an image side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.store.images import StoredImage
+from layerbuild.store.store import Store
+from layerbuild.views.text import shorten, size, table
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One history entry. The layer's facts are None for an entry without a layer; ``size`` is the blob's, ``tar_size``
+    the uncompressed tar's, both in bytes; ``folder`` is the diff folder."""
+
+    instruction: str
+    created: str
+    diff_id: DiffID | None = None
+    chain: ChainID | None = None
+    digest: BlobDigest | None = None
+    media_type: str = ""
+    size: int | None = None
+    tar_size: int | None = None
+    entries: int | None = None
+    folder: str = ""
+
+
+def layer_rows(store: Store, image: StoredImage) -> list[LayerRow]:
+    """The history of ``image``, oldest first; layers that no entry tells of come first of all."""
+    layers = _layers(store, image)
+    history = image.config.history
+    silent = len(layers) - sum(not entry.empty_layer for entry in history)
+    rows = [LayerRow("", "", **layer) for layer in layers[:silent]]
+    rest = iter(layers[silent:])
+    for entry in history:
+        facts = {} if entry.empty_layer else next(rest)
+        rows.append(LayerRow(entry.created_by, entry.created, **facts))
+    return rows
+
+
+def _layers(store: Store, image: StoredImage) -> list[dict[str, Any]]:
+    facts = []
+    for diff_id, chain, blob in zip(image.config.diff_ids, image.chains, image.manifest.layers, strict=True):
+        layer = store.layers.get(diff_id)
+        snapshot = store.snapshots.get(chain)
+        facts.append(
+            {
+                "diff_id": diff_id,
+                "chain": chain,
+                "digest": blob.digest,
+                "media_type": blob.media_type,
+                "size": blob.size,
+                "tar_size": layer.tar_size if layer else None,
+                "entries": layer.entries if layer else None,
+                "folder": str(snapshot.diff) if snapshot else "",
+            }
+        )
+    return facts
+
+
+def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
+    """The same as plain data, with every digest in full."""
+    return {
+        "image_id": image.image_id,
+        "manifest_digest": image.manifest_digest,
+        "names": list(image.names),
+        "history": [
+            {
+                "instruction": row.instruction,
+                "created": row.created,
+                "empty_layer": row.diff_id is None,
+                "diff_id": row.diff_id,
+                "chain_id": row.chain,
+                "digest": row.digest,
+                "media_type": row.media_type,
+                "size": row.size,
+                "tar_size": row.tar_size,
+                "entries": row.entries,
+                "folder": row.folder,
+            }
+            for row in rows
+        ],
+    }
+
+
+def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False) -> str:
+    """The table; ``full`` spells digests and folders out."""
+    header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "CHAIN ID", "FOLDER"]
+    cells: list[list[str]] = []
+    count = 0
+    for row in rows:
+        instruction = shorten(row.instruction, 60 if full else 40) or "(no history)"
+        if row.diff_id is None or row.chain is None:
+            cells.append(["-", instruction, "", "", "", "", "", ""])
+            continue
+        count += 1
+        cells.append(
+            [
+                str(count),
+                instruction,
+                size(row.size or 0),
+                size(row.tar_size or 0),
+                str(row.entries if row.entries is not None else "?"),
+                row.diff_id if full else row.diff_id.short,
+                row.chain if full else row.chain.short,
+                row.folder if full else _short_folder(row.folder),
+            ]
+        )
+    text = table(header, cells, right=frozenset((0, 2, 3, 4)))
+    stored = sum(row.size or 0 for row in rows)
+    summary = f"{count} layers, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
+    return f"{text}\n{summary}"
+
+
+def _short_folder(folder: str) -> str:
+    parts = folder.split("/")
+    return f"overlay2/{parts[-2][:12]}…/{parts[-1]}" if len(parts) > 2 else folder

@@ -1,0 +1,114 @@
+"""The plan as a table: what each instruction will make, from the cache or not, and why; nothing runs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, Step
+from layerbuild.views.text import shorten, table
+
+_METADATA = {
+    "ARG": "a build-time variable; only the steps that run see it",
+    "CMD": "what a container runs by default: configuration",
+    "ENTRYPOINT": "what a container always runs: configuration",
+    "ENV": "an environment variable: configuration",
+    "EXPOSE": "a port that the image documents: configuration",
+    "HEALTHCHECK": "how a container is probed: configuration",
+    "LABEL": "a label: configuration",
+    "MAINTAINER": "the author: configuration",
+    "ONBUILD": "kept for the images built on this one",
+    "SHELL": "the shell of later steps: configuration",
+    "STOPSIGNAL": "the signal that stops a container: configuration",
+    "USER": "the user of later steps and of a container: configuration",
+    "VOLUME": "a mount point of a container: configuration",
+    "WORKDIR": "the root is there already: configuration",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One line. ``makes`` is "layer", "no layer" or "metadata"; ``cache`` is "hit", "miss" or, for metadata, ""."""
+
+    stage: str
+    number: int
+    line: int
+    instruction: str
+    makes: str
+    why: str
+    cache: str
+    reason: str
+
+
+def describe(stage: str, number: int, step: Step, *, hit: bool, layer: bool | None, reason: str) -> PlanRow:
+    """The row for ``step``. ``layer`` tells whether it makes a layer, as far as an earlier build knows; None: it will
+    turn out when it runs."""
+    makes, why = _effect(step, layer)
+    cache = "" if isinstance(step, ConfigStep) else "hit" if hit else "miss"
+    origin = step.origin
+    text = f"ONBUILD {origin.text}" if origin.trigger else origin.text
+    return PlanRow(stage, number, origin.span.line, text, makes, why, cache, reason)
+
+
+def as_json(plan: LayerPlan, rows: Sequence[PlanRow]) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "target": plan.target.title,
+        "steps": [asdict(row) for row in rows],
+        "skipped": [{"stage": stage.title, "reason": stage.reason} for stage in plan.skipped],
+        "notes": list(plan.notes),
+    }
+
+
+def as_text(plan: LayerPlan, rows: Sequence[PlanRow], *, width: int) -> str:
+    """The plan for a terminal of ``width`` columns."""
+    several = len(plan.stages) > 1
+    lines: list[str] = []
+    for stage in plan.stages:
+        base = stage.origin.text
+        lines.append(f"stage {stage.title}: {base}" if several else base)
+        cells = [
+            [str(row.number), shorten(row.instruction, 44), row.makes, row.cache or "-", _remark(row)]
+            for row in rows
+            if row.stage == stage.title
+        ]
+        if cells:
+            text = table(["STEP", "INSTRUCTION", "MAKES", "CACHE", "WHY"], cells)
+            lines += [shorten_line(line, width) for line in text.splitlines()]
+        lines.append("")
+    lines += [f"stage {stage.title}: skipped, {stage.reason}" for stage in plan.skipped]
+    lines += [f"note: {note}" for note in plan.notes]
+    return "\n".join(lines).rstrip()
+
+
+def shorten_line(line: str, width: int) -> str:
+    """Cut a table's line at the terminal's edge."""
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _remark(row: PlanRow) -> str:
+    told = row.cache == "miss" and row.makes == "layer" and row.reason
+    return f"{row.why}; {row.reason}" if told else row.why
+
+
+def _effect(step: Step, layer: bool | None) -> tuple[str, str]:
+    match step:
+        case ConfigStep():
+            return "metadata", _METADATA.get(step.origin.keyword.upper(), "configuration")
+        case RunStep():
+            return _made(layer, "the files that the command changes")
+        case CopyStep(sources=(EmptyDirectory(),)):
+            if layer is False:
+                return "no layer", "the folder is there already: configuration"
+            return "layer", "the folder has to be made" if layer else "unless an earlier step makes the folder"
+        case CopyStep():
+            return _made(layer, "the files copied")
+        case _:
+            assert_never(step)
+
+
+def _made(layer: bool | None, what: str) -> tuple[str, str]:
+    if layer is False:
+        return "no layer", "it changed no file"
+    return "layer", what

@@ -1,0 +1,62 @@
+"""Tables, sizes and times as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units, three significant digits, as Docker prints them: ``1.23MB``."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+        value /= 1000
+    if unit == "B":
+        return f"{count}B"
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f}{unit}"
+
+
+def seconds(value: float) -> str:
+    """A duration: ``12ms``, ``3.4s``, ``2m05s``."""
+    if value < 0.9995:
+        return f"{value * 1000:.0f}ms"
+    if value < 99.95:
+        return f"{value:.1f}s"
+    return f"{int(value) // 60}m{int(value) % 60:02d}s"
+
+
+def date(rfc3339: str) -> str:
+    """The day and minute of an RFC 3339 time; ``-`` where there is none."""
+    return rfc3339[:16].replace("T", " ") if rfc3339 else "-"
+
+
+def rfc3339(epoch: float) -> str:
+    """Seconds since 1970 as RFC 3339 in UTC; a fraction only where there is one."""
+    moment = datetime.fromtimestamp(epoch, UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def shorten(text: str, width: int) -> str:
+    """``text`` on one line, cut to ``width`` columns with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
+    """Columns padded to their widest cell, two blanks between them; the columns in ``right`` are right-aligned."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join(line(row) for row in cells)
