@@ -142,6 +142,12 @@ class VerifyingReader:
             self._check()
         return data
 
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        """``read`` into a buffer, as decompressors ask for it; returns the number of bytes."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def finish(self) -> None:
         """Read what is left and check: for a reader that stopped before the end of the bytes."""
         while not self._checked:

@@ -1,0 +1,68 @@
+# make demo   set up and show what layerbuild does
+# make test   set up and pass all tests
+# make lint   style and types
+# make bench  the figures of bench/README.md
+# Everything that the project needs from PyPI goes into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LAYERBUILD := $(BIN)/layerbuild
+# Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap strace
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap strace
+
+.PHONY: demo test lint bench setup setup-test test-tools clean
+
+demo: setup
+	$(LAYERBUILD) base host --tag base:host
+	@echo; echo '--- the plan: nothing has run yet ---------------------------------------------'
+	$(LAYERBUILD) plan recipes/textbook
+	@echo; echo '--- the build -----------------------------------------------------------------'
+	$(LAYERBUILD) build --tag textbook recipes/textbook
+	@echo; echo '--- which instruction made which layer ----------------------------------------'
+	$(LAYERBUILD) layers textbook
+	@echo; echo '--- a container of it ---------------------------------------------------------'
+	$(LAYERBUILD) run --rm textbook
+
+test: setup-test test-tools
+	$(BIN)/python -m pytest
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup-test
+	$(BIN)/python bench/capture.py
+	$(BIN)/python bench/steps.py
+
+setup: $(VENV)/.installed
+setup-test: $(VENV)/.installed-test
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'layerbuild needs Python 3.11 or later; name one with: make PYTHON=python3.12 …'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo 'this Python can make no virtual environment; on Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+# Tests that need an absent program are skipped and say so; LAYERBUILD_REQUIRE=all makes that a failure.
+test-tools:
+	@missing=; for program in $(TEST_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(TEST_PACKAGES); \
+	else \
+	  echo "not found:$$missing; to run the tests that need them: sudo apt-get install $(TEST_PACKAGES)"; \
+	fi
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info

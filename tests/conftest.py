@@ -1,0 +1,176 @@
+"""What all tests share: programs that must be there, and the command line run as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PROJECT, USER, Layerbuild, missing
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
+    """Under LAYERBUILD_REQUIRE=all every skip is a failure: there a check that did not run must not look green. Only
+    the corpus of other builders' cases, which is no part of the project, may be absent."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("LAYERBUILD_REQUIRE") == "all":
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if "corpus absent" not in reason:
+            report.outcome, report.longrepr = "failed", f"LAYERBUILD_REQUIRE=all: {reason}"
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str], str]:
+    """The path of a program; the test is skipped where it is absent."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+        if path is None:
+            missing(f"{name} is not installed (`make test` names the packages)")
+        return str(path)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def as_user(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Layerbuild]:
+    """Makes a Layerbuild that runs as an ordinary user, whoever runs the tests."""
+    if os.geteuid() != 0:
+        return lambda root: Layerbuild(root, rootless=True)
+    public = Path("/tmp") / f"layerbuild-tests-{os.getpid()}"
+    places = {
+        "python": Path(sys.base_prefix),
+        "project": PROJECT,
+        "packages": Path(sysconfig.get_path("purelib")),
+    }
+    for name in places:
+        (public / name).mkdir(parents=True, exist_ok=True)
+    # The interpreter and the project may lie where only root can look: show them elsewhere, for that process alone.
+    binds = " && ".join(f"mount --bind '{path}' '{public / name}'" for name, path in places.items())
+    become = f'exec setpriv --reuid {USER} --regid {USER} --clear-groups -- "$@"'
+    env = {
+        "PYTHONHOME": str(public / "python"),
+        "PYTHONPATH": f"{public / 'project'}:{public / 'packages'}",
+        "LD_LIBRARY_PATH": str(public / "python" / "lib"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    python = public / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    prefix = ("unshare", "--mount", "sh", "-c", f"{binds} && {become}", "sh")
+    return lambda root: Layerbuild(root, prefix, (str(python),), env, rootless=True)
+
+
+@pytest.fixture(scope="session")
+def busybox_tar(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Path:
+    """The root file system of a small image: busybox with a link for each of its programs."""
+    busybox = program("busybox")
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    path = tmp_path_factory.mktemp("busybox") / "rootfs.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
+            _add(tar, folder, tarfile.DIRTYPE, mode=mode)
+        _add(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
+        for name in sorted(set(listed) - {"busybox"}):
+            _add(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
+        users = (
+            "root:x:0:0:root:/root:/bin/sh",
+            "daemon:x:1:1:daemon:/usr/sbin:/bin/false",
+            "nobody:x:65534:65534::/:/bin/false",
+        )
+        _add(tar, "etc/passwd", content="\n".join((*users, "")).encode())
+        _add(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")
+    return path
+
+
+def _add(
+    tar: tarfile.TarFile,
+    name: str,
+    kind: bytes = tarfile.REGTYPE,
+    *,
+    content: bytes = b"",
+    mode: int = 0o644,
+    link: str = "",
+) -> None:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.size, member.linkname, member.mtime = kind, mode, len(content), link, 315532800
+    tar.addfile(member, io.BytesIO(content))
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Stores that hold the bases ``busybox`` and ``base:host``, made once for each kind of user, to be copied."""
+
+    folder: Path
+    make: Mapping[str, Callable[[Path], Layerbuild]]
+    busybox_tar: Path
+
+    def copy(self, who: str, to: Path) -> Layerbuild:
+        template = self.folder / who / "store"
+        if not template.exists():
+            self._fill(who)
+        to.mkdir()
+        os.chown(to, *((USER, USER) if who == "user" and os.geteuid() == 0 else (-1, -1)))
+        subprocess.run(["cp", "-a", template, to / "store"], check=True)
+        return self.make[who](to / "store")
+
+    def _fill(self, who: str) -> None:
+        folder = self.folder / who
+        folder.mkdir()
+        if who == "user" and os.geteuid() == 0:
+            os.chown(folder, USER, USER)
+        layerbuild = self.make[who](folder / "store")
+        layerbuild("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
+        layerbuild("base", "host")
+
+
+@pytest.fixture(scope="session")
+def templates(as_user: Callable[[Path], Layerbuild], busybox_tar: Path) -> Iterator[Templates]:
+    # Not below pytest's own folder: that one is closed to other users.
+    folder = Path("/tmp") / f"layerbuild-stores-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    yield Templates(folder, {"root": Layerbuild, "user": as_user}, busybox_tar)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["root", "user"])
+def layerbuild(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Layerbuild]:
+    """The command line with a fresh store that holds ``busybox`` and ``base:host``; each test runs as root and user."""
+    if request.param == "root" and os.geteuid() != 0:
+        missing("not run as root")
+    yield from _fresh(templates, request.param)
+
+
+@pytest.fixture
+def rooted(templates: Templates) -> Iterator[Layerbuild]:
+    """The same as root only, for what does not depend on the user."""
+    if os.geteuid() != 0:
+        missing("not run as root")
+    yield from _fresh(templates, "root")
+
+
+_counter = iter(range(1_000_000))
+
+
+def _fresh(templates: Templates, who: str) -> Iterator[Layerbuild]:
+    folder = templates.folder / f"{who}-{next(_counter)}"
+    yield templates.copy(who, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def context(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A folder for a build context, readable by every user."""
+    folder = Path("/tmp") / f"layerbuild-context-{os.getpid()}-{next(_counter)}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,86 @@
+"""What tests import: the command line on one store, as one user, and how to skip honestly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+USER = 12345  # an id that needs no account
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test for want of something. Under LAYERBUILD_REQUIRE=all a skip is a failure (see conftest.py)."""
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Layerbuild:
+    """The command line on one store, as one user."""
+
+    root: Path
+    prefix: tuple[str, ...] = ()
+    python: tuple[str, ...] = (sys.executable,)
+    env: Mapping[str, str] = field(default_factory=dict)
+    rootless: bool = False
+
+    def start(self, *arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command(*arguments), env=self.environment(), **options)
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        words = [str(argument) for argument in arguments]
+        return [*self.prefix, *self.python, "-m", "layerbuild", "--root", str(self.root), *words]
+
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
+        return {**kept, "HOME": "/nonexistent", "COLUMNS": "200", **self.env}
+
+    def run(
+        self, *arguments: str | Path, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; ``code`` is the exit code that it must have."""
+        done = subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            capture_output=True,
+            env={**self.environment(), **(env or {})},
+            cwd="/",
+            check=False,
+        )
+        out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        assert done.returncode == code, f"{arguments}: exit code {done.returncode} instead of {code}\n{out}\n{err}"
+        return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+    def __call__(self, *arguments: str | Path, **options: Any) -> str:
+        """Its standard output."""
+        return self.run(*arguments, **options).stdout
+
+    def json(self, *arguments: str | Path) -> Any:
+        return json.loads(self(*arguments, "--format", "json"))
+
+    def build(self, context: Path, recipe: str | None = None, *arguments: str | Path, **options: Any) -> str:
+        """Build ``context`` (with ``recipe`` as its Dockerfile, if given); what it said on standard error."""
+        if recipe is not None:
+            context.mkdir(exist_ok=True)
+            (context / "Dockerfile").write_text(recipe)
+        return self.run("build", *arguments, context, **options).stderr
+
+    def layers(self, image: str) -> list[dict[str, Any]]:
+        """The history entries that made a layer."""
+        return [row for row in self.json("layers", image)["history"] if not row["empty_layer"]]
+
+    def names(self, image: str, layer: int = -1) -> list[str]:
+        """The names in a layer's tar, as they stand there."""
+        digest = self.layers(image)[layer]["digest"]
+        blob = self.root / "blobs" / "sha256" / digest.partition(":")[2]
+        with tarfile.open(blob) as tar:
+            return [f"{member.name}/" if member.isdir() else member.name for member in tar]
