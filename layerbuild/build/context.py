@@ -1,21 +1,27 @@
 """The build context: a folder, less what its ignore file leaves out.
 
 Owners are 0:0 whoever owns the files, as in every builder; modes, times and extended attributes are the folder's.
+A file's content is read twice, once for the cache and once for the layer; whoever writes the layer compares both.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
-from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from layerbuild.build.tree import Node, file_digest
 from layerbuild.errors import SourceError
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
-from layerbuild.layer.paths import clean, join, resolve, split
+from layerbuild.layer.paths import clean, join, resolve
 from layerbuild.recipe.ignore import IgnoreRules
+
+# A fifo that took the place of a file must not make the build wait for a writer.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def ignore_rules(context: Path, recipe: Path | None) -> IgnoreRules:
@@ -28,6 +34,8 @@ def ignore_rules(context: Path, recipe: Path | None) -> IgnoreRules:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            raise SourceError(f"can't read {str(path)!r}: {error.strerror}") from error
         return IgnoreRules.parse(text, file=path.name)
     return IgnoreRules.parse("", file=".dockerignore")
 
@@ -35,35 +43,67 @@ def ignore_rules(context: Path, recipe: Path | None) -> IgnoreRules:
 class ContextTree:
     """A context folder as a Tree."""
 
+    name = "the context"
+
     def __init__(self, folder: Path, rules: IgnoreRules) -> None:
         self._folder = os.fsencode(folder)
         self._rules = rules
         self._digests: dict[bytes, str] = {}
 
     def get(self, path: bytes, *, follow: bool = True) -> Node | None:
-        resolved = self.resolve(path) if follow else join(self.resolve(split(path)[0]), split(path)[1])
-        return self._look(resolved)
+        hidden: list[bytes] = []
+
+        def visible_link(link: bytes) -> bytes | None:
+            text = self._readlink(link)
+            if text is not None and self._rules.verdict(link).ignored:
+                hidden.append(link)
+            return text
+
+        resolved = resolve(clean(path), visible_link, follow_last=follow)
+        return None if hidden else self.look(resolved)
+
+    def look(self, path: bytes) -> Node | None:
+        try:
+            found = os.lstat(self._at(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        return self._node(path, found) if self._is_visible(path, found) else None
 
     def resolve(self, path: bytes) -> bytes:
         return resolve(clean(path), self._readlink)
 
-    def children(self, path: bytes) -> Iterator[Node]:
+    def children(self, folder: bytes) -> Iterator[Node]:
         try:
-            names = sorted(os.listdir(self._at(path)))
+            with os.scandir(self._at(folder)) as scanned:
+                entries = sorted(scanned, key=lambda entry: entry.name)
+        except NotADirectoryError:
+            return
         except OSError as error:
-            raise _unreadable(path, error) from error
-        for name in names:
-            node = self._look(join(path, name))
-            if node is not None:
-                yield node
+            raise _unreadable(folder, error) from error
+        for entry in entries:
+            path = join(folder, entry.name)
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # gone since the folder was listed, as if it had gone before
+                continue
+            if self._is_visible(path, found):
+                yield self._node(path, found)
 
     def open(self, node: Node) -> BinaryIO:
-        # The path was resolved inside the context; a link that took its place since then is not followed.
         try:
-            descriptor = os.open(self._at(node.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self._at(node.path), _READ)
         except OSError as error:
+            if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
+                return BytesIO()
             raise _unreadable(node.path, error) from error
-        return os.fdopen(descriptor, "rb")
+        file = open(descriptor, "rb", buffering=0)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
+            file.close()
+            raise changed(self.name, node.path)
+        return cast(BinaryIO, file)
 
     def digest(self, node: Node) -> str:
         known = self._digests.get(node.path)
@@ -80,7 +120,7 @@ class ContextTree:
         return "it is not in the context"
 
     def _at(self, path: bytes) -> bytes:
-        return join(self._folder, path) if path else self._folder
+        return self._folder + b"/" + path if path else self._folder
 
     def _readlink(self, path: bytes) -> bytes | None:
         try:
@@ -88,23 +128,18 @@ class ContextTree:
         except OSError:  # no link, or nothing there
             return None
 
-    def _look(self, path: bytes) -> Node | None:
+    def _node(self, path: bytes, found: os.stat_result) -> Node:
+        if kind_of(found.st_mode) is None:  # a socket is copied as an empty file
+            return Node(path, Entry(path, Kind.FILE, stat.S_IMODE(found.st_mode), mtime=int(found.st_mtime)))
         try:
-            found = os.lstat(self._at(path))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            entry = entry_of(path, found, source=self._at(path), owner=(0, 0))
         except OSError as error:
             raise _unreadable(path, error) from error
-        if path and not self._is_visible(path, found):
-            return None
-        if kind_of(found.st_mode) is None:  # a socket is copied as an empty file
-            return Node(path, Entry(path, Kind.FILE, found.st_mode & 0o7777, mtime=int(found.st_mtime)))
-        entry = entry_of(path, found, source=self._at(path), owner=(0, 0))
         several = entry.kind is Kind.FILE and found.st_nlink > 1
-        return Node(path, replace(entry, path=path), (found.st_dev, found.st_ino) if several else None)
+        return Node(path, entry, (found.st_dev, found.st_ino) if several else None)
 
     def _is_visible(self, path: bytes, found: os.stat_result) -> bool:
-        if not self._rules.verdict(path).ignored:
+        if not path or not self._rules.patterns or not self._rules.verdict(path).ignored:
             return True
         # A folder that is left out comes back with anything below it that a `!` rule brings back.
         if kind_of(found.st_mode) is not Kind.DIRECTORY or self._rules.prunes(path):
@@ -112,10 +147,18 @@ class ContextTree:
         return next(self.children(path), None) is not None
 
 
+def changed(tree: str, path: bytes) -> SourceError:
+    """The error for a file of the tree called ``tree`` that is not what it was when its digest was taken."""
+    hint = "nothing may write to the files that a COPY reads while it is carried out"
+    return SourceError(f"{_shown(path)!r} of {tree} changed while it was read", hint=hint)
+
+
 def _unreadable(path: bytes, error: OSError) -> SourceError:
+    if isinstance(error, FileNotFoundError):
+        return SourceError(f"{_shown(path)!r} of the context vanished while it was read", hint="build again")
     hint = "make it readable for you, or name it in .dockerignore"
-    return SourceError(f"can't read {_text(path)!r} of the context: {error.strerror}", hint=hint)
+    return SourceError(f"can't read {_shown(path)!r} of the context: {error.strerror}", hint=hint)
 
 
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace") or "."

@@ -40,7 +40,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended: its exit code, the same in words, the last of its output, and what helps if that is known."""
+    """How a command ended: its exit code, the same in words, the last of its output, and what helps if it failed."""
 
     code: int
     how: str

@@ -196,8 +196,10 @@ class Database:
     def _explained(self, error: sqlite3.Error) -> SpaceError | MachineError | StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
         # The memory that WAL mode shares is a file of 32 KiB: where it finds no room, SQLite speaks of an I/O error.
-        full = code == sqlite3.SQLITE_IOERR and _free_bytes(self._path.parent) < _ROOM
-        if full or code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_IOERR and _free_bytes(self._path.parent) < _ROOM:
+            hint = "make a little room there first; `layerbuild prune` then frees more"
+            return SpaceError(f"no room to write {self._path}: the disk is full", hint=hint)
+        if code == sqlite3.SQLITE_FULL:
             return SpaceError(f"no room to write {self._path}: {error}", hint=SPACE_HINT)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             return MachineError(f"can't write {self._path}: {error}", hint=ROOT_HINT)

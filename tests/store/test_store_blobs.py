@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import DigestMismatch, NotFoundError, SpaceError, StoreError
+from layerbuild.errors import DigestMismatch, MachineError, NotFoundError, SpaceError
 from layerbuild.store.space import disk_errors, used_bytes
 from layerbuild.store.store import Store
 
@@ -95,8 +95,8 @@ def test_no_space_is_a_space_error(number: int) -> None:
     assert "df" in caught.value.hint
 
 
-def test_not_writable_is_a_store_error_and_others_pass() -> None:
-    with pytest.raises(StoreError) as caught, disk_errors(Path("/store")):
+def test_not_writable_is_a_machine_error_and_others_pass() -> None:
+    with pytest.raises(MachineError) as caught, disk_errors(Path("/store")):
         raise PermissionError(errno.EACCES, "Permission denied")
     assert "--root" in caught.value.hint
     with pytest.raises(IsADirectoryError), disk_errors(Path("/store")):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from store_filling import Fill
 
-from layerbuild.errors import SpaceError, StoreError
+from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.reference import Reference
 from layerbuild.store.prune import prune
 from layerbuild.store.store import Store
@@ -85,7 +85,7 @@ def test_a_store_that_may_not_be_written_says_so(root: Path) -> None:
             os.setgid(12345)
             os.setuid(12345)
             Store.open(root)
-        except StoreError as error:
+        except MachineError as error:
             os._exit(0 if "--root" in error.hint else 1)
         finally:
             os._exit(2)

@@ -1,0 +1,53 @@
+"""What a build must not leave behind: processes, mounts, files that no row of the store claims."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from layerbuild.store.store import Store
+
+
+def processes(mark: str) -> list[int]:
+    """The processes whose command line holds ``mark``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+def mounts(root: Path) -> list[str]:
+    """All mounts that name ``root``, in whichever process's namespace."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            found += [line for line in path.read_text().splitlines() if str(root) in line]
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+    """Wait until ``condition`` holds; an AssertionError if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+def assert_whole(root: Path) -> None:
+    """The store at ``root`` is what its rows say, every layer has the bytes that its digest says, and nothing else is
+    there. Only for a store that nobody will write any more: whoever looks may be another user."""
+    with Store.open(root) as store:
+        assert store.verify(contents=True) == ()
+        snapshots = {snapshot.id for snapshot in store.snapshots.all()}
+        kept = {kept.id for kept in store.workspaces.kept()}
+    assert set(os.listdir(root / "overlay2")) == snapshots | kept | {"l"}
+    assert os.listdir(root / "tmp") == []
+    assert os.listdir(root / "builds") == []
