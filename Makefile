@@ -36,6 +36,7 @@ lint: setup-test
 bench: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
+	$(BIN)/python bench/step_isolate.py
 
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test

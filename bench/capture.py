@@ -1,8 +1,8 @@
 """How long it takes to seal and to capture many small files.
 
-    python bench/capture.py --scratch DIR [--files 50000] [--megabytes 340] [--rounds 3] [--codec gzip] [--json]
+    python bench/capture.py [--scratch FOLDER] [--files 50000] [--megabytes 340] [--rounds 5] [--codec gzip] [--json]
 
-Makes the files in DIR (half of their bytes compress well, half not at all), seals them as a step's upper folder over
+Makes the files in FOLDER (half of their bytes compress well, half not at all), seals them as a step's upper folder over
 nothing, captures them, and prints medians. Memory is the peak of the whole process (``ru_maxrss``).
 """
 
@@ -15,6 +15,7 @@ import random
 import resource
 import shutil
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -56,17 +57,19 @@ def one_round(scratch: Path, source: Path, codec: str) -> tuple[float, float, Ca
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument(
+        "--scratch", type=Path, help="a folder on the file system to measure (default: a temporary one)"
+    )
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--megabytes", type=int, default=340)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--codec", default="gzip")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    source = options.scratch / "source"
-    if not source.exists():
-        make_files(source, options.files, options.megabytes)
-    rounds = [one_round(options.scratch, source, options.codec) for _ in range(options.rounds)]
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        scratch = Path(folder)
+        make_files(scratch / "source", options.files, options.megabytes)
+        rounds = [one_round(scratch, scratch / "source", options.codec) for _ in range(options.rounds)]
     captured = rounds[0][2]
     seconds = statistics.median(took for _, took, _ in rounds)
     result = {

@@ -1,13 +1,14 @@
 """What one RUN costs in the sandbox alone: the median, in milliseconds, of 50 runs of ``true``.
 
-    python bench/step_isolate.py [FOLDER]      as root and, if it is root, as an ordinary user too
+    python bench/step_isolate.py [--scratch FOLDER]     as root and, if it is root, as an ordinary user too
 
-The image is busybox (Debian: busybox-static); FOLDER is where it lies, by default the place for temporary files. "bare"
+The image is busybox (Debian: busybox-static). "bare"
 is an image without /proc, /sys, /dev and /etc, which needs an init folder; "high" one of 100 layers.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import statistics
@@ -78,10 +79,17 @@ def run_as(user: int, place: str | None) -> None:
         shutil.rmtree(base)
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", help="a folder on the file system to measure (default: a temporary one)")
+    parser.add_argument("--in", dest="base", type=Path, help=argparse.SUPPRESS)  # the second process
+    options = parser.parse_args()
+    if options.base is not None:
+        measure_all(options.base)
+        return
+    for user in sorted({os.geteuid(), USER if os.geteuid() == 0 else os.geteuid()}):
+        run_as(user, options.scratch)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--in"]:
-        measure_all(Path(sys.argv[2]))
-    else:
-        where = sys.argv[1] if len(sys.argv) > 1 else None
-        for who in {os.geteuid(): None, (USER if os.geteuid() == 0 else os.geteuid()): None}:
-            run_as(who, where)
+    main()
