@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 USER = 12345  # an id that needs no account
@@ -78,9 +79,30 @@ class Layerbuild:
         """The history entries that made a layer."""
         return [row for row in self.json("layers", image)["history"] if not row["empty_layer"]]
 
+    def entries(self, digest: str) -> list[str]:
+        """The entries of a layer's tar: names as they stand there, and where links lead."""
+        with tarfile.open(self.root / "blobs" / "sha256" / digest.partition(":")[2]) as tar:
+            return [_shown(member) for member in tar]
+
     def names(self, image: str, layer: int = -1) -> list[str]:
-        """The names in a layer's tar, as they stand there."""
-        digest = self.layers(image)[layer]["digest"]
-        blob = self.root / "blobs" / "sha256" / digest.partition(":")[2]
-        with tarfile.open(blob) as tar:
-            return [f"{member.name}/" if member.isdir() else member.name for member in tar]
+        """The names in a layer of ``image``: the topmost, or another by its position."""
+        return [entry.partition(" -> ")[0] for entry in self.entries(self.layers(image)[layer]["digest"])]
+
+    def check_recipe(self, recipe: Path) -> None:
+        """Plan, build and run ``recipe``, and compare with the ``expected.yaml`` beside it."""
+        expected = yaml.safe_load((recipe / "expected.yaml").read_text())
+        plan = self.json("plan", recipe)
+        assert [{key: step[key] for key in ("instruction", "makes")} for step in plan["steps"]] == expected["plan"]
+        assert [stage["stage"] for stage in plan["skipped"]] == expected.get("skipped", [])
+        self.build(recipe, None, "-t", recipe.name)
+        made = self.layers(recipe.name)[1:]
+        assert [layer["instruction"] for layer in made] == [layer["instruction"] for layer in expected["layers"]]
+        for layer, wanted in zip(made, expected["layers"], strict=True):
+            assert self.entries(layer["digest"]) == wanted["entries"]
+        assert self.run("run", "--rm", recipe.name).stdout == expected["run"]
+
+
+def _shown(member: tarfile.TarInfo) -> str:
+    if member.isdir():
+        return f"{member.name}/"
+    return f"{member.name} -> {member.linkname}" if member.linkname else member.name

@@ -76,8 +76,8 @@ def manifest_of(layout: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return manifest, json.loads(blob(layout, manifest["config"]["digest"]))
 
 
-def test_it_runs(built: Layerbuild) -> None:
-    assert built("run", "app:1") == WORDS
+def test_recipe(built: Layerbuild) -> None:
+    built.check_recipe(RECIPE)
 
 
 def test_configuration(layout: Path) -> None:
