@@ -44,10 +44,11 @@ def program() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def as_user(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Layerbuild]:
+def as_user() -> Iterator[Callable[[Path], Layerbuild]]:
     """Makes a Layerbuild that runs as an ordinary user, whoever runs the tests."""
     if os.geteuid() != 0:
-        return lambda root: Layerbuild(root, rootless=True)
+        yield lambda root: Layerbuild(root, rootless=True)
+        return
     public = Path("/tmp") / f"layerbuild-tests-{os.getpid()}"
     places = {
         "python": Path(sys.base_prefix),
@@ -67,7 +68,10 @@ def as_user(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Layerb
     }
     python = public / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     prefix = ("unshare", "--mount", "sh", "-c", f"{binds} && {become}", "sh")
-    return lambda root: Layerbuild(root, prefix, (str(python),), env, rootless=True)
+    yield lambda root: Layerbuild(root, prefix, (str(python),), env, rootless=True)
+    for name in places:
+        (public / name).rmdir()  # only ever mount points: nothing is removed through them
+    public.rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,13 @@ def processes(mark: str) -> list[int]:
 
 
 def mounts(root: Path) -> list[str]:
-    """All mounts that name ``root``, in whichever process's namespace."""
+    """All mounts of the store at ``root``, in whichever process's namespace. In a container's own the options alone
+    tell: the short names of its lower folders."""
+    names = [str(root), *(f"l/{link}" for link in os.listdir(root / "overlay2" / "l"))]
     found = []
     for path in Path("/proc").glob("[0-9]*/mountinfo"):
         try:
-            found += [line for line in path.read_text().splitlines() if str(root) in line]
+            found += [line for line in path.read_text().splitlines() if any(name in line for name in names)]
         except OSError:
             continue
     return found
@@ -45,7 +47,8 @@ def assert_whole(root: Path) -> None:
     """The store at ``root`` is what its rows say, every layer has the bytes that its digest says, and nothing else is
     there. Only for a store that nobody will write any more: whoever looks may be another user."""
     with Store.open(root) as store:
-        assert store.verify(contents=True) == ()
+        found = store.verify(contents=True)
+        assert not found, found
         snapshots = {snapshot.id for snapshot in store.snapshots.all()}
         kept = {kept.id for kept in store.workspaces.kept()}
     assert set(os.listdir(root / "overlay2")) == snapshots | kept | {"l"}

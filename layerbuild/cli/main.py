@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ def main(ctx: click.Context, root: Path | None) -> None:
 
 def run() -> None:
     """The entry point: run the command line and exit with its code."""
+    os.umask(0o022)  # what a build makes does not depend on who builds it
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -119,7 +121,5 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _after_broken_pipe() -> int:
     # The reader of our output went away (`layerbuild images | head`): no error, but Python would complain at exit.
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -54,7 +54,7 @@ def inside() -> Iterator[tuple[Store, Identity]]:
     """The store, from inside the private namespaces in which layer folders are written. Call it before any thread
     exists: a process with threads can't enter a user namespace (unshare(2)).
 
-    A MachineError from within is looked into: if overlay or the store's file system is the reason, that is said instead.
+    A MachineError from within is looked into: if overlay or the store's file system is the reason, that is said.
     """
     from layerbuild.isolate.namespaces import enter_build_namespaces
     from layerbuild.store.store import Store

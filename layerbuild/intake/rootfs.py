@@ -48,6 +48,7 @@ def import_tar(
     else:
         diff_id, blob = take_tar(store, source)
     add_layer(store, None, diff_id, blob)
+    _refuse_nothing(store, diff_id)
     _refuse_whiteouts(store, diff_id)
     return _image(store, diff_id, blob, platform=platform, history=history, config=config)
 
@@ -106,13 +107,22 @@ def _add(writer: LayerWriter, item: Item) -> None:
         raise MachineError(f"{item.content} can't be read by this user", hint="run as root, or leave it out") from error
 
 
+def _refuse_nothing(store: Store, diff_id: DiffID) -> None:
+    layer = store.layers.get(diff_id)
+    if layer is None or not layer.tar_size:
+        # An archive of nothing still has its end: two blocks of zeros (POSIX pax, "ustar Interchange Format").
+        raise FormatError(
+            "this is no tar: not one byte came in", hint="the program that should write it may have failed"
+        )
+
+
 def _refuse_whiteouts(store: Store, diff_id: DiffID) -> None:
     with Index.open(store.layers.index_path(diff_id)) as index:
         for entry in index:
             if entry.kind is Kind.WHITEOUT or entry.opaque:
                 raise FormatError(
                     f"this tar is no root file system: it deletes something at {os.fsdecode(entry.path)!r}",
-                    hint="it is a single layer; `layerbuild load` brings a whole image in",
+                    hint="it is a single layer; import the whole image, as an OCI layout or docker archive",
                 )
 
 

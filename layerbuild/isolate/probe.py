@@ -200,7 +200,7 @@ def _try_overlay_in(folder: Path, *, user_xattr: bool) -> str:
         shutil.rmtree(folder / "merged/folder")
         (folder / "merged/folder").mkdir()
     except OSError as error:
-        raise _no_overlay(folder, error) from error
+        raise why_no_overlay(folder, error) from error
     _check_marks(folder, "user.overlay.opaque" if user_xattr else "trusted.overlay.opaque")
     return f"works on {_file_system_of(folder)}"
 
@@ -215,7 +215,8 @@ def _check_marks(folder: Path, opaque: str) -> None:
         raise _no_upper(folder, f"it does not keep the extended attribute {opaque}") from error
 
 
-def _no_overlay(folder: Path, error: OSError) -> MachineError:
+def why_no_overlay(folder: Path, error: OSError) -> MachineError:
+    """What ``error`` means, which came from an overlay mount with its upper in ``folder``, and what helps."""
     if error.errno == errno.ENODEV:
         return MachineError("this kernel has no overlay file system", hint="as root: modprobe overlay")
     if error.errno == errno.EPERM:

@@ -207,8 +207,10 @@ class Images:
         return str(rows[0][0]) if rows else None
 
     def _not_found(self, text: str) -> NotFoundError:
-        names = [Reference.parse(row[0]).familiar for row in self._database.rows("SELECT reference FROM name")]
-        near = difflib.get_close_matches(text, names, n=3)
+        names = [Reference.parse(row[0]) for row in self._database.rows("SELECT reference FROM name")]
+        # As a whole and without the tag, which people leave out.
+        known = {spelled.familiar: name.familiar for name in names for spelled in (name.untagged, name)}
+        near = dict.fromkeys(known[found] for found in difflib.get_close_matches(text, known, n=3))
         hint = f"did you mean {' or '.join(near)}?" if near else "`layerbuild images` lists what is there"
         return NotFoundError(f"the store has no image {text!r}", hint=hint)
 

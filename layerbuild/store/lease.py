@@ -26,8 +26,13 @@ class Lease:
         young = folder / f"{self.id}.new"
         self._descriptor = os.open(young, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        os.write(self._descriptor, f"{os.getpid()}\n".encode())
-        young.rename(self._path)
+        try:
+            os.write(self._descriptor, f"{os.getpid()}\n".encode())
+            young.rename(self._path)
+        except OSError:
+            young.unlink()
+            os.close(self._descriptor)
+            raise
 
     def release(self) -> None:
         """End the lease. Whatever still carries its id is now a leftover."""
@@ -80,8 +85,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_claim(folder: Path) -> Iterator[bool]:
-    """As ``folder_lock``, but without waiting: False if somebody else has it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """As ``folder_lock``, but without waiting: False if somebody else has it. What is absent nobody has."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True

@@ -87,12 +87,14 @@ class Store:
 
     def close(self) -> None:
         """Remove what this process did not finish, and let go of the store."""
-        self.workspaces.close()
-        if self._lease is not None:
-            self._lease.release()
-            self._lease = None
-        self.database.close()
-        self._lock.release()
+        try:
+            self.workspaces.close()
+        finally:  # on a full disk, say, a row may stay: without its lease it is a leftover
+            if self._lease is not None:
+                self._lease.release()
+                self._lease = None
+            self.database.close()
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self

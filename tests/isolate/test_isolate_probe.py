@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -67,6 +68,24 @@ def test_namespaces_can_be_entered_again_from_within(world: World) -> None:
         enter_build_namespaces()
         os._exit(0)
     assert os.wait()[1] == 0
+
+
+def test_why_an_overlay_was_refused(tmp_path: Path) -> None:
+    said = {
+        number: probe.why_no_overlay(tmp_path, OSError(number, os.strerror(number)))
+        for number in (errno.ENODEV, errno.EPERM, errno.EINVAL)
+    }
+    assert said[errno.ENODEV].message == "this kernel has no overlay file system"
+    assert "modprobe overlay" in said[errno.ENODEV].hint
+    assert "Linux 5.11" in said[errno.EPERM].hint
+    assert str(tmp_path.parent) in said[errno.EINVAL].message
+    assert "--root" in said[errno.EINVAL].hint
+
+
+@in_build()
+def test_optional_findings_are_marked(world: World) -> None:
+    optional = {finding.name for finding in probe.examine(world.base) if not finding.needed}
+    assert optional == {"lowerdir+", "subordinate ids", "newuidmap", "cgroups"}
 
 
 @in_build()

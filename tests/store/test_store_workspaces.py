@@ -269,3 +269,28 @@ def test_diff_ids_are_not_chain_ids(store: Store, fill: Fill) -> None:
     assert top.diff_id == bottom.diff_id
     assert top.chain != bottom.chain
     assert store.snapshots.get(ChainID(DiffID(top.diff_id))) == bottom
+
+
+def test_a_kept_workspace_is_entered_by_one_at_a_time(store: Store) -> None:
+    kept = store.workspaces.keep(store.workspaces.begin(None), {"instruction": "RUN false"})
+    with store.workspaces.entered(kept):
+        with pytest.raises(StoreError, match="entered by another process"), store.workspaces.entered(kept):
+            pass
+        assert not store.workspaces.remove(kept)
+        assert store.workspaces.kept() == (kept,)
+    assert store.workspaces.remove(kept)
+    assert store.workspaces.remove(kept), "it is gone, which is what was asked for"
+    assert store.workspaces.kept() == ()
+
+
+def test_a_store_that_cannot_tidy_up_lets_go_all_the_same(root: Path) -> None:
+    store = Store.open(root)
+    store.workspaces.begin(None)
+    store.database.execute("CREATE TRIGGER stuck BEFORE DELETE ON workspace BEGIN SELECT RAISE(ABORT, 'stuck'); END")
+    with pytest.raises(StoreError, match="stuck"):
+        store.close()
+    with Store.open(root) as again:
+        assert list(again.leases.iterdir()) == []
+        again.database.execute("DROP TRIGGER stuck")
+        again.lease()
+        assert again.database.rows("SELECT * FROM workspace") == []

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
+from layerbuild.cli.failures import report
 from layerbuild.cli.place import inside, invocation
-from layerbuild.errors import UsageError
+from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
 
 
@@ -46,12 +49,12 @@ def run(
 
     if remove and keep:
         raise UsageError("--rm and --keep contradict each other")
-    with inside() as (store, identity):
+    with _exit_code_of_docker(ctx), inside() as (store, identity):
         stored = store.images.resolve(image)
         config = stored.config.config
         wanted = Command(
             argv=_argv(config, entrypoint, command),
-            env=(*config.env, *(_variable(text) for text in env)),
+            env=(*config.env, *_variables(env)),
             cwd=workdir or config.working_dir or "/",
             user=user if user is not None else config.user,
             network="none" if network == "none" else "host",
@@ -70,7 +73,7 @@ def shell(ctx: click.Context, workspace: str, command: tuple[str, ...]) -> None:
     """Enter a kept WORKSPACE, of a failed step or of `run --keep`, with its user, environment and folder."""
     from layerbuild.build.containers import reenter
 
-    with inside() as (store, identity):
+    with _exit_code_of_docker(ctx), inside() as (store, identity):
         kept = store.workspaces.find(workspace)
         click.echo(f"{kept.meta['instruction']}", err=True)
         code = reenter(store, identity, kept, command or ("/bin/sh",), terminal=sys.stdin.isatty())
@@ -88,6 +91,18 @@ def _argv(config: RuntimeConfig, entrypoint: str | None, command: tuple[str, ...
     return argv
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    return name, value if equals else os.environ.get(name, "")
+def _variables(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if equals or name in os.environ:
+            yield name, value if equals else os.environ[name]
+
+
+@contextmanager
+def _exit_code_of_docker(ctx: click.Context) -> Iterator[None]:
+    """126 and 127 tell here, as from ``docker run`` and a shell, that the command can't be executed or is not there."""
+    try:
+        yield
+    except StepFailed as error:
+        report(error)
+        ctx.exit(error.exit_code)
