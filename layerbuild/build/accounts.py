@@ -15,6 +15,7 @@ from layerbuild.errors import BuildError
 from layerbuild.layer.entry import Kind
 
 _LIMIT = 10 << 20  # bytes; a larger passwd file is not read
+_LAST_ID = (1 << 32) - 2  # the kernel means "no change" by the next one (chown(2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def account(tree: Tree, user: str) -> Account:
             f"unable to find user {name!r} in the image's /etc/passwd",
             hint="create it in an earlier RUN (useradd, adduser), or give its number",
         )
-    found = entry or _User("root", int(name or 0) if _is_id(name) or not name else 0, 0, "/")
+    found = entry or _User("root", _id(name) if _is_id(name) else 0, 0, "/")
     if colon and group_name:
         gid = _group_id(tree, group_name)
         return Account(found.uid, gid, (gid,), found.home)
@@ -66,12 +67,12 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     brings its primary group, a bare number itself as the group."""
     user, colon, group = text.partition(":")
     if _is_id(user):
-        uid = gid = int(user)
+        uid = gid = _id(user)
     else:
         entry = _find_user(tree, user) if user else None
         uid, gid = (entry.uid, entry.gid) if entry else (0, 0)
     if colon and group:
-        gid = int(group) if _is_id(group) else next((row.gid for row in _groups(tree) if row.name == group), 0)
+        gid = _id(group) if _is_id(group) else next((row.gid for row in _groups(tree) if row.name == group), 0)
     return uid, gid
 
 
@@ -79,14 +80,27 @@ def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def _id(text: str) -> int:
+    number = _number(text)
+    if number is None:
+        raise BuildError(f"{text[:20]} is no user or group id", hint=f"the largest is {_LAST_ID}")
+    return number
+
+
+def _number(text: str) -> int | None:
+    if not _is_id(text) or len(text) > 10 or int(text) > _LAST_ID:
+        return None
+    return int(text)
+
+
 def _find_user(tree: Tree, name: str) -> _User | None:
-    wanted = int(name) if _is_id(name) else None
+    wanted = _id(name) if _is_id(name) else None
     return next((user for user in _users(tree) if user.name == name or user.uid == wanted), None)
 
 
 def _group_id(tree: Tree, name: str) -> int:
     if _is_id(name):
-        return int(name)
+        return _id(name)
     for group in _groups(tree):
         if group.name == name:
             return group.gid
@@ -97,15 +111,17 @@ def _group_id(tree: Tree, name: str) -> int:
 
 
 def _users(tree: Tree) -> Iterator[_User]:
-    for fields in _rows(tree, b"etc/passwd", 7):
-        if _is_id(fields[2]) and _is_id(fields[3]):
-            yield _User(fields[0], int(fields[2]), int(fields[3]), fields[5] or "/")
+    for name, _, uid_text, gid_text, _, home, *_ in _rows(tree, b"etc/passwd", 7):
+        uid, gid = _number(uid_text), _number(gid_text)
+        if uid is not None and gid is not None:
+            yield _User(name, uid, gid, home or "/")
 
 
 def _groups(tree: Tree) -> Iterator[_Group]:
-    for fields in _rows(tree, b"etc/group", 4):
-        if _is_id(fields[2]):
-            yield _Group(fields[0], int(fields[2]), tuple(member for member in fields[3].split(",") if member))
+    for name, _, gid_text, members, *_ in _rows(tree, b"etc/group", 4):
+        gid = _number(gid_text)
+        if gid is not None:
+            yield _Group(name, gid, tuple(member for member in members.split(",") if member))
 
 
 def _rows(tree: Tree, path: bytes, columns: int) -> Iterator[list[str]]:
@@ -114,8 +130,7 @@ def _rows(tree: Tree, path: bytes, columns: int) -> Iterator[list[str]]:
         return
     with tree.open(node) as file:
         text = file.read().decode("utf-8", "surrogateescape")
-    for line in text.splitlines():
-        fields = line.strip().split(":")
-        if line.startswith("#") or len(fields) < columns - 1:
-            continue
-        yield fields + [""] * (columns - len(fields))
+    for line in text.split("\n"):
+        if line and not line.startswith("#"):
+            fields = line.strip().split(":")
+            yield fields + [""] * (columns - len(fields))

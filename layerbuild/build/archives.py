@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from layerbuild.build.selecting import Match
-from layerbuild.build.tree import StackTree, Tree
+from layerbuild.build.tree import StackTree, Tree, changed_meanwhile, file_digest
 from layerbuild.errors import FormatError
 from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
@@ -18,8 +19,18 @@ from layerbuild.store.store import Store
 _BLOCK = 512  # bytes of a tar header
 
 
-def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Tree | None:
-    """The contents of the tar archive behind ``match`` (plain, gzip, bzip2, xz or zstd) as a tree; None if it is none.
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An unpacked archive. ``implied`` are the folders that it has only because something lies in them: where such a
+    name is a link to a folder in the image, the link holds."""
+
+    tree: Tree
+    implied: frozenset[bytes]
+
+
+def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
+    """The tar archive behind ``match`` (plain, gzip, bzip2, xz or zstd), unpacked; None if it is none. SourceError if
+    it is not what it was when its digest was taken.
 
     It is unpacked into a temporary folder, which goes with ``cleaning``.
     """
@@ -30,11 +41,23 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Tree | None:
     cleaning.callback(remove_tree, folder)
     files, index = folder / "files", folder / "index"
     files.mkdir()
+    implied: set[bytes] = set()
+    name = f"archive {match.name.decode('utf-8', 'backslashreplace')}"
     with match.tree.open(match.node) as file:
         _, stream = codecs.decompress(file)
-        apply(stream, files, index=index, user_xattr=store.user_xattr, layered=False)
-    name = match.name.decode("utf-8", "backslashreplace")
-    return StackTree(Union([LayerView(Index.open(index), files)]), name=f"archive {name}")
+        apply(
+            stream,
+            files,
+            index=index,
+            user_xattr=store.user_xattr,
+            layered=False,
+            below=implied.add,  # is asked about the folders that the archive does not name, and knows none
+            name=name,
+        )
+    with match.tree.open(match.node) as file:
+        if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
+            raise changed_meanwhile(match.tree.name, match.node.path)
+    return Archive(StackTree(Union([LayerView(Index.open(index), files)]), name=name), frozenset(implied))
 
 
 def _is_archive(match: Match) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from layerbuild.errors import BuildError, Span
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _ALL = 0o7777
@@ -54,7 +54,7 @@ class Chmod:
 
 
 def _bits(letters: str, mode: int, *, is_folder: bool) -> int:
-    if letters in ("u", "g", "o") and letters:
+    if letters in ("u", "g", "o"):
         three = mode >> {"u": 6, "g": 3, "o": 0}[letters] & 7
         return three * 0o111
     bits = 0
