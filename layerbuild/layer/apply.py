@@ -57,9 +57,10 @@ def apply(
     ``folder`` None writes the index alone. ``layered`` False: ``.wh.`` names are plain names (an archive that ADD
     opens, a root file system). The root folder gets what the archive says of ``./``, else ``root``. A parent folder
     that the archive does not name is made like the one ``below`` (which tells a path's entry in the layers under this
-    one), else with mode 0755. What comes later in the archive wins. The index tells the true owners and devices, also
-    where the kernel refused them on disk. FormatError, which names the archive ``name``, for what no layer may hold;
-    SpaceError for a full disk. After an exception the folder holds a part.
+    one), else with mode 0755; a link there leads on, as it does in the merged tree. What comes later in the archive
+    wins. The index tells the true owners and devices, also where the kernel refused them on disk. FormatError, which
+    names the archive ``name``, for what no layer may hold; SpaceError for a full disk. After an exception the folder
+    holds a part.
     """
     with ExitStack() as stack:
         tree = stack.enter_context(Tree(folder, user_xattr=user_xattr)) if folder is not None else None
@@ -88,6 +89,7 @@ class _Applier:
         self._folders: set[bytes] = {b""}
         self._symlinks: dict[bytes, bytes] = {}
         self._whiteouts: set[bytes] = set()
+        self._opaques: set[bytes] = set()
         self._linked: dict[bytes, list[bytes]] = {}  # files that hard links point to: the links
         self._absent: set[bytes] = set()  # devices that the kernel refused
 
@@ -186,7 +188,7 @@ class _Applier:
         if hidden in (b"", b".", b".."):
             raise self._refused(join(parent, name), "is a whiteout of no name")
         folder = self._resolve(parent)
-        if folder != parent and folder not in self._folders:
+        if folder != parent and not self._is_folder(folder):
             return False  # through a link to nothing: there is nothing to hide
         folder = self._parent(folder)
         if name == OPAQUE:
@@ -208,6 +210,7 @@ class _Applier:
         self._whiteouts.add(path)
 
     def _opaque(self, path: bytes) -> None:
+        self._opaques.add(path)
         self._index.opaque(path)
         if self._tree is not None:
             self._tree.opaque(path)
@@ -226,7 +229,7 @@ class _Applier:
         for folder in reversed(missing):
             if folder in self._symlinks:
                 raise self._refused(folder, "is a link where a folder is needed")
-            known = self._below(folder) if self._below is not None else None
+            known = self._shown(folder)
             if known is None or known.kind is not Kind.DIRECTORY:
                 known = Entry(folder, Kind.DIRECTORY, 0o755)
             self._directory(replace(known, path=folder, opaque=False))
@@ -236,9 +239,31 @@ class _Applier:
         if path in self._folders:
             return path
         try:
-            return resolve(path, self._symlinks.get)
+            return resolve(path, self._readlink)
         except BuildError as error:
             raise FormatError(f"{self._name}: {error.message}", hint=error.hint) from error
+
+    def _readlink(self, path: bytes) -> bytes | None:
+        text = self._symlinks.get(path)
+        if text is not None or path in self._folders:
+            return text
+        below = self._shown(path)
+        return below.target if below is not None and below.kind is Kind.SYMLINK else None
+
+    def _is_folder(self, path: bytes) -> bool:
+        below = None if path in self._folders else self._shown(path)
+        return path in self._folders or (below is not None and below.kind is Kind.DIRECTORY)
+
+    def _shown(self, path: bytes) -> Entry | None:
+        """What the layers under this one show at ``path``, None: nothing, or this layer has hidden it so far."""
+        if self._below is None or path in self._whiteouts:
+            return None
+        folder = path
+        while folder:
+            folder = split(folder)[0]
+            if folder in self._opaques or folder in self._whiteouts:
+                return None
+        return self._below(path)
 
     # Making, and replacing what an earlier member made.
 
@@ -276,7 +301,7 @@ class _Applier:
                 self._hand_over(linked)
             else:
                 links[:] = [link for link in links if not link.startswith(inside)]
-        for known in (self._folders, self._whiteouts, self._absent):
+        for known in (self._folders, self._whiteouts, self._opaques, self._absent):
             known.difference_update([name for name in known if name == path or name.startswith(inside)])
         for name in [name for name in self._symlinks if name.startswith(inside)]:
             del self._symlinks[name]

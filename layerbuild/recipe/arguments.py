@@ -16,10 +16,12 @@ _FIRST = re.compile(f"[{ASCII_SPACES}]+")
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """``words`` in order; ``json`` tells that they stood in a JSON array, which is the exec form."""
+    """``words`` in order; ``json`` tells that they stood in a JSON array, which is the exec form; ``legacy`` that a
+    pair was written without ``=``."""
 
     words: tuple[Word, ...]
     json: bool = False
+    legacy: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ def _old_pair(rest: Word) -> Arguments:
     key, value = cut_blank(rest)
     if value is None:
         raise Misplaced("must have two arguments", rest, hint="write name=value", keyword=True)
-    return Arguments((key, value))
+    return Arguments((key, value), legacy=True)
 
 
 class Misplaced(RecipeError):

@@ -40,7 +40,8 @@ def _statement(statement: Statement) -> dict[str, Plain]:
         "original": statement.text,
     }
     if statement.keyword == "ONBUILD" and statement.rest.text:
-        described["trigger"] = _statement(parse_trigger(trigger_text(statement), span=statement.span))
+        trigger = parse_trigger(trigger_text(statement), span=statement.span, escape=statement.escape)
+        described["trigger"] = _statement(trigger)
     return described
 
 

@@ -12,27 +12,46 @@ Stages can need only stages above them, so one sweep up and one sweep down do, h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from layerbuild.errors import LayerbuildError, Span, UsageError
+from layerbuild.errors import LayerbuildError, RecipeError, Span, UsageError
 from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
+from layerbuild.recipe.epoch import Epoch, read_epoch
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.onbuild import NO_TRIGGERS, OnBuild
 from layerbuild.recipe.instructions.table import read_instruction
+from layerbuild.recipe.nearest import nearest
 from layerbuild.recipe.platforms import platform_args, read_platform
 from layerbuild.recipe.scope import Inputs, Roots, Scope, with_default_path
 from layerbuild.recipe.stages import Outline, Stage, read_stages, refuse_circles, stages_read
 from layerbuild.recipe.syntax import Recipe, parse_trigger, placed
-from layerbuild.recipe.words import Word, expand
+from layerbuild.recipe.witness import Witness
+from layerbuild.recipe.words import Expansion, Word, expansion
 from layerbuild.reference import Reference
-from layerbuild.steps import Base, ImageBase, LayerPlan, ScratchBase, SkippedStage, StageBase, StagePlan, Step
+from layerbuild.steps import (
+    Base,
+    ContextRoot,
+    CopyStep,
+    ImageBase,
+    LayerPlan,
+    PathSource,
+    ScratchBase,
+    SkippedStage,
+    StageBase,
+    StagePlan,
+    Step,
+)
 
 Bases = Callable[[str, Platform], ImageConfig]
 """Resolves the name of a base image; raises NotFoundError if there is none."""
 
 SCRATCH = "scratch"
+NO_CONTEXTS: NamedContexts = {}
+
+_NO_VALUE = "give the ARG before FROM a default, or use --build-arg"
 
 
 def plan(
@@ -43,47 +62,86 @@ def plan(
     build_args: Mapping[str, str] | None = None,
     target: str | None = None,
     build_platform: Platform | None = None,
-    named_contexts: Collection[str] = (),
+    named_contexts: NamedContexts = NO_CONTEXTS,
     epoch: int | None = None,
 ) -> LayerPlan:
     """The plan for ``target``, a stage's name or index (None: the last stage), on ``platform``.
 
     ``bases`` is asked for the bases of needed stages only. ``build_platform`` is where RUN executes (None: the same).
-    ``named_contexts`` are names that ``--from`` takes for contexts. ``epoch`` (seconds) is put in RUN's environment.
+    ``named_contexts`` replace stages, bases and what ``--from`` names. ``epoch`` (seconds) is put in RUN's environment.
     RecipeError for a recipe that is wrong, UsageError for an unknown target, and what ``bases`` raises, with the place
     of the FROM.
     """
     outline = read_stages(recipe)
     last = outline.target(target)
     args = build_args or {}
-    inputs = Inputs(args, _globals(outline, last, args, platform, build_platform or platform), epoch)
-    planner = _Planner(outline, last, inputs, bases, platform, frozenset(named_contexts))
-    return replace(planner.plan(), notes=_notes(recipe))
+    known = predefined(last, platform=platform, build_platform=build_platform or platform, build_args=args)
+    inputs = Inputs(args, outline.globals(known, args), epoch)
+    read_epoch(outline, inputs, contexts=named_contexts)  # a wrong one is an error even where ``epoch`` counts
+    planner = _Planner(outline, last, inputs, bases, platform, named_contexts)
+    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts))
 
 
-def _globals(
-    outline: Outline, target: Stage, build_args: Mapping[str, str], platform: Platform, build_platform: Platform
-) -> Mapping[str, str | None]:
-    predefined = {**platform_args(build=build_platform, target=platform), "TARGETSTAGE": target.name or "default"}
-    values: dict[str, str | None] = {name: build_args.get(name, value) for name, value in predefined.items()}
-    for argument in outline.arguments:
-        values = argument.as_globals(values, build_args)
-    return values
+def recipe_epoch(
+    recipe: Recipe,
+    *,
+    platform: Platform,
+    build_args: Mapping[str, str] | None = None,
+    target: str | None = None,
+    named_contexts: NamedContexts = NO_CONTEXTS,
+) -> Epoch:
+    """What the build arguments, else the recipe, say about the epoch; raises as ``plan`` does."""
+    outline = read_stages(recipe)
+    args = build_args or {}
+    known = predefined(outline.target(target), platform=platform, build_platform=platform, build_args=args)
+    return read_epoch(outline, Inputs(args, outline.globals(known, args)), contexts=named_contexts)
 
 
-def _notes(recipe: Recipe) -> tuple[str, ...]:
-    syntax = recipe.directive("syntax")
-    if syntax is None:
-        return ()
-    return (f"{syntax.span}: the front end {syntax.value} is not run: layerbuild reads the recipe itself",)
+def examine(
+    outline: Outline,
+    witness: Witness,
+    *,
+    bases: Bases,
+    platform: Platform,
+    inputs: Inputs,
+    target: Stage,
+    every: bool = False,
+    named_contexts: NamedContexts = NO_CONTEXTS,
+) -> None:
+    """Go through the plan for ``target`` while ``witness`` looks on; ``every``: through all stages, needed or not.
+
+    It raises what ``plan`` raises, once the witness has seen what comes before.
+    """
+    read_epoch(outline, inputs, contexts=named_contexts)
+    wanted = range(len(outline.stages)) if every else (target.index,)
+    planner = _Planner(outline, target, replace(inputs, witness=witness), bases, platform, named_contexts)
+    planner.plan(set(wanted))
+
+
+def predefined(
+    target: Stage, *, platform: Platform, build_platform: Platform, build_args: Mapping[str, str]
+) -> dict[str, str | None]:
+    """The ARGs that a FROM sees undeclared."""
+    values = {**platform_args(build=build_platform, target=platform), "TARGETSTAGE": target.name or "default"}
+    return {name: build_args.get(name, value) for name, value in values.items()}
+
+
+def _notes(recipe: Recipe, contexts: NamedContexts) -> tuple[str, ...]:
+    kept = tuple(f"{name} keeps its meaning: no named context replaces it" for name in RESERVED if name in contexts)
+    frontend = recipe.frontend
+    if frontend is None:
+        return kept
+    return (f"{frontend.span}: the front end {frontend.value} is not run: layerbuild reads the recipe itself", *kept)
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """What a FROM means: its base, and the platform asked for."""
+    """What a FROM means: its base, and the platform asked for. ``files`` is the named context whose files make up the
+    base, empty: none does."""
 
     base: Base
     platform: Platform
+    files: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,23 +170,23 @@ class _Planner:
         inputs: Inputs,
         bases: Bases,
         platform: Platform,
-        contexts: frozenset[str],
+        contexts: NamedContexts,
     ) -> None:
-        self._outline = outline
+        self._outline = outline.without(contexts)
         self._target = target
         self._inputs = inputs
         self._bases = bases
         self._platform = platform
         self._contexts = contexts
-        self._starts = [self._start(stage) for stage in outline.stages]
+        self._starts = [self._start(stage) for stage in self._outline.stages]
         self._plans: dict[int, StagePlan] = {}
         self._scopes: dict[int, Scope] = {}
 
-    def plan(self) -> LayerPlan:
+    def plan(self, targets: set[int]) -> LayerPlan:
         stages = self._outline.stages
         needs = [self._needs(stage, stage.instructions) for stage in stages]
         refuse_circles(stages, needs)
-        needed = self._needed(needs)
+        needed = self._needed(needs, targets)
         for index in sorted(needed):
             self._plan_stage(stages[index], needed[index])
         skipped = tuple(self._skipped(stage) for stage in stages if stage.index not in needed)
@@ -141,21 +199,32 @@ class _Planner:
     # What each FROM means.
 
     def _start(self, stage: Stage) -> _Start:
+        context = stage.replaced(self._contexts)
+        if context is not None:
+            return self._context_start(context, stage)
         start = stage.start
-        name = self._global_word(start.base, stage)
+        name = self._global_word(start.base, stage).text
         if not name:
             raise start.statement.error(
                 f"base name ({start.base.text}) should not be blank",
                 at=start.base,
-                hint="give the ARG before FROM a default, or use --build-arg",
+                hint=_NO_VALUE,
             )
+        context = replaced(name, self._contexts)
+        if context is not None:
+            return self._context_start(context, stage)
         return _Start(self._base(name, stage), self._stage_platform(stage))
+
+    def _context_start(self, context: str, stage: Stage) -> _Start:
+        """Where a stage begins that a named context stands for, or that is built on one."""
+        image, platform = self._contexts[context], self._stage_platform(stage)
+        if image is None:
+            return _Start(ScratchBase(), platform, files=context)
+        return _Start(ScratchBase() if image == SCRATCH else ImageBase(image), platform)
 
     def _base(self, name: str, stage: Stage) -> Base:
         if name == SCRATCH:
             return ScratchBase()
-        if name in self._contexts:
-            return ImageBase(name)
         index = self._roots(stage).stage(name, by_index=False)
         if index is not None and index < stage.index:
             return StageBase(index)
@@ -170,18 +239,27 @@ class _Planner:
         word = stage.start.platform
         if word is None:
             return self._platform
-        text = self._global_word(word, stage)
+        found = self._global_word(word, stage)
         statement = stage.start.statement
-        if not text:
-            raise statement.error(f"empty platform value from expression {word.text}", at=word)
-        with placed(statement.at(word)):
-            return read_platform(text, default=self._platform)
+        near = next(filter(None, (nearest(name, self._inputs.globals) for name in sorted(found.unset))), "")
+        meant = f"did you mean {near}?" if near else ""
+        if not found.text:
+            message = f"empty platform value from expression {word.text}"
+            raise statement.error(message, at=word, hint=meant or _NO_VALUE)
+        try:
+            return read_platform(found.text, default=self._platform)
+        except RecipeError as error:
+            message = f"failed to parse platform {word.text}: {error.message}"
+            raise statement.error(message, at=word, hint=meant or error.hint) from error
 
-    def _global_word(self, word: Word, stage: Stage) -> str:
+    def _global_word(self, word: Word, stage: Stage) -> Expansion:
         # Only ARGs from before the first FROM exist here: no stage has begun.
         variables = {name: value for name, value in self._inputs.globals.items() if value is not None}
         with placed(stage.start.statement.at(word)):
-            return expand(word.text, variables, escape=stage.start.statement.escape)
+            found = expansion(word.text, variables, escape=stage.start.statement.escape)
+        if self._inputs.witness is not None:
+            self._inputs.witness.named(stage.start, word, found)
+        return found
 
     def _roots(self, stage: Stage) -> Roots:
         return Roots(self._outline.names, stage.index, self._contexts)
@@ -193,10 +271,10 @@ class _Planner:
         read = stages_read(instructions, self._roots(stage))
         return read | {base.stage} if isinstance(base, StageBase) else read
 
-    def _needed(self, needs: list[set[int]]) -> dict[int, _Needed]:
-        wanted = {self._target.index}
+    def _needed(self, needs: list[set[int]], targets: set[int]) -> dict[int, _Needed]:
+        wanted = set(targets)
         found: dict[int, _Needed] = {}
-        for stage in reversed(self._outline.stages[: self._target.index + 1]):
+        for stage in reversed(self._outline.stages):
             if stage.index not in wanted:
                 continue
             image = self._image(stage)
@@ -206,15 +284,20 @@ class _Planner:
         return found
 
     def _image(self, stage: Stage) -> ImageConfig | None:
-        start = self._starts[stage.index]
+        start, witness = self._starts[stage.index], self._inputs.witness
         match start.base:
             case ScratchBase():
                 return ImageConfig.scratch(start.platform)
-            case StageBase():
+            case StageBase(parent):
+                if witness is not None:
+                    witness.derived(stage, self._outline.stages[parent])
                 return None
             case ImageBase(reference):
                 with _at(stage.start.statement.at(stage.start.base)):
-                    return self._bases(reference, start.platform)
+                    image = self._bases(reference, start.platform)
+                if witness is not None:
+                    witness.based(stage, reference, start.platform, image)
+                return image
 
     def _triggers(self, stage: Stage, image: ImageConfig | None) -> tuple[Instruction, ...]:
         """The ONBUILD instructions that fire in this stage: its base image's, or those of the stage that it is from."""
@@ -230,10 +313,12 @@ class _Planner:
     def _plan_stage(self, stage: Stage, needed: _Needed) -> None:
         opening = self._from_stage(stage) if needed.image is None else self._from_image(stage, needed.image)
         scope = opening.scope
-        steps: list[Step] = []
+        steps: list[Step] = [*self._files(stage, scope)]
         for instruction in (*needed.triggers, *stage.instructions):
             with placed(instruction.statement.span):
                 lowered = instruction.lower(scope)
+            if self._inputs.witness is not None:
+                self._inputs.witness.lowered(instruction, scope)
             scope = lowered.scope
             if lowered.step is not None:
                 steps.append(lowered.step)
@@ -247,6 +332,14 @@ class _Planner:
             start=opening.image,
             steps=tuple(steps),
         )
+
+    def _files(self, stage: Stage, scope: Scope) -> Iterator[Step]:
+        """A base of mere files is an empty one, and their copy."""
+        files = self._starts[stage.index].files
+        if files:
+            copied = f"FROM {files} # files of a named context"
+            origin = stage.start.origin
+            yield CopyStep(origin, scope.config, copied, ContextRoot(files), (PathSource("/"),), "/")
 
     def _from_image(self, stage: Stage, image: ImageConfig) -> _Opening:
         # Triggers fire once: neither this image nor one that is built on it has them any more.

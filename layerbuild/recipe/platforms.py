@@ -29,7 +29,7 @@ def read_platform(text: str, *, default: Platform) -> Platform:
     """
     parts = text.lower().split("/")
     if len(parts) > 3 or not all(_PART.fullmatch(part) for part in parts):
-        raise RecipeError(f'failed to parse platform "{text}"', hint="write linux/amd64 or linux/arm/v7")
+        raise RecipeError(f'"{text}" is no platform', hint="write linux/amd64 or linux/arm/v7")
     if len(parts) == 1 and parts[0] in _SYSTEMS:
         return Platform(parts[0], default.architecture, default.variant)
     system, *rest = parts if len(parts) > 1 else (default.os, parts[0])

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from layerbuild.errors import RecipeError
 from layerbuild.image.config import DEFAULT_PATH, Pairs, RuntimeConfig
+from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.syntax import Statement
-from layerbuild.recipe.words import Word, expand
+from layerbuild.recipe.witness import Witness
+from layerbuild.recipe.words import Word, expand, expand_document, expansion
 from layerbuild.steps import ContextRoot, ImageRoot, Root, StageRoot
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -30,12 +32,13 @@ class Inputs:
     """What comes from outside the recipe and holds for all its stages.
 
     ``globals`` are the ARGs before the first FROM and the predefined ones, None: declared without a value. ``epoch``
-    (seconds since 1970) is put in the environment of RUN, None: it is not.
+    (seconds since 1970) is put in the environment of RUN, None: it is not. ``witness`` is told of each expansion.
     """
 
     build_args: Mapping[str, str] = field(default_factory=dict)
     globals: Mapping[str, str | None] = field(default_factory=dict)
     epoch: int | None = None
+    witness: Witness | None = None
 
     @property
     def proxies(self) -> Pairs:
@@ -50,12 +53,12 @@ class Roots:
     """The places that ``--from`` can mean where one stage stands.
 
     ``stages`` are the names of all stages in order (empty: unnamed), ``current`` the index of the stage that asks,
-    ``contexts`` the names of the named contexts.
+    ``contexts`` the named contexts.
     """
 
     stages: tuple[str, ...] = ()
     current: int = 0
-    contexts: frozenset[str] = frozenset()
+    contexts: NamedContexts = field(default_factory=dict)
 
     def title(self, index: int) -> str:
         return self.stages[index] or str(index)
@@ -73,8 +76,10 @@ class Roots:
 
     def find(self, name: str, *, verb: str, by_index: bool) -> Root:
         """The place itself: a named context, an earlier stage, or an image. ``verb`` is for the message."""
-        if name in self.contexts:
-            return ContextRoot(name)
+        context = replaced(name, self.contexts)
+        if context is not None:
+            image = self.contexts[context]
+            return ContextRoot(context) if image is None else ImageRoot(image)
         index = self.stage(name, by_index=by_index)
         if index is None:
             return ImageRoot(name)
@@ -104,15 +109,31 @@ class Scope:
     def expander(self, statement: Statement) -> Expand:
         """A function that expands a word of ``statement``. It sees the variables as they are now, so that all words of
         an instruction see them as they were before it."""
-        variables = dict(reversed(self.env))  # the first of equal names counts, as for getenv(3)
+        variables = self.variables
 
         def expand_word(word: Word) -> str:
             try:
-                return expand(word.text, variables, escape=statement.escape)
+                if self.inputs.witness is None:
+                    return expand(word.text, variables, escape=statement.escape)
+                found = expansion(word.text, variables, escape=statement.escape)
             except RecipeError as error:
                 raise statement.error(error.message, at=word, hint=error.hint) from error
+            self.inputs.witness.expanded(statement, word, found, self)
+            return found.text
 
         return expand_word
+
+    def expand_document(self, statement: Statement, text: str) -> str:
+        """The body of a heredoc of ``statement`` with its variables replaced."""
+        found = expand_document(text, self.variables)
+        if self.inputs.witness is not None:
+            self.inputs.witness.expanded(statement, None, found, self)
+        return found.text
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The variables that expansion sees."""
+        return dict(reversed(self.env))  # the first of equal names counts, as for getenv(3)
 
     def with_config(self, **changes: object) -> Scope:
         """The same with some fields of the configuration changed."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.stage import From
 from layerbuild.recipe.instructions.table import read_instruction
@@ -27,6 +28,10 @@ class Stage:
     def name(self) -> str:
         return self.start.name
 
+    def replaced(self, contexts: NamedContexts) -> str | None:
+        """The named context that stands for the whole stage, None: there is none."""
+        return replaced(self.name, contexts) if self.name else None
+
     @property
     def title(self) -> str:
         return self.name or str(self.index)
@@ -42,6 +47,18 @@ class Outline:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
+
+    def globals(self, predefined: Mapping[str, str | None], build_args: Mapping[str, str]) -> Mapping[str, str | None]:
+        """The ARGs that a FROM sees, None: declared without a value. RecipeError if a default is wrong."""
+        values = predefined
+        for argument in self.arguments:
+            values = argument.as_globals(values, build_args)
+        return values
+
+    def without(self, contexts: NamedContexts) -> Outline:
+        """The same, but a stage that is called like a named context has lost its own instructions."""
+        kept = [replace(stage, instructions=()) if stage.replaced(contexts) else stage for stage in self.stages]
+        return replace(self, stages=tuple(kept))
 
     def target(self, name: str | None) -> Stage:
         """The stage of that name or index, the last one for None. UsageError if there is none."""
@@ -60,6 +77,7 @@ class Outline:
 
 def read_stages(recipe: Recipe) -> Outline:
     """Understand every statement, and group the instructions. RecipeError with the place of the first wrong one."""
+    _refuse_other_languages(recipe)
     arguments: list[Arg] = []
     groups: list[tuple[From, list[Instruction]]] = []
     for statement in recipe.statements:
@@ -81,13 +99,23 @@ def read_stages(recipe: Recipe) -> Outline:
     return Outline(tuple(arguments), stages)
 
 
+def _refuse_other_languages(recipe: Recipe) -> None:
+    """A text whose front end is named as no Dockerfile names one (``//syntax=…``, JSON) is none."""
+    first = recipe.statements[0]
+    if recipe.frontend is not None and first.text.startswith(("//", "{")):
+        raise first.error(
+            f"this is written for the front end {recipe.frontend.reference}, which is not run here",
+            hint="name a Dockerfile with --file",
+        )
+
+
 def stages_read(instructions: Iterable[Instruction], roots: Roots) -> set[int]:
     """The indexes of the stages that the instructions copy or mount from, those below included, which is an error that
     lowering reports."""
     found: set[int] = set()
     for instruction in instructions:
         for reference in instruction.references:
-            if reference.word.text in roots.contexts:
+            if replaced(reference.word.text, roots.contexts) is not None:
                 continue
             with placed(instruction.statement.at(reference.word)):
                 index = roots.stage(reference.word.text, by_index=reference.by_index)

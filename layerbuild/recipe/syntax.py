@@ -8,31 +8,27 @@ a logical line are put together here from the lines that it found to belong toge
 from __future__ import annotations
 
 import io
-import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from layerbuild.errors import RecipeError, Span
 from layerbuild.recipe.arguments import Arguments, Misplaced, Shape, json_array
+from layerbuild.recipe.directives import Directive, detect, read_directives
 from layerbuild.recipe.heredoc import Heredoc, read_body, read_marks
 from layerbuild.recipe.lines import ASCII_SPACES, BACKSLASH, SPACES, Line, read_lines
 from layerbuild.recipe.words import Word, cut_blank
 
-DIRECTIVES = ("syntax", "escape", "check")
 WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
-
-_DIRECTIVE = re.compile(rf"#[{SPACES}]*([a-zA-Z0-9]+)[{SPACES}]*=(.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Directive:
-    """A ``# name=value`` at the head of the recipe."""
+class Comment:
+    """A comment line above a statement: ``text`` is what stands behind the ``#``, without the blanks around it."""
 
-    name: str
-    value: str
+    text: str
     span: Span
 
 
@@ -51,6 +47,8 @@ class Statement:
 
     ``keyword`` is upper case, ``spelling`` as written; ``flags`` are the ``--…`` words in front, unquoted; ``rest`` is
     all that follows; ``text`` is the joined line that offsets count in; ``escape`` the recipe's escape character.
+    ``comments`` are the comment lines between it and what stands above: an empty one takes away those before it, a
+    blank line doesn't, and a directive is none. ``gaps`` are the numbers of the empty lines in its continuation.
     """
 
     keyword: str
@@ -62,6 +60,8 @@ class Statement:
     span: Span
     pieces: tuple[Piece, ...]
     escape: str = BACKSLASH
+    comments: tuple[Comment, ...] = ()
+    gaps: tuple[int, ...] = ()
 
     def at(self, word: Word) -> Span:
         """Where ``word`` stands in the recipe."""
@@ -78,6 +78,11 @@ class Statement:
             message = f"{self.keyword} {error.message}" if error.keyword else error.message
             raise RecipeError(message, hint=error.hint, span=self.at(error.word)) from error
 
+    def description(self, name: str) -> str:
+        """What the comments above say about ``name``: ``# NAME text``, as above a stage or an ARG. Empty: nothing."""
+        found = (comment.text for comment in self.comments if name and comment.text.startswith(f"{name} "))
+        return next(found, "").removeprefix(f"{name} ")
+
     def error(self, message: str, *, at: Word | None = None, hint: str = "") -> RecipeError:
         """A RecipeError about this statement, or about one word of it."""
         return RecipeError(message, hint=hint, span=self.span if at is None else self.at(at))
@@ -85,33 +90,60 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A whole recipe, split."""
+    """A whole recipe, split. ``frontend`` is the directive by which the text names the front end that it is for, in
+    whatever language, ``check`` the one that controls the linter: both may stand where the parser sees none, behind a
+    ``#!`` line, say."""
 
     file: str
     directives: tuple[Directive, ...]
     statements: tuple[Statement, ...]
+    frontend: Directive | None = None
+    check: Directive | None = None
 
     def directive(self, name: str) -> Directive | None:
         """The directive of that name, if the recipe has it."""
         return next((directive for directive in self.directives if directive.name == name), None)
 
 
-def parse(text: str, *, file: str = "Dockerfile") -> Recipe:
-    """Split ``text`` into statements. ``file`` is what messages call it. RecipeError, with a place, for bad input."""
+def parse(text: str, *, file: str = "Dockerfile", escape: str = BACKSLASH) -> Recipe:
+    """Split ``text`` into statements. ``file`` is what messages call it; ``escape`` holds unless a directive says
+    otherwise. RecipeError, with a place, for bad input."""
     lines = read_lines(text, file=file)
     directives = read_directives(lines, file=file)
-    escape = next((directive.value for directive in directives if directive.name == "escape"), BACKSLASH)
+    escape = next((directive.value for directive in directives if directive.name == "escape"), escape)
     statements = tuple(_Splitter(lines, file=file, escape=escape).statements())
     if not statements:
         what = "file with no instructions" if text else "the file is empty"
         raise RecipeError(what, hint="a recipe begins with FROM", span=Span(file, 1, end_line=1))
-    return Recipe(file, directives, statements)
+    commented = tuple(_commented(statements, lines, behind=len(directives)))
+    frontend = detect(text, "syntax", foreign=True, file=file)
+    return Recipe(file, directives, commented, frontend, detect(text, "check", file=file))
 
 
-def parse_trigger(text: str, *, span: Span) -> Statement:
-    """The one instruction that an ONBUILD trigger is; all its words are said to stand at ``span``."""
+def _commented(statements: Iterable[Statement], lines: Sequence[Line], *, behind: int) -> Iterator[Statement]:
+    """The statements with their comments; ``behind`` is the number of the line that the first of them may follow."""
+    for statement in statements:
+        comments = _comments(lines[behind : statement.span.line - 1], file=statement.span.file)
+        yield replace(statement, comments=comments) if comments else statement
+        behind = statement.span.end_line
+
+
+def _comments(lines: Sequence[Line], *, file: str) -> tuple[Comment, ...]:
+    found: list[Comment] = []
+    for line in lines:
+        text = line.text.strip(SPACES)
+        if text == "#":
+            found.clear()
+        elif text:  # no statement begins here, so whatever is not blank is a comment
+            found.append(Comment(text[1:].strip(SPACES), Span(file, line.number, end_line=line.number)))
+    return tuple(found)
+
+
+def parse_trigger(text: str, *, span: Span, escape: str = BACKSLASH) -> Statement:
+    """The one instruction that an ONBUILD trigger is; all its words are said to stand at ``span``. ``escape`` is that
+    of the recipe where it stands; where it fires, from an image's configuration, a backslash is all that is known."""
     try:
-        statements = parse(text, file=span.file).statements
+        statements = parse(text, file=span.file, escape=escape).statements
     except RecipeError as error:
         raise RecipeError(f"ONBUILD trigger `{text}`: {error.message}", hint=error.hint, span=span) from error
     if len(statements) != 1:
@@ -128,28 +160,6 @@ def placed(span: Span) -> Iterator[None]:
     except RecipeError as error:
         error.span = error.span or span
         raise
-
-
-# -- directives --------------------------------------------------------------------------------------------------------
-
-
-def read_directives(lines: Sequence[Line], *, file: str) -> tuple[Directive, ...]:
-    """The directives at the head: they end at the first line that is anything else, a plain comment included."""
-    found: dict[str, Directive] = {}
-    for line in lines:
-        match = _DIRECTIVE.fullmatch(line.text.strip(SPACES))
-        name = match[1].lower() if match else ""
-        if match is None or name not in DIRECTIVES:
-            break
-        span = Span(file, line.number, end_line=line.number)
-        if name in found:
-            raise RecipeError(f"only one {name} parser directive can be used", span=span)
-        found[name] = Directive(name, match[2].strip(SPACES), span)
-    if (escape := found.get("escape")) is not None and escape.value not in (BACKSLASH, "`"):
-        raise RecipeError(
-            f"invalid ESCAPE '{escape.value}'. Must be ` or \\", hint="use one of the two", span=escape.span
-        )
-    return tuple(found.values())
 
 
 # -- logical lines -----------------------------------------------------------------------------------------------------
@@ -196,7 +206,9 @@ class _Splitter:
         indent = len(text) - len(text.lstrip(SPACES))
         spelling, rest = cut_blank(Word(text.strip(SPACES), indent))
         flags, rest = read_flags(rest or Word("", len(text)), escape=self._escape)
-        return Statement(spelling.text.upper(), spelling.text, flags, rest, (), text, span, pieces, self._escape)
+        gaps = tuple(line.number for line in self._lines[first : last + 1] if line.blank)
+        keyword = spelling.text.upper()
+        return Statement(keyword, spelling.text, flags, rest, (), text, span, pieces, escape=self._escape, gaps=gaps)
 
     def _with_heredocs(self, statement: Statement, position: int) -> tuple[Statement, int]:
         """The statement with the heredocs that begin at index ``position``, and the index behind the last of them."""

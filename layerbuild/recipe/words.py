@@ -121,9 +121,9 @@ def expand_words(text: str, env: Mapping[str, str], *, escape: str = BACKSLASH) 
     return expansion(text, env, escape=escape).words
 
 
-def expand_document(text: str, env: Mapping[str, str]) -> str:
+def expand_document(text: str, env: Mapping[str, str]) -> Expansion:
     """A heredoc's body with its variables replaced: quotes are ordinary there, and the escape is always a backslash."""
-    return _Lexer(text, env, escape=BACKSLASH, quotes=False).run().text
+    return _Lexer(text, env, escape=BACKSLASH, quotes=False).run()
 
 
 def expansion(text: str, env: Mapping[str, str], *, escape: str = BACKSLASH) -> Expansion:

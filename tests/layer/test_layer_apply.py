@@ -200,6 +200,37 @@ def test_the_root_gets_what_it_is_given_and_missing_parents_look_like_those_belo
     assert (stat.S_IMODE((folder / "tmp").stat().st_mode), (folder / "tmp").stat().st_mtime) == (0o1777, 55)
 
 
+BELOW = {
+    b"etc": Entry(b"etc", Kind.DIRECTORY, 0o755, os.getuid(), os.getgid(), mtime=55),
+    b"link": Entry(b"link", Kind.SYMLINK, 0o777, target=b"/etc"),
+    b"dead": Entry(b"dead", Kind.SYMLINK, 0o777, target=b"/nothing"),
+    b"etc/deeper": Entry(b"etc/deeper", Kind.SYMLINK, 0o777, target=b"../../etc"),
+}
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ([("link/f", F, "x")], {b"etc": "directory", b"etc/f": "file"}),
+        ([("link/deeper/f", F, "x")], {b"etc": "directory", b"etc/f": "file"}),
+        ([("link/.wh.passwd", F, "")], {b"etc": "directory", b"etc/passwd": "whiteout"}),
+        ([("dead/.wh.passwd", F, "")], {}),
+        ([("dead/f", F, "x")], {b"nothing": "directory", b"nothing/f": "file"}),
+        ([("link", D, ""), ("link/f", F, "x")], {b"link": "directory", b"link/f": "file"}),
+        ([(".wh.link", F, ""), ("link/f", F, "x")], {b"link": "directory*", b"link/f": "file"}),
+        (
+            [("etc", D, ""), ("etc/.wh..wh..opq", F, ""), ("etc/deeper/f", F, "x")],
+            {b"etc": "directory*", b"etc/deeper": "directory", b"etc/deeper/f": "file"},
+        ),
+    ],
+)
+def test_a_link_of_the_layers_below_leads_on(tmp_path: Path, members: list[Member], expected: dict[bytes, str]) -> None:
+    """Facts U1, U4 and U5: as in the merged tree, unless this layer hides the link."""
+    (tmp_path / "in").mkdir()
+    apply(io.BytesIO(packed(*members)), tmp_path / "in", index=tmp_path / "in.index", below=BELOW.get)
+    assert entries(tmp_path / "in.index") == expected
+
+
 def test_deep_and_many_folders(tmp_path: Path) -> None:
     deep = "/".join("d" * 200)
     many = [(f"m{number}/{number}", F, str(number)) for number in range(300)]

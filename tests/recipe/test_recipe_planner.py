@@ -133,7 +133,7 @@ def test_what_copy_from_means() -> None:
         ),
         bases=Images(base=RuntimeConfig()),
         platform=PLATFORM,
-        named_contexts=("ctx",),
+        named_contexts={"ctx": None},
     )
     steps = [step for step in found.target.steps if isinstance(step, CopyStep)]
     assert [step.root for step in steps] == [StageRoot(0), StageRoot(0), ImageRoot("img:1"), ContextRoot("ctx")]

@@ -87,7 +87,7 @@ def test_only_unquoted_values_split() -> None:
 
 
 def test_documents_know_no_quotes() -> None:
-    assert expand_document("'$A' \"\\$A\" \\\\ \\x", ENV) == "'a b' \"$A\" \\ x"
+    assert expand_document("'$A' \"\\$A\" \\\\ \\x", ENV).text == "'a b' \"$A\" \\ x"
 
 
 def test_expansion_tells_which_variables_it_met() -> None:

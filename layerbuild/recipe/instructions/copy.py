@@ -7,21 +7,25 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from layerbuild.errors import RecipeError
 from layerbuild.recipe.arguments import json_or_blanks
+from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.heredoc import Heredoc, read_mark
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, Reference
 from layerbuild.recipe.scope import Expand, Scope
 from layerbuild.recipe.syntax import Statement, placed
-from layerbuild.recipe.words import Word, expand_document
+from layerbuild.recipe.words import Word
 from layerbuild.steps import (
     ContextRoot,
     CopyStep,
     GitSource,
     InlineSource,
+    Origin,
     PathSource,
     Root,
     UrlSource,
+    masked,
 )
 
 _COMMON = frozenset(("chown", "chmod"))
@@ -33,17 +37,22 @@ _ADD_FLAGS = flags.FlagSet(
 _OCTAL = re.compile(r"0*[0-7]{1,4}", re.ASCII)
 _CLAUSE = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
 _SYMBOLIC = re.compile(rf"{_CLAUSE}(?:,{_CLAUSE})*", re.ASCII)
-_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{1,64}", re.ASCII)
 
 _URL = re.compile(r"https?://")
-_GIT_URL = re.compile(r"(?:git|ssh)://|https?://[^?#]*\.git(?:\?[^#]*)?(?:#|\Z)|[A-Za-z0-9_-]+@[A-Za-z0-9.-]+:(?!//)")
 
 Named = PathSource | InlineSource | UrlSource | GitSource
 
 
 def is_git(source: str) -> bool:
     """Whether ADD takes ``source`` for a git repository. A bare ``github.com/a/b`` is a local path."""
-    return _GIT_URL.match(source) is not None
+    return _git(source) is not None
+
+
+def _git(source: str) -> GitRef | None:
+    found = read_git(source)
+    return None if found is None or found.like_local else found
 
 
 def is_url(source: str) -> bool:
@@ -91,7 +100,7 @@ class _Transfer(Instruction):
         owner = self._expanded("chown", expand_word)
         mode = self._mode(expand_word)
         dest = expand_word(self.dest)
-        inline = tuple(_inline(document, scope) for document in self.documents)
+        inline = tuple(self._inline(document, scope) for document in self.documents)
         named = [_spelled(source) for source in (*sources, *inline)]
         self._refuse_nul((*named, dest))
         step = CopyStep(
@@ -110,6 +119,12 @@ class _Transfer(Instruction):
             exclude=tuple(word.text for word in self.given.words("exclude")),
         )
         return Lowered(step, scope)
+
+    def _inline(self, document: Heredoc, scope: Scope) -> InlineSource:
+        text = document.content
+        if document.mark.expand:
+            text = scope.expand_document(self.statement, text)
+        return InlineSource(document.mark.name, text.encode())
 
     def _expanded(self, flag: str, expand_word: Expand) -> str:
         word = self.given.word(flag)
@@ -174,16 +189,31 @@ class Add(_Transfer):
 
     known = _ADD_FLAGS
 
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.statement.span, self.statement.keyword, masked(self.statement.text), self.trigger)
+
     def lower(self, scope: Scope) -> Lowered:
         expand_word = scope.expander(self.statement)
         checksum = self._checksum(expand_word)
-        sources = tuple(self._source(expand_word(word), checksum) for word in self.sources)
+        sources = tuple(self._source(word, expand_word(word), checksum) for word in self.sources)
         return self._step(scope, root=ContextRoot(), unpack=self.given.switch("unpack"), sources=sources)
 
-    def _source(self, text: str, checksum: str) -> Named:
-        if is_git(text):
-            return GitSource(text, keep_git_dir=self.given.switch("keep-git-dir") is True, checksum=checksum)
+    def _source(self, word: Word, text: str, checksum: str) -> Named:
+        with placed(self.statement.at(word)):
+            git = _git(text)
+            if git is not None:
+                return self._repository(text, git, checksum)
         return UrlSource(text, checksum) if is_url(text) else PathSource(text)
+
+    def _repository(self, text: str, git: GitRef, checksum: str) -> GitSource:
+        """The query of a repository may say what the flags say, but not otherwise."""
+        keep = self.given.switch("keep-git-dir")
+        if None not in (keep, git.keep_git_dir) and keep != git.keep_git_dir:
+            raise RecipeError("keep-git-dir conflicts: the flag says otherwise than the query", hint="say it once")
+        if checksum and git.checksum and checksum != git.checksum:
+            raise RecipeError(f'checksum conflicts: "{checksum}" vs "{git.checksum}"', hint="say it once")
+        return GitSource(text, keep_git_dir=bool(keep or git.keep_git_dir), checksum=checksum or git.checksum)
 
     def _checksum(self, expand_word: Expand) -> str:
         word = self.given.word("checksum")
@@ -194,12 +224,21 @@ class Add(_Transfer):
         source = expand_word(self.sources[0]) if self.sources else ""
         if not is_git(source) and not is_url(source):
             raise self.statement.error(
-                "checksum can't be specified for non-HTTP(S) and non-Git sources", at=word, hint="COPY needs none"
+                "checksum requires HTTP(S) or Git sources", at=word, hint="a file of the context needs none"
             )
         checksum = expand_word(word)
-        if not is_git(source) and not _CHECKSUM.fullmatch(checksum):
-            raise self.statement.error(f"invalid checksum {checksum!r}", at=word, hint="write sha256:<64 hex digits>")
+        self._check_digest(checksum, word, _COMMIT if is_git(source) else _DIGEST)
         return checksum
+
+    def _check_digest(self, checksum: str, word: Word, form: re.Pattern[str]) -> None:
+        if form.fullmatch(checksum):
+            return
+        if form is _COMMIT:
+            hint = "write the commit, or its first digits, in lower-case hexadecimal"
+            raise self.statement.error(f"invalid checksum {checksum!r}", at=word, hint=hint)
+        algorithm, colon, _ = checksum.partition(":")
+        what = "unsupported digest algorithm" if colon and algorithm != "sha256" else "invalid checksum digest format"
+        raise self.statement.error(f"{what}: {checksum!r}", at=word, hint="write sha256:<64 hex digits>")
 
 
 def refuse_variables(statement: Statement, word: Word, expand_word: Expand) -> None:
@@ -230,13 +269,6 @@ def _mark(statement: Statement, word: Word) -> str | None:
     return mark.name if mark and any(mark.name == heredoc.mark.name for heredoc in statement.heredocs) else None
 
 
-def _inline(document: Heredoc, scope: Scope) -> InlineSource:
-    text = document.content
-    if document.mark.expand:
-        text = expand_document(text, dict(reversed(scope.env)))
-    return InlineSource(document.mark.name, text.encode())
-
-
 def _spelled(source: Named) -> str:
     match source:
         case PathSource(pattern):
@@ -244,6 +276,6 @@ def _spelled(source: Named) -> str:
         case InlineSource(name):
             return f"<<{name}"
         case UrlSource(url):
-            return url
+            return masked(url)
         case GitSource(repository):
-            return repository
+            return masked(repository)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -34,17 +36,32 @@ class Expose(Instruction):
         return cls(statement=statement, words=tuple(sorted(words, key=lambda word: word.text)))
 
     def lower(self, scope: Scope) -> Lowered:
-        variables = dict(reversed(scope.env))
         ports: list[str] = []
         for word in self.words:
-            try:
-                # The one instruction for which a variable may hold several words.
-                for spec in expand_words(word.text, variables, escape=self.statement.escape):
+            with self._blamed(word):
+                for spec in self._specs(word, scope):
                     ports += read_ports(spec)
-            except RecipeError as error:
-                raise self.statement.error(error.message, at=word, hint=error.hint) from error
         exposed = sorted({*scope.config.exposed_ports, *ports})
         return self.metadata(scope.with_config(exposed_ports=tuple(exposed)), f"EXPOSE {plain_list(ports)}")
+
+    def specs(self, scope: Scope) -> tuple[str, ...]:
+        """What is exposed, expanded but not understood."""
+        found: list[str] = []
+        for word in self.words:
+            with self._blamed(word):
+                found += self._specs(word, scope)
+        return tuple(found)
+
+    def _specs(self, word: Word, scope: Scope) -> tuple[str, ...]:
+        # The one instruction for which a variable may hold several words.
+        return expand_words(word.text, scope.variables, escape=self.statement.escape)
+
+    @contextmanager
+    def _blamed(self, word: Word) -> Iterator[None]:
+        try:
+            yield
+        except RecipeError as error:
+            raise self.statement.error(error.message, at=word, hint=error.hint) from error
 
 
 def read_ports(spec: str) -> list[str]:
@@ -89,7 +106,7 @@ def _range(spec: str, text: str, what: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
     low, high = _port(spec, first, what), _port(spec, last if dash else first, what)
     if high < low:
-        raise _invalid(spec, f"invalid {what}: {text}: the range ends before it starts")
+        raise _invalid(spec, f"invalid {what}: {text}")  # a range that ends before it starts
     return low, high
 
 

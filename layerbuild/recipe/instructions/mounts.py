@@ -141,8 +141,8 @@ def _value(key: str, raw: str | None, field: str, expand: Callable[[str], str]) 
         return expand(raw)
     if raw != expand(raw):
         raise RecipeError(
-            "variable expansion is not supported for --mount from, define a new stage with FROM using ARG from "
-            "global scope as a workaround"
+            "'from' doesn't support variable expansion, define alias stage instead",
+            hint="FROM expands global ARGs: `FROM $NAME AS alias`, then from=alias",
         )
     return raw
 

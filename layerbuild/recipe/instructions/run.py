@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
+from layerbuild.errors import RecipeError
 from layerbuild.image.config import Pairs
 from layerbuild.recipe.arguments import Arguments, json_or_whole
 from layerbuild.recipe.heredoc import Heredoc, read_mark
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, Reference, shell_or_exec
+from layerbuild.recipe.instructions.devices import Device, read_device
 from layerbuild.recipe.instructions.mounts import Surroundings, from_word, read_mount
 from layerbuild.recipe.scope import Scope, with_default_path, with_pair
 from layerbuild.recipe.syntax import Statement, placed
@@ -20,19 +22,21 @@ NETWORKS = ("default", "none", "host")
 SECURITIES = ("sandbox", "insecure")
 PIPES = "/dev/pipes"
 
-_FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset(("mount",)))
+_FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset(("mount", "device")))
 
 Files = tuple[tuple[str, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
-    """``RUN [--mount=…] [--network=…] [--security=…] command``, in shell or exec form, or with heredocs."""
+    """``RUN [--mount=…] [--network=…] [--security=…] [--device=…] command``, in shell or exec form, or with
+    heredocs."""
 
     arguments: Arguments
     mounts: tuple[Word, ...]
     network: str
     security: str
+    devices: tuple[Device, ...]
 
     shape = json_or_whole
 
@@ -45,6 +49,7 @@ class Run(Instruction):
             mounts=given.words("mount"),
             network=_choice(statement, given.word("network"), NETWORKS, "network mode"),
             security=_choice(statement, given.word("security"), SECURITIES, "security"),
+            devices=tuple(_device(statement, word) for word in given.words("device")),
         )
 
     @property
@@ -111,6 +116,18 @@ class Run(Instruction):
             raise self.statement.error("a command and its environment can't hold a NUL byte")
 
 
+def _device(statement: Statement, word: Word) -> Device:
+    """A device that may be absent is: the sandbox has only those of every container (null, zero, random and such)."""
+    with placed(statement.at(word)):
+        device = read_device(word.text)
+        if device.required:
+            raise RecipeError(
+                f"device {device.name} is required, and RUN is given no devices of the machine",
+                hint="drop `required` if the command can do without, or build this step with `docker build`",
+            )
+    return device
+
+
 def _choice(statement: Statement, word: Word | None, known: tuple[str, ...], what: str) -> str:
     if word is None:
         return known[0]
@@ -120,7 +137,7 @@ def _choice(statement: Statement, word: Word | None, known: tuple[str, ...], wha
 
 
 def _single(heredoc: Heredoc, scope: Scope) -> tuple[tuple[str, ...], Files]:
-    if not heredoc.body.startswith("#!"):
+    if not heredoc.content.startswith("#!"):
         return (*scope.shell, heredoc.content), ()
     name = heredoc.mark.name
     return (*scope.shell, f"{PIPES}/{name}"), ((name, heredoc.content.encode()),)
