@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from layerbuild.build.tree import Node, file_digest
+from layerbuild.build.tree import Node, changed_meanwhile, file_digest
 from layerbuild.errors import SourceError
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
 from layerbuild.layer.paths import clean, join, resolve
@@ -24,12 +24,16 @@ from layerbuild.recipe.ignore import IgnoreRules
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def ignore_rules(context: Path, recipe: Path | None) -> IgnoreRules:
-    """The rules for ``context``: ``<recipe>.dockerignore`` beside the recipe, else ``.dockerignore`` in the context."""
+def ignore_rules(context: Path, recipe: Path | None, *, confined: bool = False) -> IgnoreRules:
+    """The rules for ``context``: ``<recipe>.dockerignore`` beside the recipe, else ``.dockerignore`` in the context.
+    ``confined``: the context is not the caller's own, so a link among these files leads nowhere outside it."""
     candidates = [context / ".dockerignore"]
     if recipe is not None:
         candidates.insert(0, recipe.with_name(recipe.name + ".dockerignore"))
     for path in candidates:
+        if confined and context in path.parents:
+            inside = ContextTree(context, IgnoreRules()).resolve(os.fsencode(path.relative_to(context)))
+            path = context / os.fsdecode(inside)
         try:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
@@ -43,9 +47,8 @@ def ignore_rules(context: Path, recipe: Path | None) -> IgnoreRules:
 class ContextTree:
     """A context folder as a Tree."""
 
-    name = "the context"
-
-    def __init__(self, folder: Path, rules: IgnoreRules) -> None:
+    def __init__(self, folder: Path, rules: IgnoreRules, *, name: str = "the context") -> None:
+        self.name = name
         self._folder = os.fsencode(folder)
         self._rules = rules
         self._digests: dict[bytes, str] = {}
@@ -68,7 +71,7 @@ class ContextTree:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise self._unreadable(path, error) from error
         return self._node(path, found) if self._is_visible(path, found) else None
 
     def resolve(self, path: bytes) -> bytes:
@@ -81,7 +84,7 @@ class ContextTree:
         except NotADirectoryError:
             return
         except OSError as error:
-            raise _unreadable(folder, error) from error
+            raise self._unreadable(folder, error) from error
         for entry in entries:
             path = join(folder, entry.name)
             try:
@@ -97,19 +100,18 @@ class ContextTree:
         except OSError as error:
             if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
                 return BytesIO()
-            raise _unreadable(node.path, error) from error
-        file = open(descriptor, "rb", buffering=0)
+            raise self._unreadable(node.path, error) from error
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
-            file.close()
-            raise changed(self.name, node.path)
-        return cast(BinaryIO, file)
+            os.close(descriptor)
+            raise changed_meanwhile(self.name, node.path)
+        return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
 
     def digest(self, node: Node) -> str:
         known = self._digests.get(node.path)
         if known is None:
             with self.open(node) as file:
-                known = file_digest(file)
+                known = file_digest(file, node.entry.size)
             self._digests[node.path] = known
         return known
 
@@ -117,7 +119,21 @@ class ContextTree:
         rule = self._rules.verdict(path).rule
         if rule is not None and os.path.lexists(self._at(path)):
             return f"{rule} leaves it out"
-        return "it is not in the context"
+        return f"it is not in {self.name}"
+
+    def as_it_is(self, node: Node) -> Path | None:
+        """The place of ``node`` on this machine if it looks there as it does here, with all below it: nothing is left
+        out, and all is owned by root."""
+        pending = [node.path]
+        while pending:
+            path = pending.pop()
+            found = os.lstat(self._at(path))
+            hidden = bool(path and self._rules.patterns and self._rules.verdict(path).ignored)
+            if hidden or (found.st_uid, found.st_gid) != (0, 0):
+                return None
+            if stat.S_ISDIR(found.st_mode):
+                pending.extend(join(path, name) for name in os.listdir(self._at(path)))
+        return Path(os.fsdecode(self._at(node.path)))
 
     def _at(self, path: bytes) -> bytes:
         return self._folder + b"/" + path if path else self._folder
@@ -134,7 +150,7 @@ class ContextTree:
         try:
             entry = entry_of(path, found, source=self._at(path), owner=(0, 0))
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise self._unreadable(path, error) from error
         several = entry.kind is Kind.FILE and found.st_nlink > 1
         return Node(path, entry, (found.st_dev, found.st_ino) if several else None)
 
@@ -146,18 +162,11 @@ class ContextTree:
             return False
         return next(self.children(path), None) is not None
 
-
-def changed(tree: str, path: bytes) -> SourceError:
-    """The error for a file of the tree called ``tree`` that is not what it was when its digest was taken."""
-    hint = "nothing may write to the files that a COPY reads while it is carried out"
-    return SourceError(f"{_shown(path)!r} of {tree} changed while it was read", hint=hint)
-
-
-def _unreadable(path: bytes, error: OSError) -> SourceError:
-    if isinstance(error, FileNotFoundError):
-        return SourceError(f"{_shown(path)!r} of the context vanished while it was read", hint="build again")
-    hint = "make it readable for you, or name it in .dockerignore"
-    return SourceError(f"can't read {_shown(path)!r} of the context: {error.strerror}", hint=hint)
+    def _unreadable(self, path: bytes, error: OSError) -> SourceError:
+        if isinstance(error, FileNotFoundError):
+            return SourceError(f"{_shown(path)!r} of {self.name} vanished while it was read", hint="build again")
+        hint = "make it readable for you, or name it in .dockerignore"
+        return SourceError(f"can't read {_shown(path)!r} of {self.name}: {error.strerror}", hint=hint)
 
 
 def _shown(path: bytes) -> str:

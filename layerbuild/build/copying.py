@@ -7,31 +7,32 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
-from typing import BinaryIO
 
+from layerbuild.build.archives import Archive
 from layerbuild.build.chmod import Chmod
 from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Node, Tree, file_digest
+from layerbuild.build.tree import Node, Tree, changed_meanwhile
 from layerbuild.errors import BuildError, Span
+from layerbuild.layer.capture import Captured, LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
-from layerbuild.layer.paths import clean, join, split
+from layerbuild.layer.paths import clean, join, resolve, split
+from layerbuild.layer.whiteout import hidden_name
 from layerbuild.steps import CopyStep
 
-Opener = Callable[[], BinaryIO]
+_SMALL = 1 << 18  # bytes; files up to this size are read by one call
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One entry to write. ``content`` opens a file's bytes, ``digest`` tells their sha256 (both for files only);
-    ``inode`` is shared by the names of one source file that has several."""
+    """One entry to write, and what it is read from: a file of a tree, bytes, or nothing. A file's entry has the digest
+    that its content must have. ``inode`` is equal for the names of one source file that has several."""
 
     entry: Entry
-    content: Opener | None = None
-    digest: Callable[[], str] | None = None
+    content: tuple[Tree, Node] | bytes | None = None
     inode: object | None = None
 
 
@@ -41,192 +42,281 @@ class Placement:
     def __init__(self, step: CopyStep, target: Tree, *, owner: tuple[int, int] | None, times: Times) -> None:
         self._span: Span = step.origin.span
         self._target = target
-        self._dest = step.dest.encode("utf-8", "surrogateescape")
+        dest = step.dest.encode("utf-8", "surrogateescape")
+        self._top = target.resolve(clean(dest))
+        self._is_folder = not self._top or dest.endswith((b"/", b"/."))
         self._owner = owner
         self._keep_owner = step.keep_owner
         self._chmod = Chmod.parse(step.mode, span=step.origin.span) if step.mode else None
-        self._parents = step.parents
         self._times = times
         self._items: dict[bytes, Item] = {}
-        self._new: set[bytes] = set()  # folders of this step where the target has none: nothing below to look up
+        self._found: dict[bytes, Node | None] = {}  # what the target has, where it was looked at
+        self._ready: set[bytes] = {b""}  # folders that are there, or will be
+        self._new: set[bytes] = set()  # those of them that show nothing of the target
+        self._touched: dict[bytes, int] = {}  # folders of the target that get a time, and which
 
     # -- sources
 
     def add(self, match: Match) -> None:
         """Place what a source names."""
+        source = object()  # hard links hold within one source
         if match.node.entry.kind is Kind.DIRECTORY:
-            self._add_folder(match)
+            self._add_contents(match, source)
         else:
-            self._put(self._path_for(match.name), self._from_node(match, match.node))
+            self._put(self._dressed(match.tree, match.node, self._path_for(match.name), source))
 
     def add_inline(self, name: bytes, content: bytes) -> None:
         """Place a heredoc: a file of that name, 0644."""
-        entry = Entry(b"", Kind.FILE, 0o644, 0, 0, size=len(content), mtime=self._times.made)
-        self._put(self._path_for(name), Item(self._dress(entry), lambda: BytesIO(content)))
+        digest = hashlib.sha256(content).hexdigest()
+        entry = Entry(self._path_for(name), Kind.FILE, 0o644, size=len(content), mtime=self._times.made, digest=digest)
+        uid, gid = self._owner_of(entry)
+        self._put(Item(replace(entry, mode=self._mode(entry), uid=uid, gid=gid), content))
 
     def add_folder_itself(self) -> None:
         """Make the destination a folder, if it is none yet."""
-        self._folder(self._target.resolve(clean(self._dest)))
+        self._folder(self._top, mode=self._folder_mode)
 
-    def add_archive(self, tree: Tree) -> None:
+    def add_archive(self, archive: Archive) -> None:
         """Place an unpacked archive below the destination, which is a folder in any case. Unlike a copied folder, it
-        replaces what is of another type, and its own modes and owners hold (``--chmod`` has no power here)."""
-        top = self._target.resolve(clean(self._dest))
-        self._folder(top)
-        for rel, node in _walk(tree, b""):
-            path = join(top, rel)
-            self._folder(split(path)[0])
-            entry = replace(node.entry, mtime=self._times.clamp(node.entry.mtime), mtime_ns=0)
-            if self._owner is not None:
-                entry = replace(entry, uid=self._owner[0], gid=self._owner[1])
-            self._store(path, self._item(tree, node, entry, ("archive", node.inode)))
+        replaces what is of another type, and its own modes hold: ``--chmod`` has no power here."""
+        source = object()
+        self._folder(self._top, mode=0o755)
+        places = {b"": self._top}
+        for node in _walk(archive.tree):
+            parent, name = split(node.path)
+            path = join(places[parent], name)
+            if node.path in archive.implied:
+                path = self._follow(path)
+                self._folder(path, mode=0o755)
+            else:
+                owner = self._owner or (node.entry.uid, node.entry.gid)
+                self._store(self._item(archive.tree, node, path, source, mode=node.entry.mode, owner=owner))
+            if node.entry.kind is Kind.DIRECTORY:
+                places[node.path] = path
 
     # -- the result
 
     def items(self) -> list[Item]:
         """The entries that change something, with the folders that lead to them, in the order of a layer."""
-        changed = {path: item for path, item in self._items.items() if not self._is_there(path, item)}
+        changed = {path: item for path, item in self._items.items() if not self._is_there(item.entry)}
         for path in list(changed):
             self._lead_to(path, changed)
-        ordered = [changed[path] for path in sorted(changed, key=sort_key)]
-        return _link_names(ordered)
+        return _link_names([changed[path] for path in sorted(changed, key=sort_key)])
 
-    def _is_there(self, path: bytes, item: Item) -> bool:
-        node = self._existing(path)
-        if node is None:
+    def _is_there(self, entry: Entry) -> bool:
+        node = self._existing(entry.path)
+        if node is None or _facts(node.entry) != _facts(entry):
             return False
-        below, entry = node.entry, item.entry
         if entry.kind is Kind.DIRECTORY:
-            return _facts(below) == _facts(entry)
-        if _facts(below) != _facts(entry) or (below.mtime, below.mtime_ns) != (entry.mtime, entry.mtime_ns):
+            return True
+        if (node.entry.mtime, node.entry.mtime_ns) != (entry.mtime, entry.mtime_ns):
             return False
-        return entry.kind is not Kind.FILE or self._target.digest(node) == self._digest_of(item)
-
-    @staticmethod
-    def _digest_of(item: Item) -> str:
-        if item.digest is not None:
-            return item.digest()
-        assert item.content is not None
-        with item.content() as file:
-            return file_digest(file)
+        return entry.kind is not Kind.FILE or self._target.digest(node) == entry.digest
 
     def _lead_to(self, path: bytes, changed: dict[bytes, Item]) -> None:
         # A layer names each folder on the way to a change, with the metadata that it has (OCI image-spec, layer.md).
         folder = split(path)[0]
         made_in = True
         while folder and folder not in changed:
-            item = self._items.get(folder)
-            if item is None:
-                node = self._existing(folder)
-                assert node is not None, folder
-                mtime = self._times.made if made_in else self._times.clamp(node.entry.mtime)
-                item = Item(replace(node.entry, path=folder, mtime=mtime, mtime_ns=0))
-            changed[folder] = item
+            changed[folder] = self._items.get(folder) or self._as_it_is(folder, made_in=made_in)
             folder, made_in = split(folder)[0], False
+
+    def _as_it_is(self, folder: bytes, *, made_in: bool) -> Item:
+        node = self._existing(folder)
+        assert node is not None, folder
+        mtime = self._times.made if made_in else self._times.clamp(node.entry.mtime)
+        mtime = self._touched.get(folder, mtime)
+        return Item(replace(node.entry, path=folder, mtime=mtime, mtime_ns=0, opaque=False))
 
     # -- placing
 
-    def _add_folder(self, match: Match) -> None:
-        top = self._target.resolve(clean(self._dest + b"/" + match.name if self._parents else self._dest))
-        self._folder(top, self._from_node(match, match.node) if self._parents and top else None)
-        for rel, node in match.below():
-            path = join(top, rel)
-            self._folder(split(path)[0])
-            self._put(path, self._from_node(match, node))
+    def _add_contents(self, match: Match, source: object) -> None:
+        self._folder(self._top, mode=self._folder_mode)
+        self._touch(self._top, self._times.clamp(match.node.entry.mtime))
+        for below in match.below:
+            path = join(self._top, below.path)
+            if below.leads and self._kind(path) is Kind.DIRECTORY:
+                continue
+            self._put(self._dressed(match.tree, below.node, path, source))
 
     def _path_for(self, name: bytes) -> bytes:
         """Where a file of that name goes: into the destination if that is a folder, else it is the destination."""
-        if self._parents:
-            path = self._target.resolve(clean(self._dest + b"/" + name))
-        elif self._dest.endswith((b"/", b"/.")) or self._is_folder(clean(self._dest)):
-            path = join(self._target.resolve(clean(self._dest)), name)
-        else:
-            path = self._target.resolve(clean(self._dest))
-        self._folder(split(path)[0])
+        path = self._top
+        if self._is_folder or self._kind(path) is Kind.DIRECTORY:
+            path = join(path, name)
+        self._folder(split(path)[0], mode=self._folder_mode)
         return path
 
-    def _is_folder(self, path: bytes) -> bool:
-        resolved = self._target.resolve(path)
-        kind = self._kind(resolved)
-        return resolved == b"" or kind is Kind.DIRECTORY
-
-    def _folder(self, path: bytes, item: Item | None = None) -> None:
-        """Make sure that ``path`` (links resolved) is a folder; ``item`` tells its metadata if it has to be made."""
-        if path == b"":
-            return
-        kind = self._kind(path)
-        if kind is Kind.DIRECTORY:
-            return
-        if kind is not None:
-            raise BuildError(f"cannot copy to non-directory: /{_shown(path)}", span=self._span)
-        self._folder(split(path)[0])
-        self._store(path, item or Item(self._new_folder()))
-
-    def _new_folder(self) -> Entry:
+    def _folder(self, path: bytes, *, mode: int) -> None:
+        """Make sure that ``path`` (links resolved) is a folder; those that are missing get ``mode``."""
+        missing: list[bytes] = []
+        while path not in self._ready:
+            kind = self._kind(path)
+            if kind is Kind.DIRECTORY:
+                self._ready.add(path)
+                break
+            if kind is not None:
+                raise self._refused(path, "is no folder: cannot copy to non-directory")
+            missing.append(path)
+            path = split(path)[0]
         uid, gid = self._owner or (0, 0)
-        mode = self._chmod.octal if self._chmod and self._chmod.octal is not None else 0o755
-        return Entry(b"", Kind.DIRECTORY, mode, uid, gid, mtime=self._times.made)
+        for path in reversed(missing):
+            self._store(Item(Entry(path, Kind.DIRECTORY, mode, uid, gid, mtime=self._times.made)))
 
-    def _put(self, path: bytes, item: Item) -> None:
+    @property
+    def _folder_mode(self) -> int:
+        return self._chmod.octal if self._chmod and self._chmod.octal is not None else 0o755
+
+    def _touch(self, folder: bytes, mtime: int) -> None:
+        item = self._items.get(folder)
+        if item is None:
+            self._touched[folder] = mtime
+        else:
+            self._items[folder] = replace(item, entry=replace(item.entry, mtime=mtime))
+
+    def _put(self, item: Item) -> None:
+        path = item.entry.path
         kind = self._kind(path)
-        folder = item.entry.kind is Kind.DIRECTORY
-        if kind is Kind.DIRECTORY and not folder:
-            raise BuildError(f"cannot replace to directory /{_shown(path)} with file", span=self._span)
-        if kind is not None and kind is not Kind.DIRECTORY and folder:
-            raise BuildError(f"cannot copy to non-directory: /{_shown(path)}", span=self._span)
-        self._store(path, item)
+        if kind is not None and (kind is Kind.DIRECTORY) != (item.entry.kind is Kind.DIRECTORY):
+            if kind is Kind.DIRECTORY:
+                raise self._refused(path, "is a folder: cannot replace to directory with file")
+            raise self._refused(path, "is no folder: cannot copy to non-directory")
+        self._store(item)
 
-    def _store(self, path: bytes, item: Item) -> None:
-        if item.entry.kind is Kind.DIRECTORY:
-            node = self._existing(path)
-            if node is None or node.entry.kind is not Kind.DIRECTORY:
-                self._new.add(path)
-        elif path in self._items and self._items[path].entry.kind is Kind.DIRECTORY:
-            for below in [other for other in self._items if other.startswith(path + b"/")]:
-                del self._items[below]
-        self._items[path] = replace(item, entry=replace(item.entry, path=path))
+    def _store(self, item: Item) -> None:
+        entry = item.entry
+        path = entry.path
+        if hidden_name(split(path)[1]) is not None:
+            raise self._refused(path, "can't be in a layer, where such a name means a deletion")
+        if entry.kind is Kind.CHARACTER and entry.device == (0, 0):
+            raise self._refused(path, "can't be in a layer: to overlay the device 0/0 means a deletion")
+        if entry.kind is Kind.DIRECTORY:
+            self._show(path)
+        elif path in self._ready:
+            self._forget(path)
+        self._items[path] = item
+
+    def _show(self, folder: bytes) -> None:
+        """Note whether anything of the target shows in ``folder``, which this step stores."""
+        self._ready.add(folder)
+        earlier = self._items.get(folder)
+        if earlier is not None and earlier.entry.kind is not Kind.DIRECTORY:
+            # An archive put something else there, and another one a folder again: the content of old is gone.
+            for hidden in self._target.children(folder):
+                self._items[hidden.path] = Item(Entry(hidden.path, Kind.WHITEOUT))
+            self._new.add(folder)
+            return
+        node = self._existing(folder)
+        if node is None or node.entry.kind is not Kind.DIRECTORY:
+            self._new.add(folder)
+
+    def _forget(self, folder: bytes) -> None:
+        """An archive replaces a folder by something else: nothing that was below it counts."""
+        inside = folder + b"/"
+        self._items = {path: item for path, item in self._items.items() if not path.startswith(inside)}
+        for known in (self._ready, self._new):
+            known.difference_update([path for path in known if path == folder or path.startswith(inside)])
+
+    def _follow(self, path: bytes) -> bytes:
+        """Where ``path`` below the destination leads, links resolved as for a process that is confined to it."""
+
+        def readlink(inner: bytes) -> bytes | None:
+            entry = self._entry(join(self._top, inner))
+            return entry.target if entry is not None and entry.kind is Kind.SYMLINK else None
+
+        skip = len(self._top) + 1 if self._top else 0
+        return join(self._top, resolve(path[skip:], readlink)).rstrip(b"/")
 
     def _kind(self, path: bytes) -> Kind | None:
+        entry = self._entry(path)
+        return None if entry is None or entry.kind is Kind.WHITEOUT else entry.kind
+
+    def _entry(self, path: bytes) -> Entry | None:
         item = self._items.get(path)
         if item is not None:
-            return item.entry.kind
+            return item.entry
         node = self._existing(path)
-        return node.entry.kind if node else None
+        return None if node is None else node.entry
 
     def _existing(self, path: bytes) -> Node | None:
-        """What the target has at ``path``; nothing below a folder that this step makes."""
+        """What the target shows at ``path``, whose folders hold no link."""
         if split(path)[0] in self._new:
             return None
-        return self._target.get(path, follow=False)
+        if path not in self._found:
+            self._found[path] = self._target.look(path)
+        return self._found[path]
+
+    def _refused(self, path: bytes, why: str) -> BuildError:
+        return BuildError(f"/{path.decode('utf-8', 'backslashreplace')} {why}", span=self._span)
 
     # -- metadata
 
-    def _from_node(self, match: Match, node: Node) -> Item:
-        return self._item(match.tree, node, self._dress(node.entry), (match.node.path, node.inode))
-
-    def _item(self, tree: Tree, node: Node, entry: Entry, inode: tuple[object, object]) -> Item:
-        if entry.kind is not Kind.FILE:
-            return Item(entry)
-        return Item(
-            entry,
-            content=lambda: tree.open(node),
-            digest=lambda: tree.digest(node),
-            inode=inode if node.inode is not None else None,
+    def _item(self, tree: Tree, node: Node, path: bytes, source: object, *, mode: int, owner: tuple[int, int]) -> Item:
+        """``node`` as an entry at ``path``."""
+        below = node.entry
+        is_file = below.kind is Kind.FILE
+        entry = Entry(  # not replace(), which takes three times as long
+            path,
+            below.kind,
+            mode,
+            *owner,
+            below.size,
+            self._times.clamp(below.mtime),
+            0,
+            below.target,
+            below.device,
+            below.xattrs,
+            tree.digest(node) if is_file else "",
         )
+        if not is_file:
+            return Item(entry)
+        return Item(entry, (tree, node), None if node.inode is None else (source, node.inode))
 
-    def _dress(self, entry: Entry) -> Entry:
-        uid, gid = self._owner or ((entry.uid, entry.gid) if self._keep_owner else (0, 0))
-        mode = entry.mode
-        if self._chmod is not None and entry.kind is not Kind.SYMLINK:
-            mode = self._chmod.apply(mode, is_folder=entry.kind is Kind.DIRECTORY)
-        return replace(entry, uid=uid, gid=gid, mode=mode, mtime=self._times.clamp(entry.mtime), mtime_ns=0, digest="")
+    def _dressed(self, tree: Tree, node: Node, path: bytes, source: object) -> Item:
+        """``node`` at ``path``, with the owner and the mode that the step gives it."""
+        return self._item(tree, node, path, source, mode=self._mode(node.entry), owner=self._owner_of(node.entry))
+
+    def _mode(self, entry: Entry) -> int:
+        if self._chmod is None or entry.kind is Kind.SYMLINK:
+            return entry.mode
+        return self._chmod.apply(entry.mode, is_folder=entry.kind is Kind.DIRECTORY)
+
+    def _owner_of(self, entry: Entry) -> tuple[int, int]:
+        return self._owner or ((entry.uid, entry.gid) if self._keep_owner else (0, 0))
 
 
-def _walk(tree: Tree, folder: bytes) -> Iterator[tuple[bytes, Node]]:
-    for node in tree.children(folder):
-        yield node.path, node
+def write(items: list[Item], writer: LayerWriter) -> Captured:
+    """Write the layer. SourceError for a file whose content is not what the cache key took it for."""
+    for item in items:
+        if isinstance(item.content, tuple):
+            _write_file(item.entry, *item.content, writer)
+        else:
+            writer.add(item.entry, item.content)
+    return writer.finish()
+
+
+def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> None:
+    with tree.open(node) as file:
+        if entry.size > _SMALL:
+            digest = writer.add(entry, file)
+        else:
+            content = file.read(entry.size + 1)
+            digest = writer.add(entry, content) if len(content) == entry.size else ""
+    if digest != entry.digest:
+        raise changed_meanwhile(tree.name, node.path)
+
+
+def _walk(tree: Tree) -> Iterator[Node]:
+    """All that is in ``tree``, in a layer's order."""
+    walk = [tree.children(b"")]
+    while walk:
+        node = next(walk[-1], None)
+        if node is None:
+            walk.pop()
+            continue
+        yield node
         if node.entry.kind is Kind.DIRECTORY:
-            yield from _walk(tree, node.path)
+            walk.append(tree.children(node.path))
 
 
 def _facts(entry: Entry) -> tuple[object, ...]:
@@ -242,10 +332,7 @@ def _link_names(items: list[Item]) -> list[Item]:
         if item.inode is not None:
             head = first.setdefault(item.inode, item.entry.path)
             if head != item.entry.path:
-                item = Item(replace(item.entry, kind=Kind.HARDLINK, target=head, size=0, xattrs=()))
+                entry = replace(item.entry, kind=Kind.HARDLINK, target=head, size=0, digest="", xattrs=())
+                item = Item(entry)
         linked.append(item)
     return linked
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
-from layerbuild.errors import SourceError, Span
+from layerbuild.errors import RecipeError, SourceError, Span
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.recipe.ignore import IgnoreRules, Pattern, read_pattern
@@ -46,19 +46,17 @@ class Match:
     @cached_property
     def below(self) -> tuple[Below, ...]:
         """For a folder: every wanted path below it, in a layer's order. The tree is walked only once."""
-        return tuple(_below(self, self.node.path, b""))
+        return tuple(_below(self))
 
 
 def select(step: CopyStep, source: PathSource, tree: Tree) -> list[Match]:
     """What ``source`` names in ``tree``, in order. SourceError for a literal path that is not there."""
     pattern = source.pattern.encode("utf-8", "surrogateescape")
-    exclude = IgnoreRules.parse("\n".join(step.exclude), file="--exclude") if step.exclude else None
-    if not step.parents:
-        return _named(step, pattern, tree, exclude)
-    head, pivot, tail = pattern.partition(b"/./")
-    include = clean(tail if pivot else pattern)
-    bases = _named(step, head if pivot else b"", tree, exclude)
-    return [_with_parents(step, base, include) for base in bases if base.node.entry.kind is Kind.DIRECTORY]
+    try:
+        exclude = IgnoreRules.parse("\n".join(step.exclude), file="--exclude") if step.exclude else None
+        return _below_pivot(step, pattern, tree, exclude) if step.parents else _named(step, pattern, tree, exclude)
+    except RecipeError as error:  # a malformed pattern, which knows no place in the recipe
+        raise RecipeError(error.message, hint=error.hint, span=step.origin.span) from error
 
 
 def content_digest(matches: list[Match]) -> tuple[str, bytes]:
@@ -94,14 +92,20 @@ def _named(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRules | No
     return matches
 
 
-def _with_parents(step: CopyStep, base: Match, include: bytes) -> Match:
-    if not include:
-        return base
+def _below_pivot(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRules | None) -> list[Match]:
+    head, pivot, tail = pattern.partition(b"/./")
+    bases = _named(step, head if pivot else b"", tree, exclude)
+    include = clean(tail if pivot else pattern)
     text = include.decode("utf-8", "surrogateescape")
-    match = Match(base.tree, base.node, b"", base.literal, base.exclude, read_pattern(text, file="--parents"))
-    if not wildcard.is_pattern(include) and not match.below:
-        raise _missing(step.origin.span, clean(base.node.path + b"/" + include), base.tree)
-    return match
+    rule = read_pattern("\\" + text if text.startswith("!") else text, file="--parents") if text else None
+    matches = []
+    for base in bases:
+        match = replace(base, name=b"", include=rule)
+        if base.literal and rule is not None and not wildcard.is_pattern(include) and not match.below:
+            raise _missing(step.origin.span, clean(base.node.path + b"/" + include), tree)
+        if base.node.entry.kind is Kind.DIRECTORY:
+            matches.append(match)
+    return matches
 
 
 def _literal(step: CopyStep, path: bytes, tree: Tree) -> Node:
@@ -116,31 +120,48 @@ def _missing(span: Span, path: bytes, tree: Tree) -> SourceError:
     return SourceError(f"{shown!r} not found: {tree.why_missing(path)}", span=span)
 
 
-def _below(match: Match, folder: bytes, rel: bytes, *, wanted: bool = False) -> Iterator[Below]:
-    """Below ``folder``, which is ``rel`` of the match's folder. ``wanted``: ``include`` has matched on the way."""
-    for node in match.tree.children(folder):
-        name = split(node.path)[1]
-        path = rel + b"/" + name if rel else name
-        included = wanted or match.include is None or match.include.matches(path.decode("utf-8", "surrogateescape"))
+def _below(match: Match) -> Iterator[Below]:
+    top = len(match.node.path) + 1 if match.node.path else 0
+    walk = [(match.tree.children(match.node.path), b"", match.include is None)]
+    held: list[Below] = []  # folders on the way to here that come only if something below them does
+    while walk:
+        children, folder, wanted = walk[-1]
+        node = next(children, None)
+        if node is None:
+            walk.pop()
+            if held and held[-1].path == folder:
+                held.pop()
+            continue
+        path = node.path[top:]
+        leads = not (wanted or _is_included(match, path))
         excluded = match.exclude is not None and match.exclude.verdict(path).ignored
+        below = Below(path, node, leads)
         if node.entry.kind is Kind.DIRECTORY:
-            yield from _folder(match, Below(path, node, leads=not included), excluded=excluded)
-        elif included and not excluded:
-            yield Below(path, node)
+            if _is_pruned(match, below, excluded=excluded):
+                continue
+            held.append(below)
+            walk.append((match.tree.children(node.path), path, not leads))
+            if leads or excluded:
+                continue  # but a folder that --exclude merely empties is made
+        elif leads or excluded:
+            continue
+        else:
+            held.append(below)
+        yield from held
+        held.clear()
 
 
-def _folder(match: Match, folder: Below, *, excluded: bool) -> Iterator[Below]:
-    inner = _below(match, folder.node.path, folder.path, wanted=not folder.leads)
-    if folder.leads or excluded:
-        # It comes only if something below it does. A folder that --exclude empties is made all the same.
-        first = next(inner, None)
-        if first is None:
-            return
-        yield folder
-        yield first
-    else:
-        yield folder
-    yield from inner
+def _is_included(match: Match, path: bytes) -> bool:
+    return match.include is not None and match.include.matches(path.decode("utf-8", "surrogateescape"))
+
+
+def _is_pruned(match: Match, folder: Below, *, excluded: bool) -> bool:
+    """Whether nothing below ``folder`` can be wanted."""
+    if excluded and match.exclude is not None and match.exclude.prunes(folder.path):
+        return True
+    if not folder.leads or match.include is None:
+        return False
+    return not match.include.may_match_below(folder.path.decode("utf-8", "surrogateescape"))
 
 
 def _lines(match: Match) -> Iterator[bytes]:

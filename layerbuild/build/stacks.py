@@ -20,7 +20,7 @@ class Stacks:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
         snapshots = self._store.snapshots.stack(chain) if chain else ()
         views = [LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)]
-        return StackTree(Union(views), name=name)
+        return StackTree(Union(views), name=name, chain=chain)
 
     def _index(self, diff_id: DiffID) -> Index:
         if diff_id not in self._indexes:

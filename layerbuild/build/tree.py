@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
+from layerbuild.digest import ChainID
 from layerbuild.errors import SourceError
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.union import Found, Union
@@ -26,12 +27,20 @@ class Node:
     inode: object | None = None
 
 
-def file_digest(file: BinaryIO) -> str:
-    """sha256 (hex) of what is left to read of ``file``."""
+def file_digest(file: BinaryIO, size: int) -> str:
+    """sha256 (hex) of what is left to read of ``file``, about ``size`` bytes."""
     found = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        found.update(piece)
+    piece = min(size + 1, 1 << 20)  # a large buffer for a small file costs more than reading it
+    while data := file.read(piece):
+        found.update(data)
     return found.hexdigest()
+
+
+def changed_meanwhile(tree: str, path: bytes) -> SourceError:
+    """The error for a file of the tree called ``tree`` that is not what it was when its digest was taken."""
+    shown = path.decode("utf-8", "backslashreplace")
+    hint = "nothing may write to the files that a COPY reads while it is carried out"
+    return SourceError(f"{shown!r} of {tree} changed while it was read", hint=hint)
 
 
 class Tree(Protocol):
@@ -62,11 +71,12 @@ class Tree(Protocol):
 
 
 class StackTree:
-    """A stack of layers, read without mounting it."""
+    """A stack of layers, read without mounting it. ``chain`` names it in the store; None: it is not there."""
 
-    def __init__(self, union: Union, *, name: str) -> None:
+    def __init__(self, union: Union, *, name: str, chain: ChainID | None = None) -> None:
         self._union = union
         self.name = name
+        self.chain = chain
 
     def get(self, path: bytes, *, follow: bool = True) -> Node | None:
         found = self._union.get(path, follow=follow)
@@ -83,10 +93,9 @@ class StackTree:
         return map(_node, self._union.children(folder))
 
     def open(self, node: Node) -> BinaryIO:
-        found = self._union.lookup(node.path)
-        assert found is not None, node.path  # the node came from here, and no layer changes
+        assert isinstance(node.inode, tuple), node.path  # as _node makes it for a file: the layer is known already
         try:
-            return self._union.content(found)
+            return self._union.content(Found(node.entry, node.entry, node.inode[0]))
         except OSError as error:
             name = node.path.decode("utf-8", "backslashreplace")
             raise SourceError(f"can't read {name!r} of {self.name}: {error.strerror}") from error
