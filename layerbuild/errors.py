@@ -41,6 +41,21 @@ class Span:
         return replace(self, line=line, column=column, end_line=line)
 
 
+@dataclass(frozen=True, slots=True)
+class RecipeWarning:
+    """A recipe works, but breaks a rule of good writing: never raised. ``description`` is the rule's, ``detail`` this
+    case's; ``url`` may be empty. ``str()`` is as BuildKit prints it."""
+
+    rule: str
+    description: str
+    url: str
+    detail: str
+    span: Span
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.detail} (line {self.span.line})"
+
+
 class LayerbuildError(Exception):
     """A failure that its reader can act upon: ``message`` says what and where, ``hint`` what to do about it."""
 

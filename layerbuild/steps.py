@@ -13,11 +13,31 @@ A step carries the configuration *after* it, so metadata needs no verb of its ow
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layerbuild.errors import Span
 from layerbuild.image.config import ImageConfig, Pairs, Platform, RuntimeConfig, canonical_json
+
+_USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s\"']*)@")
+
+
+def masked(text: str) -> str:
+    """``text`` without the credentials of the URLs in it; the mere user name of ssh is none.
+
+    >>> masked("ADD https://me:secret@host/file /")
+    'ADD https://xxxxx:xxxxx@host/file /'
+    """
+    return _USERINFO.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    scheme, user = found.groups()
+    if scheme == "ssh" and ":" not in user:
+        return found[0]
+    return f"{scheme}://{'xxxxx:xxxxx' if ':' in user else 'xxxxx'}@"
+
 
 # -- where files come from ---------------------------------------------------------------------------------------------
 
@@ -331,9 +351,9 @@ def _source_values(source: Source) -> tuple[str, ...]:
         case InlineSource(name, content):
             return ("inline", name, hashlib.sha256(content).hexdigest())
         case UrlSource(url, checksum):
-            return ("url", url, checksum)
+            return ("url", masked(url), checksum)
         case GitSource(repository, keep_git_dir, checksum):
-            return ("git", repository, str(keep_git_dir), checksum)
+            return ("git", masked(repository), str(keep_git_dir), checksum)
         case EmptyDirectory():
             return ("directory",)
 

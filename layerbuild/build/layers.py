@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from layerbuild.build.accounts import owner
-from layerbuild.build.archives import unpacked
-from layerbuild.build.copying import Item, Placement
+from layerbuild.build.archives import Archive, unpacked
+from layerbuild.build.copying import Placement, write
 from layerbuild.build.lookup import Lookup
+from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
 from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree
 from layerbuild.digest import ChainID
-from layerbuild.errors import BuildError, SpaceError, StepFailed
+from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import Captured, LayerWriter, Owner, capture
 from layerbuild.layer.changes import seal
@@ -52,14 +53,16 @@ class LayerMaker:
         self._codec = codec
         self._one_id = one_id
 
-    def run(self, step: RunStep, chain: ChainID | None, *, output: Callable[[bytes], None]) -> Made | None:
+    def run(
+        self, step: RunStep, chain: ChainID | None, mounted: Mounted, *, output: Callable[[bytes], None]
+    ) -> Made | None:
         """Execute the process in an overlay mount, and make a layer of its upperdir. StepFailed keeps the workspace."""
         self._store.ensure_unpacked(chain)
         workspace = self._store.workspaces.begin(chain)
         try:
             root = RootMetadata.of(workspace.diff)
             tree = self._lookup.stacks.tree(chain, name="the image")
-            ended = self._runner.run(step, tree, workspace, output=output)
+            ended = self._runner.run(step, tree, workspace, mounted, output=output)
             if ended.code:
                 raise self._failed(step, workspace, ended)
             lowers = [below.diff for below in workspace.below]
@@ -84,7 +87,7 @@ class LayerMaker:
                 return None
             workspace = self._store.workspaces.begin(chain)
             try:
-                return self._capture(workspace, lambda writer: _write(items, writer), folder=True)
+                return self._capture(workspace, lambda writer: write(items, writer), folder=True)
             except BaseException:
                 self._store.workspaces.discard(workspace)
                 raise
@@ -103,26 +106,21 @@ class LayerMaker:
             match source:
                 case PathSource():
                     for found in matches[source]:
-                        archive = self._archive(step, found, cleaning)
-                        if archive is None:
-                            placement.add(found)
-                        else:
-                            placement.add_archive(archive)
+                        _add(placement, found, self._archive(step, found, cleaning))
                 case InlineSource(name, content):
                     placement.add_inline(name.encode("utf-8", "surrogateescape"), content)
                 case EmptyDirectory():
                     placement.add_folder_itself()
                 case UrlSource() | GitSource():
-                    raise BuildError(
-                        "ADD can't fetch from a URL or a git repository in this version",
-                        hint="fetch it in a RUN, or before the build, and COPY it",
-                        span=step.origin.span,
-                    )
+                    found = self._lookup.remote.match(step, source, cleaning)
+                    # Unlike a local archive, one from elsewhere is unpacked only where the recipe says so.
+                    archive = self._archive(step, found, cleaning) if step.unpack else None
+                    _add(placement, found, archive)
                 case _:
                     assert_never(source)
         return placement
 
-    def _archive(self, step: CopyStep, match: Match, cleaning: ExitStack) -> Tree | None:
+    def _archive(self, step: CopyStep, match: Match, cleaning: ExitStack) -> Archive | None:
         """The contents of an archive that ADD is to unpack; None for any other file."""
         if step.unpack is False or match.node.entry.kind is not Kind.FILE:
             return None
@@ -145,13 +143,12 @@ class LayerMaker:
         before: who builds again and again should not fill the disk. None if the disk is full already."""
         workspaces = self._store.workspaces
         mark = f"{step.origin.span.file}: {step.origin.text}"
-        for earlier in workspaces.kept():
-            if earlier.meta.get("failed") == mark:
-                workspaces.remove(earlier)
+        meta = {**remembered(self._runner.command(step), step.origin.text), "failed": mark}
         try:
-            return workspaces.keep(
-                workspace, {**remembered(self._runner.command(step), step.origin.text), "failed": mark}
-            )
+            for earlier in workspaces.kept():
+                if earlier.meta.get("failed") == mark:
+                    workspaces.remove(earlier)
+            return workspaces.keep(workspace, meta)
         except SpaceError:  # what the command said about it tells more
             workspaces.discard(workspace)
             return None
@@ -179,14 +176,11 @@ class LayerMaker:
         return Made(layer, self._store.workspaces.commit(workspace, layer))
 
 
-def _write(items: list[Item], writer: LayerWriter) -> Captured:
-    for item in items:
-        if item.entry.kind is not Kind.FILE or item.content is None:
-            writer.add(item.entry)
-            continue
-        with item.content() as content:
-            writer.add(item.entry, content)
-    return writer.finish()
+def _add(placement: Placement, found: Match, archive: Archive | None) -> None:
+    if archive is None:
+        placement.add(found)
+    else:
+        placement.add_archive(archive)
 
 
 def _owner_below(tree: Tree) -> Owner:

@@ -6,33 +6,40 @@ does not know the chain, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.keys import Keys, Read, base_definition, keys
+from layerbuild.build.remote import Remote
 from layerbuild.build.selecting import Match, content_digest, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Tree
+from layerbuild.build.tree import Node, Tree
 from layerbuild.digest import ChainID
-from layerbuild.errors import BuildError
+from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.image.config import Platform
 from layerbuild.image.image import Image
+from layerbuild.layer.paths import clean
 from layerbuild.steps import (
     ConfigStep,
     ContextRoot,
     CopyStep,
+    GitSource,
     ImageBase,
     ImageRoot,
     PathSource,
     Root,
+    RunMount,
     RunStep,
     ScratchBase,
     StageBase,
     StagePlan,
     StageRoot,
     Step,
+    UrlSource,
+    masked,
 )
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.store import Store
@@ -94,6 +101,7 @@ class Lookup:
         store: Store,
         bases: Bases,
         contexts: Mapping[str, Tree],
+        remote: Remote,
         *,
         times: Times,
         no_cache: bool = False,
@@ -101,6 +109,7 @@ class Lookup:
         self._store = store
         self._bases = bases
         self._contexts = contexts
+        self.remote = remote
         self._times = times
         self._no_cache = no_cache
         self.stacks = Stacks(store)
@@ -184,6 +193,9 @@ class Lookup:
         reads: list[Read] = []
         listings: list[bytes] = []
         for source in step.sources:
+            if isinstance(source, UrlSource | GitSource):
+                found = self.remote.content(source)
+                reads.append(Read(f"content of {_shown(source)}", found, found))
             if not isinstance(source, PathSource):
                 continue
             content = None
@@ -203,9 +215,7 @@ class Lookup:
             tree = self.tree(mount.root, stage.platform)
             content = None
             if tree is not None:
-                source = PathSource(mount.source or "/")
-                probe = CopyStep(step.origin, step.config, "", mount.root, (source,), "/")
-                content, _ = content_digest(select(probe, source, tree))
+                content, _ = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
             definition = self._definition(mount.root, stage.platform) or str(content)
             reads.append(Read(f"mounted at {mount.target}", definition, content))
         return _Seen(tuple(reads))
@@ -219,3 +229,27 @@ class Lookup:
                 return self.results[index].definition
             case ImageRoot(reference):
                 return base_definition(Image.of_base(self._bases.config(reference, platform)).top, platform)
+
+
+@contextmanager
+def located(step: Step) -> Iterator[None]:
+    """An error that knows no better place came up at ``step``."""
+    try:
+        yield
+    except LayerbuildError as error:
+        error.span = error.span or step.origin.span
+        raise
+
+
+def _shown(source: UrlSource | GitSource) -> str:
+    return masked(source.url if isinstance(source, UrlSource) else source.repository)
+
+
+def mounted_node(step: RunStep, mount: RunMount, tree: Tree) -> Node:
+    """What ``mount`` shows of ``tree``, which its root is; its source is a path, never a pattern. SourceError."""
+    path = clean(mount.source.encode("utf-8", "surrogateescape"))
+    node = tree.get(path)
+    if node is None:
+        shown = path.decode("utf-8", "backslashreplace") or "."
+        raise SourceError(f"{shown!r} not found: {tree.why_missing(path)}", span=step.origin.span)
+    return node

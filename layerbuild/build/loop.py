@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
 from layerbuild.build.layers import LayerMaker, Made
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
+from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
-from layerbuild.build.running import Runner
+from layerbuild.build.remote import Remote
+from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.tree import Tree
 from layerbuild.digest import ChainID
-from layerbuild.errors import LayerbuildError
 from layerbuild.image.config import History, ImageConfig
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
@@ -36,6 +36,7 @@ class Build:
         store: Store,
         bases: Bases,
         contexts: Mapping[str, Tree],
+        remote: Remote,
         runner: Runner,
         *,
         options: Options,
@@ -46,7 +47,8 @@ class Build:
         self._bases = bases
         self._options = options
         self._observe = observe
-        self._lookup = Lookup(store, bases, contexts, times=options.times, no_cache=options.no_cache)
+        self._lookup = Lookup(store, bases, contexts, remote, times=options.times, no_cache=options.no_cache)
+        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
         self._maker = LayerMaker(
             store, self._lookup, runner, times=options.times, codec=options.codec, one_id=options.one_id
         )
@@ -61,15 +63,17 @@ class Build:
             self._observe(events.Note(note))
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
-        for stage in self._plan.stages:
-            self._lookup.results[stage.index] = self._stage(stage)
+        check_entitlements(self._plan, self._options.entitlements)
+        with self._mounter:
+            for stage in self._plan.stages:
+                self._lookup.results[stage.index] = self._stage(stage)
         return self._commit(self._plan.target)
 
     def _stage(self, stage: StagePlan) -> Progress:
         progress = self._lookup.start(stage)
         self._observe(events.StageStarted(stage, len(progress.image.config.diff_ids)))
         for number, step in enumerate(stage.steps, start=1):
-            with _located(step):
+            with located(step):
                 progress = self._step(stage, number, step, progress)
         return progress
 
@@ -106,7 +110,8 @@ class Build:
                 def output(data: bytes) -> None:
                     self._observe(events.StepOutput(stage, number, data))
 
-                made = self._maker.run(step, progress.chain, output=output)
+                with self._mounter.mounted(stage, step) as mounted:
+                    made = self._maker.run(step, progress.chain, mounted, output=output)
             case CopyStep():
                 made = self._maker.copy(step, progress.chain, miss.matches)
         if made is not None:
@@ -194,13 +199,3 @@ class Build:
             return []
         base = self._bases.image(stage.base.reference, stage.platform)
         return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
-
-
-@contextmanager
-def _located(step: Step) -> Iterator[None]:
-    """An error that knows no better place came up at ``step``."""
-    try:
-        yield
-    except LayerbuildError as error:
-        error.span = error.span or step.origin.span
-        raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from layerbuild.build.credentials import Credentials
 from layerbuild.build.times import Times
 from layerbuild.reference import Reference
 
@@ -11,7 +12,9 @@ from layerbuild.reference import Reference
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to build. ``created`` is the RFC 3339 time that history entries get; ``labels`` come last, without history;
-    ``codec`` compresses the layers that are made. ``one_id``: the build's user namespace has the id 0 alone."""
+    ``codec`` compresses the layers that are made. ``one_id``: the build's user namespace has the id 0 alone.
+    ``entitlements`` are what RUN steps may have beyond the usual; ``cache_namespace`` keeps cache mounts apart from
+    those of other builds."""
 
     times: Times
     created: str
@@ -20,3 +23,6 @@ class Options:
     no_cache: bool = False
     codec: str = "gzip"
     one_id: bool = False
+    entitlements: frozenset[str] = frozenset()
+    cache_namespace: str = ""
+    credentials: Credentials = field(default_factory=Credentials)

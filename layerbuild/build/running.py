@@ -6,23 +6,26 @@ import json
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerbuild.build.accounts import Account, account
+from layerbuild.build.credentials import Mask
+from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
 from layerbuild.image.config import DEFAULT_PATH, Pairs
-from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs
-from layerbuild.isolate.mounts import Bind, File, Filesystem, tmpfs
+from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security
+from layerbuild.isolate.mounts import Extra, File
 from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer.entry import Entry
 from layerbuild.layer.paths import clean, join, split
-from layerbuild.steps import RunMount, RunStep
+from layerbuild.steps import LayerPlan, RunStep
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
 HOSTNAME = "layerbuild"
+INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure needs
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
@@ -35,7 +38,8 @@ class Command:
     cwd: str
     user: str
     network: Network = "host"
-    mounts: tuple[Bind | File | Filesystem, ...] = ()
+    mounts: tuple[Extra, ...] = ()
+    security: Security = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,13 @@ class Runner:
         self._sandbox = sandbox
         self._network: Network = network
 
-    def run(self, step: RunStep, tree: Tree, workspace: Workspace, *, output: Callable[[bytes], None]) -> Ended:
-        """Execute ``step`` on ``tree``, the stack below ``workspace``; ``output`` gets its output as it comes."""
+    def run(
+        self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
+    ) -> Ended:
+        """Execute ``step`` on ``tree``, the stack below ``workspace``, with what its mounts bring; ``output`` gets its
+        output as it comes, less the secrets."""
         command = self.command(step)
+        command = replace(command, env=_merged(command.env, mounted.env), mounts=(*command.mounts, *mounted.mounts))
         tail = bytearray()
 
         def collect(data: bytes) -> None:
@@ -66,15 +74,17 @@ class Runner:
             output(data)
 
         hint = ""
+        mask = Mask(mounted.secrets, collect)
         try:
-            code, how = _outcome(self._sandbox.run(job(command, tree, workspace), collect))
+            code, how = _outcome(self._sandbox.run(job(command, tree, workspace), mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
+        mask.close()
         return Ended(code, how, bytes(tail), hint)
 
     def command(self, step: RunStep) -> Command:
-        """What ``step`` executes."""
+        """What ``step`` executes, apart from what its mounts bring."""
         files = tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
         return Command(
             argv=step.argv,
@@ -82,13 +92,23 @@ class Runner:
             cwd=step.cwd or "/",
             user=step.user,
             network=self._network_of(step),
-            mounts=(*files, *(_mount(mount, step) for mount in step.mounts)),
+            mounts=files,
+            security="insecure" if step.security == "insecure" else "sandbox",
         )
 
     def _network_of(self, step: RunStep) -> Network:
         if step.network == "none":
             return "none"
         return "host" if step.network == "host" else self._network
+
+
+def check_entitlements(plan: LayerPlan, granted: frozenset[str]) -> None:
+    """BuildError for the first step that asks for more than ``granted``; before anything runs."""
+    for step in (step for stage in plan.stages for step in stage.steps):
+        if isinstance(step, RunStep) and step.security == "insecure" and INSECURE not in granted:
+            raise BuildError(
+                f"entitlement {INSECURE} is not allowed", hint=f"build --allow {INSECURE}", span=step.origin.span
+            )
 
 
 def remembered(command: Command, instruction: str) -> dict[str, str]:
@@ -134,6 +154,7 @@ def job(command: Command, tree: Tree, workspace: Workspace | KeptWorkspace, *, t
         ),
         mounts=(*name_files(HOSTNAME, network=command.network), *command.mounts),
         network=command.network,
+        security=command.security,
         terminal=terminal,
     )
 
@@ -149,12 +170,6 @@ def _environment(env: Pairs, who: Account) -> Pairs:
 
 def _merged(first: Pairs, second: Pairs) -> Pairs:
     return tuple({**dict(first), **dict(second)}.items())
-
-
-def _mount(mount: RunMount, step: RunStep) -> Filesystem:
-    if mount.kind == "tmpfs":
-        return tmpfs(mount.target, mode=0o1777, size=mount.size)
-    raise BuildError(f"RUN --mount=type={mount.kind} can't be carried out by this version", span=step.origin.span)
 
 
 def _make_working_directory(tree: Tree, upper: Path, cwd: str, who: Account) -> None:

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal
 
-from layerbuild.isolate.mounts import Bind, File, Filesystem
+from layerbuild.isolate.mounts import Bind, Extra, File, Filesystem, View
 from layerbuild.isolate.namespaces import Identity
 
 Network = Literal["host", "none"]
@@ -56,7 +56,7 @@ class Job:
 
     rootfs: Rootfs
     process: Process
-    mounts: tuple[Bind | File | Filesystem, ...] = ()
+    mounts: tuple[Extra, ...] = ()
     network: Network = "host"
     security: Security = "sandbox"
     terminal: bool = False
@@ -78,7 +78,7 @@ class Exit:
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------
 
-_KINDS: Final = {kind.__name__: kind for kind in (Rootfs, Process, Job, Exit, Identity, Bind, File, Filesystem)}
+_KINDS: Final = {kind.__name__: kind for kind in (Rootfs, Process, Job, Exit, Identity, Bind, View, File, Filesystem)}
 
 
 def encode(value: Job | Exit | tuple[Job, Identity]) -> object:

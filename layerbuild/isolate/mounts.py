@@ -5,6 +5,7 @@
     Overlay       the stack of layers, with its upper
     Filesystem    one that the kernel makes: proc, sysfs, tmpfs, mqueue, devpts
     Bind          a folder or file from elsewhere
+    View          a folder or file of a stack of folders, which nothing written to it reaches
     File          a file whose content is at hand
     Mask          a path of /proc or /sys that a container should not see
 
@@ -24,6 +25,7 @@ from typing import Final, Protocol
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import linux
+from layerbuild.layer.entry import RootMetadata
 
 # fs/overlayfs/params.h, OVL_MAX_STACK.
 MAX_LOWERS: Final = 500
@@ -230,6 +232,50 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """What is at ``path`` (no link on the way; empty: the root) of the stack ``lowers``, topmost first.
+
+    Writes go to ``scratch``, an empty folder that overlay can write to and that is its maker's to remove; so the stack
+    stays what it is. ``user_xattr`` and ``directory`` as for ``Overlay``.
+    """
+
+    lowers: tuple[str, ...]
+    path: str
+    scratch: str
+    target: str
+    is_folder: bool
+    read_only: bool = False
+    user_xattr: bool = False
+    directory: str = "/"
+
+    def attach(self, at: str, *, staging: str) -> None:
+        upper, work, merged = (f"{self.scratch}/{name}" for name in ("upper", "work", "merged"))
+        for folder in (upper, work, merged):
+            Path(folder).mkdir()
+        # The root of an overlay shows the metadata of the upper's own root.
+        RootMetadata.of(Path(self.directory, self.lowers[0])).put(Path(upper))
+        Overlay(
+            self.lowers,
+            upper,
+            work,
+            merged,
+            user_xattr=self.user_xattr,
+            volatile=True,
+            directory=self.directory,
+        ).attach()
+        Bind(f"{merged}/{self.path}", self.target, self.read_only).attach(at, staging=staging)
+
+    def __str__(self) -> str:
+        lowers = shlex.quote("lowerdir=" + ":".join(map(_escape, self.lowers)))
+        read_only = " -o ro=recursive" if self.read_only else ""
+        merged = f"{self.scratch}/merged"
+        return (
+            f"mount -t overlay overlay -o {lowers} {shlex.quote(merged)} && "
+            f"mount --rbind{read_only} {shlex.quote(f'{merged}/{self.path}')} {shlex.quote(self.target)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A read-only file with ``content``, held in memory and gone with the container: hosts, a script, a secret."""
 
@@ -252,6 +298,10 @@ class File:
 
     def __str__(self) -> str:
         return f"mount --bind -o ro <{len(self.content)} bytes> {shlex.quote(self.target)}"
+
+
+# What a job brings besides its root.
+Extra = Bind | View | File | Filesystem
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from layerbuild.errors import BuildError
 from layerbuild.isolate.mounts import Mount, Overlay
 from layerbuild.layer.paths import clean, resolve, split
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
@@ -165,13 +166,26 @@ def mount_point(root: str, mount: Mount) -> str:
     """The path at which to attach ``mount`` in the complete tree at ``root``.
 
     It is made if it is missing, which in a fresh upper can be only within a mount that came before. (In an upper that
-    is entered again, an opaque folder can hide the init folder; nothing of such an upper becomes a layer.)
+    is entered again, an opaque folder can hide the init folder; nothing of such an upper becomes a layer.) BuildError
+    if it can't be made, or is a file where a folder is to be mounted.
     """
     at = Path(locate(root, mount.target))
-    if not at.exists():
+    if at.exists():
+        if at.is_dir() != mount.is_folder:
+            kinds = ("a file", "a folder") if mount.is_folder else ("a folder", "a file")
+            raise BuildError(f"{mount.target!r} is {kinds[0]} there, and what is to be mounted on it {kinds[1]}")
+        return str(at)
+    try:
         (at if mount.is_folder else at.parent).mkdir(0o755, parents=True, exist_ok=True)
         if not mount.is_folder:
             at.touch(0o644)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        raise BuildError(
+            f"{mount.target!r} lies in a read-only mount that has no such mount point",
+            hint="make it in what is mounted there, or mount that with rw",
+        ) from error
     return str(at)
 
 

@@ -19,12 +19,24 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _BUSY_SECONDS = 30.0
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
 
 Row = tuple[Any, ...]
+
+_DOWNLOADS = """
+CREATE TABLE download (
+    url       TEXT PRIMARY KEY,   -- its sha256: the URL itself may hold credentials
+    etag      TEXT NOT NULL,
+    modified  TEXT NOT NULL,      -- the header Last-Modified as it came
+    digest    TEXT NOT NULL       -- the blob with the content
+) WITHOUT ROWID;
+"""
+
+# What brings a database of that version to the next one.
+_UPGRADES = {1: _DOWNLOADS}
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
@@ -124,13 +136,23 @@ class Database:
         """Make the tables. One process at a time: switching to WAL takes no turns (sqlite.org/wal.html)."""
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            self._connection.executescript(
+                f"BEGIN; {_SCHEMA} {_DOWNLOADS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            )
+
+    def _upgrade(self) -> None:
+        with self.transaction(durable=True):
+            while (version := self._version()) in _UPGRADES:  # or another process was faster
+                self.execute(_UPGRADES[version])
+                self.execute(f"PRAGMA user_version={version + 1}")
 
     def _version(self) -> int:
         row = self.row("PRAGMA user_version")
         return int(row[0]) if row else 0
 
     def _check_version(self) -> None:
+        if self._version() in _UPGRADES:
+            self._upgrade()
         version = self._version()
         if version not in (0, SCHEMA_VERSION):
             raise StoreError(

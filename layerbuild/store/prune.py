@@ -7,6 +7,7 @@ A *plan* says what goes, and changes nothing; ``prune`` carries it out. Both beg
     named images ─┐                    ┌─▶ layers ─▶ their blobs and indexes
     workspaces  ──┼─▶ chains, with all ┤
     step cache  ──┘   that lies below  └─▶ snapshots ─▶ their folders
+    downloads   ─────────────────────────▶ their blobs
 
 A kill at any point leaves a whole store: the rows go first, in one durable transaction, and what they named is then
 unclaimed. An unclaimed folder is moved into ``tmp`` before it is taken apart, so that no half of one is ever seen.
@@ -48,6 +49,7 @@ class Plan:
     images: tuple[BlobDigest, ...]
     steps: tuple[str, ...]
     listings: tuple[str, ...]
+    downloads: tuple[str, ...]
     snapshots: tuple[ChainID, ...]
     workspaces: tuple[str, ...]
     layers: tuple[DiffID, ...]
@@ -56,11 +58,12 @@ class Plan:
     folders: tuple[Path, ...]
     links: tuple[Path, ...]
     leftovers: tuple[Path, ...]
+    caches: tuple[Path, ...]
 
     @property
     def report(self) -> PruneReport:
         """Its size and counts. Takes a look at every file, so it is asked for before they go."""
-        files = (*self.blobs, *self.indexes, *self.folders, *self.leftovers)
+        files = (*self.blobs, *self.indexes, *self.folders, *self.leftovers, *self.caches)
         counts = {
             "images": len(self.images),
             "steps": len(self.steps),
@@ -69,6 +72,7 @@ class Plan:
             "layers": len(self.layers),
             "blobs": len(self.blobs),
             "leftovers": len(self.leftovers),
+            "cache mounts": len(self.caches),
         }
         return PruneReport(sum(used_bytes(path) for path in files), counts)
 
@@ -76,9 +80,9 @@ class Plan:
 def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneReport:
     """Remove dangling images, leftovers, and whatever neither a named image nor the step cache needs.
 
-    ``all`` removes the step cache and the kept workspaces too: only what named images need remains. ``dry_run`` only
-    tells. StoreError while another process uses the store, or if a named image is damaged, since nobody can tell then
-    what it needs.
+    ``all`` removes the step cache, downloads, kept workspaces and cache mounts too: only what named images need
+    remains. ``dry_run`` only tells. StoreError while another process uses the store, or if a named image is damaged,
+    since nobody can tell then what it needs.
     """
     if dry_run:
         return plan(store, all=all).report
@@ -106,19 +110,22 @@ def plan(store: Store, *, all: bool) -> Plan:
     chains = _with_ancestors(_roots(store, live_images, workspaces, frozenset(steps)), snapshots)
     diff_ids = {diff_id for image in live_images for diff_id in image.config.diff_ids}
     diff_ids |= {snapshots[chain].diff_id for chain in chains}
+    downloads = store.downloads.keys() if all else ()
     claimed = {snapshots[chain].id for chain in chains} | workspaces.live
     return Plan(
         images=tuple(image.manifest_digest for image in images if not image.names),
         steps=steps,
         listings=_dead_listings(store, frozenset(steps)),
+        downloads=downloads,
         snapshots=tuple(chain for chain in snapshots if chain not in chains),
         workspaces=workspaces.dead,
         layers=tuple(layer.diff_id for layer in store.layers.all() if layer.diff_id not in diff_ids),
-        blobs=_dead_blobs(store, live_images, diff_ids),
+        blobs=_dead_blobs(store, live_images, diff_ids, kept=store.downloads.digests(but=downloads)),
         indexes=_absent(store.layers.folder, {diff_id.hex for diff_id in diff_ids}),
         folders=tuple(store.overlay / found for found in overlay.ids(store.overlay) if found not in claimed),
         links=_dead_links(store, claimed),
         leftovers=_dead_leftovers(store),
+        caches=store.cache_mounts.all() if all else (),
     )
 
 
@@ -176,8 +183,11 @@ def _dead_listings(store: Store, dead_steps: frozenset[str]) -> tuple[str, ...]:
     return tuple(digest for (digest,) in store.database.rows("SELECT digest FROM listing") if digest not in named)
 
 
-def _dead_blobs(store: Store, images: Iterable[StoredImage], diff_ids: set[DiffID]) -> tuple[Path, ...]:
-    live = {digest.hex for image in images for digest in image.blobs}
+def _dead_blobs(
+    store: Store, images: Iterable[StoredImage], diff_ids: set[DiffID], *, kept: Iterable[BlobDigest]
+) -> tuple[Path, ...]:
+    live = {digest.hex for digest in kept}
+    live |= {digest.hex for image in images for digest in image.blobs}
     rows = store.database.rows("SELECT digest, diff_id FROM layer_blob")
     live |= {BlobDigest(digest).hex for digest, diff_id in rows if diff_id in diff_ids}
     return _absent(store.blobs.folder, live)
@@ -207,6 +217,7 @@ def _delete_rows(store: Store, found: Plan) -> None:
     keys = {
         "step WHERE definition_key": found.steps,
         "listing WHERE digest": found.listings,
+        "download WHERE url": found.downloads,
         "workspace WHERE id": found.workspaces,
         "image WHERE manifest": found.images,
         "snapshot WHERE chain": found.snapshots,
@@ -224,4 +235,4 @@ def _take_away(store: Store, found: Plan) -> list[Path]:
     with disk_errors(store.root):
         for path in (*found.blobs, *found.indexes, *found.links):
             path.unlink(missing_ok=True)
-        return [path.rename(store.temporary_name()) for path in found.folders]
+        return [path.rename(store.temporary_name()) for path in (*found.folders, *found.caches)]

@@ -16,7 +16,9 @@ from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.cache import StepCache
+from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
+from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
 from layerbuild.store.images import Images
 from layerbuild.store.layers import BlobRecord, Layers
@@ -58,6 +60,8 @@ class Store:
         self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
         self.images = Images(database, self.blobs, self.layers, root / "index.json", temporary=self.temporary_name)
         self.cache = StepCache(database)
+        self.downloads = Downloads(database, self.blobs)
+        self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
     def open(cls, root: Path, *, user_xattr: bool = False) -> Self:

@@ -31,29 +31,32 @@ def disk_usage(store: Store) -> tuple[Usage, ...]:
 
         images       the blobs that images consist of
         snapshots    unpacked layers, and their indexes
-        step cache   blobs and file listings that only the cache needs
+        step cache   blobs (layers and downloads) and file listings that only the cache needs
         workspaces   kept ones, and those being written
+        cache mounts what RUN --mount=type=cache shows
         leftovers    what killed processes and pruned images left behind
     """
     doomed = plan(store, all=True)
-    free = frozenset((*doomed.blobs, *doomed.indexes, *doomed.folders, *doomed.leftovers))
+    free = frozenset((*doomed.blobs, *doomed.indexes, *doomed.folders, *doomed.leftovers, *doomed.caches))
     images = store.images.list()
     of_images = frozenset(store.blobs.path(digest) for image in images for digest in image.blobs)
     of_layers = frozenset(store.blobs.path(blob.digest) for layer in store.layers.all() for blob in layer.blobs)
+    of_cache = of_layers | {store.blobs.path(digest) for digest in store.downloads.digests()}
     snapshots = store.snapshots.all()
     indexes = frozenset(store.layers.index_path(layer.diff_id) for layer in store.layers.all())
     workspaces = [store.overlay / row[0] for row in store.database.rows("SELECT id FROM workspace")]
     steps, listings = _cache_rows(store)
-    claimed = of_images | of_layers | indexes
+    claimed = of_images | of_cache | indexes
     unclaimed = [path for path in (*doomed.blobs, *doomed.indexes) if path not in claimed]
     folders = frozenset((*(snapshot.folder for snapshot in snapshots), *workspaces))
     unclaimed += [path for path in (*doomed.folders, *doomed.leftovers) if path not in folders]
-    cache = _row("step cache", steps, of_layers - of_images, free)
+    cache = _row("step cache", steps, of_cache - of_images, free)
     return (
         _row("images", len(images), of_images, free),
         _row("snapshots", len(snapshots), (*(snapshot.folder for snapshot in snapshots), *indexes), free),
         Usage(cache.kind, cache.count, cache.bytes + listings, cache.reclaimable + listings),
         _row("workspaces", len(workspaces), workspaces, free),
+        _row("cache mounts", len(doomed.caches), doomed.caches, free),
         _row("leftovers", len(unclaimed), unclaimed, free),
     )
 

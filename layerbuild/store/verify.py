@@ -114,6 +114,7 @@ def _unclaimed(store: Store) -> Iterator[Mismatch]:
     doomed = plan(store, all=False)
     known = {store.blobs.path(blob.digest) for layer in store.layers.all() for blob in layer.blobs}
     known |= {store.blobs.path(digest) for image in store.images.list() for digest in image.blobs}
+    known |= {store.blobs.path(digest) for digest in store.downloads.digests()}
     known |= {store.layers.index_path(layer.diff_id) for layer in store.layers.all()}
     known |= {snapshot.folder for snapshot in store.snapshots.all()}
     for path in (*doomed.blobs, *doomed.indexes, *doomed.folders, *doomed.leftovers):

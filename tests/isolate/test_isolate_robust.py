@@ -15,7 +15,7 @@ from isolate_world import World, fork_build, in_build, new_base, user_for
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate.job import Exit, Job, Process, Rootfs, decode, encode
-from layerbuild.isolate.mounts import MAX_LOWERS, Bind, File, Overlay, tmpfs
+from layerbuild.isolate.mounts import MAX_LOWERS, Bind, File, Overlay, View, tmpfs
 from layerbuild.isolate.namespaces import Identity
 
 
@@ -181,7 +181,12 @@ def test_a_job_survives_its_journey() -> None:
     job = Job(
         Rootfs(("/a", "/b"), "/u", "/w", "/m", link_dir="/l"),
         Process(("sh", "-c", "\udcff"), (("A", "é"),), groups=(1, 2)),
-        mounts=(Bind("/x", "/y", read_only=True), File("/f", bytes(range(256))), tmpfs("/t", size=5)),
+        mounts=(
+            Bind("/x", "/y", read_only=True),
+            View(("/a", "/b"), "c", "/scratch", "/v", is_folder=True),
+            File("/f", bytes(range(256))),
+            tmpfs("/t", size=5),
+        ),
         network="none",
     )
     identity = Identity(True, True, True, 5, 6)

@@ -13,7 +13,7 @@ from isolate_world import World, in_build
 
 from layerbuild.errors import BuildError, LayerbuildError, MachineError, StepFailed
 from layerbuild.isolate.job import Job
-from layerbuild.isolate.mounts import Bind, File, tmpfs
+from layerbuild.isolate.mounts import Bind, File, View, tmpfs
 
 
 def failure(world: World, job: Job) -> LayerbuildError:
@@ -287,6 +287,52 @@ def test_mounts_of_all_kinds(world: World) -> None:
     assert output.split() == ["a", "a", "refused", "400", "piped", "1777"]
     assert (source / "b").read_text() == "b\n"
     assert tree(rootfs.upper) == []
+
+
+@in_build()
+def test_what_is_written_to_a_view_stays_in_its_scratch_folder(world: World) -> None:
+    top, bottom = world.base / "top", world.base / "bottom"
+    for folder, name in ((top, "new"), (bottom, "old")):
+        (folder / "in").mkdir(parents=True)
+        (folder / "in" / name).write_text(f"{name}\n")
+    top.chmod(0o711)
+
+    def view(path: str, target: str, *, is_folder: bool = True, read_only: bool = False) -> View:
+        scratch = world.base / f"scratch{next(world.numbers)}"
+        scratch.mkdir()
+        lowers = ("top", "bottom")
+        xattr = world.identity.user_xattr
+        return View(lowers, path, str(scratch), target, is_folder, read_only, xattr, directory=str(world.base))
+
+    mounts = (
+        view("", "/all"),
+        view("in", "/in", read_only=True),
+        view("in/old", "/deep/file", is_folder=False),
+    )
+    output = world.sh(
+        "stat -c %a /all; cat /all/in/* /in/*; rm -r /all/in; touch /all/x; ls /all; touch /in/x 2>&1 || echo refused; "
+        "echo more >> /deep/file; cat /deep/file",
+        mounts=mounts,
+    )
+    assert output.split()[:6] == ["711", "new", "old", "new", "old", "x"]
+    assert output.split()[-3:] == ["refused", "old", "more"]
+    assert (tree(top), tree(bottom)) == (["in", "in/new"], ["in", "in/old"])
+    assert (bottom / "in/old").read_text() == "old\n"
+
+
+@in_build()
+def test_mount_points_that_can_not_be(world: World) -> None:
+    source = world.base / "source"
+    source.mkdir()
+    inside = (Bind(str(source), "/ro", read_only=True), tmpfs("/ro/deep"))
+    refused = failure(world, world.job("true", mounts=inside))
+    assert (type(refused), refused.message) == (
+        BuildError,
+        "'/ro/deep' lies in a read-only mount that has no such mount point",
+    )
+    assert "with rw" in refused.hint
+    refused = failure(world, world.job("true", mounts=(tmpfs("/bin/busybox"),)))
+    assert "'/bin/busybox' is a file there, and what is to be mounted on it a folder" in refused.message
 
 
 @in_build()

@@ -1,0 +1,97 @@
+"""``--secret``, ``--ssh`` and ``--allow``: what the caller lends to RUN steps, spelled as in ``docker build``."""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from layerbuild.build.credentials import Credentials
+
+ENTITLEMENTS = ("network.host", "security.insecure")
+_LARGEST = 500 << 10  # bytes of a secret, as in BuildKit
+_SECRET_HINT = "--secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE"
+_SSH_HINT = "--ssh default for the agent of SSH_AUTH_SOCK, --ssh ID=SOCKET for another"
+
+
+def credentials(secrets: tuple[str, ...], agents: tuple[str, ...]) -> Credentials:
+    """What the options name, read; UsageError for what can't be."""
+    from layerbuild.build.credentials import Credentials
+
+    values = dict(_secret(text) for text in secrets)
+    return Credentials(
+        secrets={name: value for name, value in values.items() if value is not None},
+        agents=dict(_agent(text) for text in agents),
+    )
+
+
+def entitlements(texts: tuple[str, ...]) -> frozenset[str]:
+    """The values of ``--allow``."""
+    for text in texts:
+        if text not in ENTITLEMENTS:
+            raise UsageError(f"--allow can't be {text!r}", hint=f"known are {', '.join(ENTITLEMENTS)}")
+    return frozenset(texts)
+
+
+def _secret(text: str) -> tuple[str, bytes | None]:
+    """Its id and value; None for a variable that is not set, for which a step may have no need."""
+    keys = _keys(text)
+    name, source, variable, kind = keys["id"], keys["src"], keys["env"], keys["type"]
+    if not name:
+        raise UsageError(f"--secret {text!r} has no id", hint=_SECRET_HINT)
+    if kind not in ("", "file", "env"):
+        raise UsageError(f"--secret can't be of type {kind!r}", hint="file or env")
+    if kind == "env":
+        source, variable = "", variable or source or name
+    if not (source or variable):
+        source, variable = ("", name) if name in os.environ and kind != "file" else (name, "")
+    if variable:
+        value = os.environ.get(variable)
+        return name, None if value is None else os.fsencode(value)
+    return name, _content(name, Path(source))
+
+
+def _keys(text: str) -> dict[str, str]:
+    keys = dict.fromkeys(("id", "src", "env", "type"), "")
+    for field in next(csv.reader([text]), []):
+        key, _, value = field.partition("=")
+        key = {"source": "src"}.get(key.lower(), key.lower())
+        if key not in keys:
+            raise UsageError(f"--secret has no key {key!r}", hint=_SECRET_HINT)
+        keys[key] = value
+    return keys
+
+
+def _content(name: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            value = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise UsageError(f"can't read secret {name} from {str(path)!r}: {error.strerror}", hint=_SECRET_HINT) from error
+    if len(value) > _LARGEST:
+        raise UsageError(f"secret {name} is too big", hint=f"{_LARGEST >> 10} KiB at most")
+    return value
+
+
+def _agent(text: str) -> tuple[str, Path]:
+    name, _, place = text.partition("=")
+    if not name:
+        raise UsageError(f"--ssh {text!r} has no id", hint=_SSH_HINT)
+    path = Path(place or os.environ.get("SSH_AUTH_SOCK", ""))
+    if path == Path():
+        raise UsageError("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set", hint=_SSH_HINT)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UsageError(f"--ssh {name}: {str(path)!r}: {error.strerror}", hint=_SSH_HINT) from error
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(
+            f"--ssh {name}: {str(path)!r} is no socket of an agent",
+            hint="a key is lent through an agent: `ssh-agent`, `ssh-add KEY`, then --ssh default",
+        )
+    return name, path.absolute()
