@@ -1,5 +1,3 @@
-# Paths of a layer are bytes here, which pathlib does not take.
-# ruff: noqa: PTH
 """The stack as the container's root: where its paths lie, and the init folder.
 
 Mount points that the image lacks are not made in the upper, where they would become part of the layer, but in a lower
