@@ -11,6 +11,8 @@
     copying      what a COPY writes, where, with which metadata
     selecting    which files its sources name, with ``wildcard`` and ``archives``
     tree         where files are read from: a ``context`` folder or a stack of layers, behind one contract
+    remote       what ADD takes from elsewhere: ``fetching`` (URLs) and ``repositories`` (git)
+    origins      where a context comes from, until it is a folder
     accounts     names of users and groups, looked up in the image
     bases        what FROM names: images of the local store, or of a puller that the command line plugs in
     containers   a fresh layer on top of an image, for a command that is no step of a build

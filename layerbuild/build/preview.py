@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, located
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.steps import CopyStep, EmptyDirectory, LayerPlan, StagePlan, Step
@@ -42,7 +42,8 @@ class _Walk:
         self._made: set[bytes] = set()
 
     def step(self, number: int, step: Step) -> Forecast:
-        verdict = self._lookup.verdict(self._stage, step, self.progress)
+        with located(step):
+            verdict = self._lookup.verdict(self._stage, step, self.progress)
         match verdict:
             case Metadata():
                 return Forecast(self._stage, number, step, False, False, "")

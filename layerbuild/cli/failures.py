@@ -50,7 +50,7 @@ def report(error: LayerbuildError) -> None:
     """Say on standard error what went wrong, where, and what to do about it."""
     lines = [f"layerbuild: {error}"]
     if error.span is not None:
-        lines += _quote(error.span)
+        lines += quoted(error.span)
     if isinstance(error, StepFailed) and error.output:
         tail = error.output.decode("utf-8", "replace").splitlines()[-20:]
         lines += ["the last lines of its output:", *(f"  | {line}" for line in tail)]
@@ -68,11 +68,13 @@ def of_os_error(error: OSError) -> LayerbuildError:
     return LayerbuildError(f"{error.strerror or error}{where}")
 
 
-def _quote(span: Span) -> list[str]:
+def quoted(span: Span) -> list[str]:
     """The lines of the recipe that ``span`` covers, as far as the file can still be read."""
+    from layerbuild.steps import masked
+
     try:
         source = Path(span.file).read_text("utf-8", "replace").splitlines()
     except OSError:
         return []
     last = min(max(span.end_line, span.line), span.line + 9, len(source))
-    return [f"{number:5} | {source[number - 1]}" for number in range(span.line, last + 1)]
+    return [f"{number:5} | {masked(source[number - 1])}" for number in range(span.line, last + 1)]

@@ -20,6 +20,7 @@ from layerbuild.errors import LayerbuildError
 COMMANDS = {
     "base": "base:base",
     "build": "build:build",
+    "context": "context:context",
     "df": "housekeeping:df",
     "doctor": "doctor:doctor",
     "history": "show:history",
@@ -27,6 +28,7 @@ COMMANDS = {
     "import": "images:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "lint": "lint:lint",
     "parse": "plan:parse",
     "plan": "plan:plan",
     "prune": "housekeeping:prune",

@@ -17,9 +17,9 @@ from layerbuild.errors import RecipeError, Span, UsageError
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases
-    from layerbuild.build.context import ContextTree
     from layerbuild.build.times import Times
     from layerbuild.image.config import Platform
+    from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.syntax import Recipe
     from layerbuild.steps import LayerPlan
 
@@ -37,14 +37,16 @@ _TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, before anything is read but the recipe's path."""
+    """What was asked for, before anything is looked at. ``context`` is a path, a URL, a repository, or ``-``;
+    ``recipe`` what ``-f`` says, None: nothing; ``named`` are the named contexts as they were given."""
 
-    context: Path
-    recipe: Path | None
+    context: str
+    recipe: str | None
     build_args: dict[str, str]
     target: str | None
     times: Times
     no_cache: bool
+    named: tuple[tuple[str, str], ...] = ()
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,7 +68,14 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="TIMES",
                 help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
             ),
-            click.argument("context", type=click.Path(path_type=Path)),
+            click.option(
+                "--build-context",
+                "named",
+                metavar="NAME=WHAT",
+                multiple=True,
+                help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
+            ),
+            click.argument("context"),
         ]
     ):
         command = option(command)
@@ -74,34 +83,29 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def request(
-    context: Path,
+    context: str,
     recipe: str | None,
     build_args: tuple[str, ...],
     target: str | None,
     no_cache: bool,
     timestamp: str | None,
+    named: tuple[str, ...],
 ) -> Request:
     """Check the shared options; UsageError."""
-    if not context.is_dir():
-        raise UsageError(f"the context {str(context)!r} is not a folder", hint="the folder that COPY takes files from")
     arguments = dict(_build_arg(text) for text in build_args)
     return Request(
         context=context,
-        recipe=_recipe_path(context, recipe),
+        recipe=recipe,
         build_args={name: value for name, value in arguments.items() if value is not None},
         target=target,
         times=layer_times(timestamp, arguments.get("SOURCE_DATE_EPOCH")),
         no_cache=no_cache,
+        named=tuple(_named(text) for text in named),
     )
 
 
-def read_recipe(request: Request) -> Recipe:
-    """Read and parse the recipe."""
-    return parse_recipe(request.recipe)
-
-
-def parse_recipe(path: Path | None) -> Recipe:
-    """Parse a recipe file (None: standard input); RecipeError if it can't be read."""
+def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
+    """Parse a recipe file (None: standard input), which messages call ``name``; RecipeError if it can't be read."""
     from layerbuild.recipe.syntax import parse
 
     if path is None:
@@ -112,7 +116,7 @@ def parse_recipe(path: Path | None) -> Recipe:
         raise RecipeError(f"there is no recipe {path}", hint="name one with -f FILE") from None
     except OSError as error:
         raise RecipeError(f"can't read the recipe: {error.strerror}", span=Span(str(path), 1)) from error
-    return parse(_decoded(data), file=str(path))
+    return parse(_decoded(data), file=name or str(path))
 
 
 def _decoded(data: bytes) -> str:
@@ -120,7 +124,7 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def make_plan(request: Request, recipe: Recipe, bases: Bases) -> LayerPlan:
+def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts) -> LayerPlan:
     """The plan for this machine's platform."""
     from layerbuild.recipe.planner import plan
 
@@ -130,15 +134,9 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases) -> LayerPlan:
         build_args=request.build_args,
         target=request.target,
         platform=this_platform(),
+        named_contexts=named,
         epoch=request.times.epoch,
     )
-
-
-def context_tree(request: Request) -> ContextTree:
-    """The context, less what its ignore file leaves out."""
-    from layerbuild.build.context import ContextTree, ignore_rules
-
-    return ContextTree(request.context, ignore_rules(request.context, request.recipe))
 
 
 def this_platform() -> Platform:
@@ -150,13 +148,11 @@ def this_platform() -> Platform:
     return Platform("linux", architecture, variant)
 
 
-def _recipe_path(context: Path, text: str | None) -> Path | None:
-    if text == "-":
-        return None
-    if text is not None:
-        return Path(text)
-    candidates = [context / "Dockerfile", context / "dockerfile"]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+def _named(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise UsageError(f"--build-context {text!r} is not NAME=WHAT", hint="--build-context src=../src, say")
+    return name, value
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:

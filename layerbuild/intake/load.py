@@ -21,7 +21,7 @@ from layerbuild.errors import FormatError
 from layerbuild.image.config import Platform
 from layerbuild.intake.docker_archive import MANIFEST_FILE, load_docker_archive
 from layerbuild.intake.members import FolderMembers, Members, TarMembers, existing, member_names, plain_tar
-from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, load_layout
+from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, load_layout, load_one
 from layerbuild.layer.codecs import decompress
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
@@ -52,6 +52,16 @@ def load(store: Store, source: Path | BinaryIO, *, platform: Platform, name: str
                     f"{members.origin} is neither an OCI layout nor a docker archive",
                     hint="a tar of a root file system comes in with `layerbuild import`",
                 )
+
+
+def load_layout_image(
+    store: Store, layout: Path, *, platform: Platform, tag: str = "", digest: str = ""
+) -> StoredImage:
+    """Bring in one image of an OCI layout, folder or tar, without any name. FormatError if it is no layout."""
+    with _opened(store, layout) as members:
+        if _shape(members.has) is not Shape.OCI_LAYOUT:
+            raise FormatError(f"{layout} is no OCI layout", hint="one has the files oci-layout and index.json")
+        return load_one(store, members, platform=platform, tag=tag, digest=digest)
 
 
 def identify(source: Path) -> Shape:

@@ -17,6 +17,8 @@ from layerbuild.image.manifest import (
     DOCKER_CONFIG,
     INDEX_TYPES,
     OCI_CONFIG,
+    OCI_INDEX,
+    OCI_MANIFEST,
     SIZE_LIMIT,
     Descriptor,
     Index,
@@ -63,6 +65,24 @@ def load_layout(store: Store, members: Members, *, platform: Platform, name: str
     return [store.images.resolve(digest) for digest in digests]
 
 
+def load_one(store: Store, members: Members, *, platform: Platform, tag: str = "", digest: str = "") -> StoredImage:
+    """Bring in one image of a layout, and give it no name.
+
+    ``digest`` is a manifest's or an index's; ``tag`` the layout's name for it or the tag of that name. With neither, it
+    is the only image, or the one tagged ``latest``. NotFoundError, or UsageError if it could be several.
+    """
+    index = Index.from_json(read_small(members, INDEX_FILE))
+    if digest:
+        descriptor = _for_platform(members, [_by_digest(members, index, BlobDigest.parse(digest))], platform)
+    else:
+        chosen = choose(members, index, platform=platform, name=_full_tag(members, index, tag))
+        if len(chosen) > 1:
+            names = ", ".join(name for image in chosen for name in image.names)
+            raise UsageError(f"{members.origin} has several images: {names}", hint="add :TAG or @DIGEST")
+        descriptor = chosen[0].manifest
+    return store.images.resolve(_load(store, members, descriptor))
+
+
 def tag_all(store: Store, names: Iterable[str], manifest: BlobDigest) -> None:
     """Give an image those of ``names`` that are references with a repository."""
     for name in names:
@@ -93,6 +113,30 @@ def choose(members: Members, index: Index, *, platform: Platform, name: str = ""
         manifests[manifest.digest] = manifest
         names.setdefault(manifest.digest, []).extend(filter(None, {_full_name(entry) for entry in descriptors}))
     return [Chosen(manifest, tuple(sorted(names[digest]))) for digest, manifest in manifests.items()]
+
+
+def _full_tag(members: Members, index: Index, tag: str) -> str:
+    """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
+    names = {_group(entry) for entry in index.manifests if not _is_attestation(entry)}
+    found = [name for name in sorted(names) if (tag or "latest") in (name, name.rpartition(":")[2])]
+    if tag and len(found) > 1:
+        raise UsageError(f"{members.origin} has several images tagged {tag!r}: {', '.join(found)}")
+    return found[0] if len(found) == 1 else tag
+
+
+def _by_digest(members: Members, index: Index, digest: BlobDigest) -> Descriptor:
+    listed = next((entry for entry in index.manifests if entry.digest == digest), None)
+    if listed is not None:
+        return listed
+    name = blob_name(digest)
+    if not members.has(name):
+        raise NotFoundError(f"{members.origin} has no image with the digest {digest}")
+    try:
+        Index.from_json(read_small(members, name))
+        media_type = OCI_INDEX
+    except FormatError:
+        media_type = OCI_MANIFEST
+    return Descriptor(media_type, digest, members.size(name))
 
 
 def _group(descriptor: Descriptor) -> str:

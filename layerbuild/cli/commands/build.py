@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
+from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer
+from layerbuild.cli.contexts import opened
+from layerbuild.cli.credentials import credentials, entitlements
 from layerbuild.cli.place import inside, invocation
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -41,19 +44,27 @@ if TYPE_CHECKING:
 )
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
+@click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
+@click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
+@click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
     outputs: tuple[str, ...],
     labels: tuple[str, ...],
     network: str,
+    secrets: tuple[str, ...],
+    agents: tuple[str, ...],
+    allow: tuple[str, ...],
     progress: str,
     quiet: bool,
     iidfile: Path | None,
     metadata_file: Path | None,
+    check_only: bool,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
@@ -61,6 +72,9 @@ def build(
     from layerbuild.views.text import rfc3339
 
     request = recipes.request(**shared)
+    if check_only:
+        check(request)
+        return
     wanted = _outputs(outputs)
     options = Options(
         times=request.times,
@@ -68,6 +82,9 @@ def build(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
+        entitlements=entitlements(allow),
+        cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        credentials=credentials(secrets, agents),
     )
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
@@ -101,14 +118,17 @@ def _build(
         from layerbuild.build.running import Runner
 
         bases = Bases(store)
-        plan = recipes.make_plan(request, recipes.read_recipe(request), bases)
-        contexts = {"": recipes.context_tree(request)}
         runner = Runner(sandbox, network=network)
-        try:
-            return Build(plan, store, bases, contexts, runner, options=options, observe=observe).run()
-        except StepFailed as error:
-            error.hint = _way_back(error)
-            raise
+        with opened(request, store) as found:
+            recipe = found.place.read_recipe()
+            plan = recipes.make_plan(request, recipe, bases, named=found.named)
+            warn(request, found, recipe, bases.config, observe)
+            build = Build(plan, store, bases, found.trees, found.remote, runner, options=options, observe=observe)
+            try:
+                return build.run()
+            except StepFailed as error:
+                error.hint = _way_back(error)
+                raise
 
 
 def _way_back(error: StepFailed) -> str:

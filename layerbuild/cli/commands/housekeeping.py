@@ -31,7 +31,7 @@ def df(output_format: str) -> None:
 
 
 @click.command()
-@click.option("-a", "--all", "everything", is_flag=True, help="Also the step cache and kept workspaces.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also the step cache, kept workspaces and cache mounts.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("-f", "--force", is_flag=True, help="Accepted for docker's sake: nothing is asked.")
 @format_option

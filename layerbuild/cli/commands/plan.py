@@ -9,7 +9,7 @@ import click
 
 from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, width
-from layerbuild.cli.place import reading
+from layerbuild.cli.contexts import opened, store_for
 
 
 @click.command()
@@ -23,12 +23,10 @@ def plan(output_format: str, **shared: Any) -> None:
     from layerbuild.views.plan import as_json, as_text, describe
 
     request = recipes.request(**shared)
-    recipe = recipes.read_recipe(request)
-    with reading() as store:
+    with store_for(request) as store, opened(request, store) as found:
         bases = Bases(store)
-        layer_plan = recipes.make_plan(request, recipe, bases)
-        contexts = {"": recipes.context_tree(request)}
-        lookup = Lookup(store, bases, contexts, times=request.times, no_cache=request.no_cache)
+        layer_plan = recipes.make_plan(request, found.place.read_recipe(), bases, named=found.named)
+        lookup = Lookup(store, bases, found.trees, found.remote, times=request.times, no_cache=request.no_cache)
         rows = [
             describe(
                 forecast.stage.title,

@@ -1,0 +1,91 @@
+"""What ADD takes from elsewhere: a file behind a URL, or a git repository.
+
+``content`` tells what is there now, as cheaply as it can be told: a checksum or a commit by heart, else by asking the
+server. Only ``match`` needs the files themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from layerbuild.build.context import ContextTree
+from layerbuild.build.fetching import Fetcher, file_name, modified
+from layerbuild.build.repositories import Repositories, shown
+from layerbuild.build.selecting import Match, select
+from layerbuild.digest import BlobDigest
+from layerbuild.errors import SourceError
+from layerbuild.layer.entry import Kind
+from layerbuild.layer.tree import remove_tree
+from layerbuild.recipe.git import GitRef, read_git
+from layerbuild.recipe.ignore import IgnoreRules
+from layerbuild.steps import CopyStep, GitSource, PathSource, UrlSource, masked
+from layerbuild.store.store import Store
+
+
+class Remote:
+    """Fetches for one build. ``environment`` is the caller's: proxies are looked up there, and git sees it."""
+
+    def __init__(self, store: Store, environment: Mapping[str, str]) -> None:
+        self._store = store
+        self._fetcher = Fetcher(store, environment)
+        self._repositories = Repositories(environment)
+
+    def content(self, source: UrlSource | GitSource) -> str:
+        """What a cache key knows of the files: the digest of a URL's content, the commit of a repository."""
+        match source:
+            case UrlSource(url, checksum):
+                return checksum or self._fetcher.fetch(url).digest
+            case GitSource(repository, _, checksum):
+                return self._repositories.commit(_read(repository), checksum=checksum).name
+
+    def match(self, step: CopyStep, source: UrlSource | GitSource, cleaning: ExitStack) -> Match:
+        """The files themselves. What has to be unpacked for it goes with ``cleaning``."""
+        match source:
+            case UrlSource(url, checksum):
+                return self._file(url, checksum)
+            case GitSource(repository, keep_git_dir, checksum):
+                git = _read(repository)
+                folder = self.checkout(git, checksum=checksum, keep_git_dir=keep_git_dir, cleaning=cleaning)
+                tree = ContextTree(folder, IgnoreRules(), name=f"repository {shown(git)}")
+                (found,) = select(replace(step, parents=False), PathSource("/"), tree)
+                return found
+
+    def download(self, url: str) -> Path:
+        """A file with what is behind ``url``."""
+        return self._store.blobs.path(self._fetcher.fetch(url).digest)
+
+    def checkout(self, git: GitRef, *, checksum: str, keep_git_dir: bool, cleaning: ExitStack) -> Path:
+        """A folder with the part of a repository that ``git`` names; it goes with ``cleaning``."""
+        commit = self._repositories.commit(git, checksum=checksum)
+        top = temporary_folder(self._store, cleaning)
+        self._repositories.checkout(git, commit, top, keep_git_dir=keep_git_dir)
+        node = ContextTree(top, IgnoreRules()).get(os.fsencode(git.subdir))  # links in it lead nowhere outside
+        if node is None or node.entry.kind is not Kind.DIRECTORY:
+            raise SourceError(f"repository {shown(git)} has no folder {git.subdir!r}")
+        return top / os.fsdecode(node.path)
+
+    def _file(self, url: str, checksum: str) -> Match:
+        download = self._fetcher.fetch(url, checksum=checksum)
+        tree = ContextTree(self._store.blobs.folder, IgnoreRules(), name=masked(url))
+        node = tree.look(BlobDigest(download.digest).hex.encode())
+        assert node is not None, download  # fetched, and nothing is pruned while the store is open
+        entry = replace(node.entry, mode=0o600, mtime=modified(download), mtime_ns=0, xattrs=())
+        return Match(tree, replace(node, entry=entry, inode=None), os.fsencode(file_name(url)), True)
+
+
+def temporary_folder(store: Store, cleaning: ExitStack) -> Path:
+    """A fresh folder in the store that goes with ``cleaning``, or, after a kill, with the next process that writes."""
+    folder = store.temporary_name()
+    folder.mkdir()
+    cleaning.callback(remove_tree, folder)
+    return folder
+
+
+def _read(repository: str) -> GitRef:
+    git = read_git(repository)
+    assert git is not None, repository  # the recipe took it for one
+    return git

@@ -1,0 +1,209 @@
+"""From what the command line names to folders, trees and a recipe: the context, and the named contexts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerbuild.cli.place import inside, reading
+from layerbuild.cli.recipes import Request, parse_recipe, this_platform
+from layerbuild.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from layerbuild.build.context import ContextTree
+    from layerbuild.build.origins import Origins
+    from layerbuild.build.remote import Remote
+    from layerbuild.recipe.contexts import NamedContexts
+    from layerbuild.recipe.ignore import IgnoreRules
+    from layerbuild.recipe.syntax import Recipe
+    from layerbuild.store.store import Store
+
+_IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
+_LAYOUT_PLACE = re.compile(r"(?P<path>.+?)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>[^@/]+))?")
+_PATH = re.compile(r"[./~]")
+_RECIPES = ("Dockerfile", "dockerfile")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A context as a folder. ``recipe`` is its path, None: it comes on standard input; ``name`` is what messages call
+    it. ``own``: the folder is the caller's, and not unpacked or checked out from elsewhere."""
+
+    folder: Path
+    recipe: Path | None
+    name: str
+    own: bool = True
+
+    def read_recipe(self) -> Recipe:
+        """Read and parse the recipe."""
+        return parse_recipe(self.recipe, name=self.name)
+
+    @property
+    def rules(self) -> IgnoreRules:
+        """What its ignore file says."""
+        from layerbuild.build.context import ignore_rules
+
+        return ignore_rules(self.folder, self.recipe, confined=not self.own)
+
+    @property
+    def tree(self) -> ContextTree:
+        """Its files, less what the ignore file leaves out."""
+        from layerbuild.build.context import ContextTree
+
+        return ContextTree(self.folder, self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """All that a build reads besides images. ``trees`` are the files of the context, called "", and of the named
+    contexts; ``named`` is what the planner is to know of those."""
+
+    place: Place
+    trees: Mapping[str, ContextTree]
+    named: NamedContexts
+    remote: Remote
+
+
+def is_local(request: Request) -> bool:
+    """Whether the context is a folder of the caller's, and no other is named: then no store is needed to look at it."""
+    return not request.named and Path(request.context).is_dir()
+
+
+def store_for(request: Request) -> AbstractContextManager[Store]:
+    """The store, opened so that the contexts of ``request`` can be brought in by a command that builds nothing."""
+    layouts = any(value.startswith(_LAYOUT) for _, value in request.named)
+    return _inside() if layouts else reading()
+
+
+@contextmanager
+def _inside() -> Iterator[Store]:
+    with inside() as (store, _):
+        yield store
+
+
+@contextmanager
+def opened(request: Request, store: Store) -> Iterator[Opened]:
+    """Everything that ``request`` names, as long as the context lasts; what had to be unpacked for it goes then."""
+    from layerbuild.build.origins import Origins
+    from layerbuild.build.remote import Remote
+
+    with ExitStack() as cleaning:
+        remote = Remote(store, dict(os.environ))
+        origins = Origins(store, remote, cleaning, stdin=sys.stdin.buffer)
+        place = local_place(request) if Path(request.context).is_dir() else _remote_place(request, origins)
+        trees, named = _named_contexts(request, store, origins)
+        yield Opened(place, {"": place.tree, **trees}, named, remote)
+
+
+@contextmanager
+def opened_place(request: Request) -> Iterator[Place]:
+    """The context alone, for a command that only looks at it: a folder needs no store."""
+    if is_local(request):
+        yield local_place(request)
+        return
+    with store_for(request) as store, opened(request, store) as found:
+        yield found.place
+
+
+# -- the context -------------------------------------------------------------------------------------------------------
+
+
+def local_place(request: Request) -> Place:
+    """A folder of the caller's; ``-f`` names a file anywhere."""
+    folder = Path(request.context)
+    _refuse_url(request.recipe)
+    if request.recipe == "-":
+        return Place(folder, None, "stdin")
+    if request.recipe is not None:
+        return Place(folder, Path(request.recipe), request.recipe)
+    candidates = [folder / name for name in _RECIPES]
+    recipe = next((path for path in candidates if path.is_file()), candidates[0])
+    return Place(folder, recipe, str(recipe))
+
+
+def _remote_place(request: Request, origins: Origins) -> Place:
+    """A context from elsewhere; ``-f`` names a file in it."""
+    _refuse_url(request.recipe)
+    if request.context == request.recipe == "-":
+        hint = "name the recipe's path in the tar, or a folder as the context"
+        raise UsageError("standard input can't be both the context and the recipe", hint=hint)
+    keep = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
+    origin = origins.open(request.context, keep_git_dir=keep)
+    if request.recipe == "-":
+        return Place(origin.folder, None, "stdin", own=False)
+    if origin.recipe is not None:
+        if request.recipe is not None:
+            raise UsageError(f"{origin.name} is itself a recipe: there is no other one in it", hint="leave -f out")
+        return Place(origin.folder, origin.recipe, origin.name, own=False)
+    names = _RECIPES if request.recipe is None else (request.recipe,)
+    recipe = origin.find(*names)
+    if recipe is None:
+        raise RecipeError(f"{origin.name} has no recipe {names[0]}", hint="name one in it with -f FILE")
+    return Place(origin.folder, recipe, f"{origin.name}:{recipe.relative_to(origin.folder)}", own=False)
+
+
+def _refuse_url(recipe: str | None) -> None:
+    if recipe is not None and recipe.startswith(("http://", "https://")):
+        raise UsageError("-f takes a file, and no URL", hint="give the URL as the context, or pipe it into -f -")
+
+
+# -- named contexts ----------------------------------------------------------------------------------------------------
+
+
+def _named_contexts(
+    request: Request, store: Store, origins: Origins
+) -> tuple[dict[str, ContextTree], dict[str, str | None]]:
+    from layerbuild.recipe.contexts import context_name
+
+    trees: dict[str, ContextTree] = {}
+    named: dict[str, str | None] = {}
+    for name, value in request.named:
+        key = context_name(name)
+        named[key] = _image(value, store)
+        if named[key] is None:
+            trees[key] = _files(value, origins, name=f"the context {name}")
+    return trees, named
+
+
+def _image(value: str, store: Store) -> str | None:
+    """The image that a named context is, None: it is files."""
+    from layerbuild.build.origins import is_url, repository
+
+    if value.startswith(_IMAGE):
+        return value.removeprefix(_IMAGE)
+    if value.startswith(_LAYOUT):
+        return _layout_image(value.removeprefix(_LAYOUT), store)
+    if os.path.exists(value) or _PATH.match(value) or is_url(value) or repository(value) is not None:
+        return None
+    return value
+
+
+def _layout_image(place: str, store: Store) -> str:
+    from layerbuild.intake.load import load_layout_image
+
+    form = _LAYOUT_PLACE.fullmatch(place)
+    if form is None:
+        raise UsageError(f"{_LAYOUT}{place} names no layout", hint=f"{_LAYOUT}PATH[:TAG][@DIGEST]")
+    found: dict[str, Any] = form.groupdict("")
+    image = load_layout_image(
+        store, Path(found["path"]), platform=this_platform(), tag=found["tag"], digest=found["digest"]
+    )
+    return image.manifest_digest
+
+
+def _files(value: str, origins: Origins, *, name: str) -> ContextTree:
+    from layerbuild.build.context import ContextTree, ignore_rules
+
+    origin = origins.open(value)
+    if origin.recipe is not None:
+        raise UsageError(f"{origin.name} is no tar, so {name} has no files", hint="name a folder, a tar or an image")
+    rules = ignore_rules(origin.folder, None, confined=not os.path.isdir(value))
+    return ContextTree(origin.folder, rules, name=name)
