@@ -14,6 +14,7 @@ from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
+from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree
 from layerbuild.digest import ChainID
 from layerbuild.image.config import History, ImageConfig
@@ -40,18 +41,18 @@ class Build:
         runner: Runner,
         *,
         options: Options,
+        times: Times,
         observe: events.Observer,
     ) -> None:
         self._plan = plan
         self._store = store
         self._bases = bases
         self._options = options
+        self._times = times
         self._observe = observe
-        self._lookup = Lookup(store, bases, contexts, remote, times=options.times, no_cache=options.no_cache)
+        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
         self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
-        self._maker = LayerMaker(
-            store, self._lookup, runner, times=options.times, codec=options.codec, one_id=options.one_id
-        )
+        self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
 
     def run(self) -> StoredImage:
         """Build the target and return its image, with the names that the options give it.
@@ -161,7 +162,7 @@ class Build:
         return Progress(image, definition, chain)
 
     def _history(self, created_by: str) -> History:
-        return History(created=self._options.created, created_by=created_by, comment=COMMENT)
+        return History(created=self._times.created, created_by=created_by, comment=COMMENT)
 
     def _commit(self, stage: StagePlan) -> StoredImage:
         image = self._lookup.results[stage.index].image

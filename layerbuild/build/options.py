@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from layerbuild.build.credentials import Credentials
-from layerbuild.build.times import Times
 from layerbuild.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to build. ``created`` is the RFC 3339 time that history entries get; ``labels`` come last, without history;
-    ``codec`` compresses the layers that are made. ``one_id``: the build's user namespace has the id 0 alone.
-    ``entitlements`` are what RUN steps may have beyond the usual; ``cache_namespace`` keeps cache mounts apart from
-    those of other builds."""
+    """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
+    the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
+    ``cache_namespace`` keeps cache mounts apart from those of other builds."""
 
-    times: Times
-    created: str
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     no_cache: bool = False

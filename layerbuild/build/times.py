@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 DEFAULT_EPOCH = 315532800  # 1980-01-01T00:00:00Z: zip files know no earlier time
 
@@ -22,6 +23,11 @@ class Times:
     def made(self) -> int:
         """The modification time of what a step makes itself."""
         return self.clamp(self.now)
+
+    @property
+    def created(self) -> str:
+        """The same as history entries tell it: RFC 3339."""
+        return datetime.fromtimestamp(self.made, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     @property
     def key(self) -> str:

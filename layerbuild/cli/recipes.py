@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.errors import RecipeError, Span, UsageError
+from layerbuild.steps import ContextRoot
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases
@@ -37,14 +39,14 @@ _TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, before anything is looked at. ``context`` is a path, a URL, a repository, or ``-``;
-    ``recipe`` what ``-f`` says, None: nothing; ``named`` are the named contexts as they were given."""
+    """What was asked for, before anything is looked at. ``context`` is a path, a URL, a repository, or ``-``; ``recipe``
+    and ``timestamp`` are what ``-f`` and ``--timestamp`` say, None: nothing; ``named`` are the named contexts as given."""
 
     context: str
     recipe: str | None
     build_args: dict[str, str]
     target: str | None
-    times: Times
+    timestamp: str | None
     no_cache: bool
     named: tuple[tuple[str, str], ...] = ()
 
@@ -98,7 +100,7 @@ def request(
         recipe=recipe,
         build_args={name: value for name, value in arguments.items() if value is not None},
         target=target,
-        times=layer_times(timestamp, arguments.get("SOURCE_DATE_EPOCH")),
+        timestamp=timestamp,
         no_cache=no_cache,
         named=tuple(_named(text) for text in named),
     )
@@ -124,7 +126,7 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts) -> LayerPlan:
+def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts, times: Times) -> LayerPlan:
     """The plan for this machine's platform."""
     from layerbuild.recipe.planner import plan
 
@@ -135,8 +137,30 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedCon
         target=request.target,
         platform=this_platform(),
         named_contexts=named,
-        epoch=request.times.epoch,
+        epoch=times.epoch,
     )
+
+
+def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Times:
+    """The times that the layers of a build get: ``--timestamp``, else what the build arguments or the recipe say of
+    SOURCE_DATE_EPOCH, else the environment, else the default epoch."""
+    from layerbuild.recipe.planner import recipe_epoch
+
+    if request.timestamp is not None:
+        return layer_times(request.timestamp)
+    said = recipe_epoch(
+        recipe,
+        platform=this_platform(),
+        build_args=request.build_args,
+        target=request.target,
+        named_contexts=named,
+    )
+    if isinstance(said, int):
+        return layer_times(str(said))
+    if said is None or isinstance(said, ContextRoot):  # a folder has no time of its own
+        return layer_times(None)
+    hint = "give seconds since 1970, or leave it to the environment"
+    raise UsageError("SOURCE_DATE_EPOCH can't be taken from a stage's ADD by this version", hint=hint)
 
 
 def this_platform() -> Platform:
@@ -162,14 +186,14 @@ def _build_arg(text: str) -> tuple[str, str | None]:
     return name, value if equals else os.environ.get(name)
 
 
-def layer_times(option: str | None, build_arg: str | None = None) -> Times:
-    """The times that layers get: the option, the build argument, the environment, or the default epoch."""
+def layer_times(said: str | None) -> Times:
+    """The times that layers get: what was said, the environment's SOURCE_DATE_EPOCH, or the default epoch."""
     from layerbuild.build.times import DEFAULT_EPOCH, Times
 
     now = int(time.time())
-    text = option or build_arg or os.environ.get("SOURCE_DATE_EPOCH") or ""
+    text = said or os.environ.get("SOURCE_DATE_EPOCH") or ""
     if text == "keep":
         return Times(None, now)
-    if text and not (text.isascii() and text.isdigit()):
+    if text and not re.fullmatch("-?[0-9]+", text):
         raise UsageError(f"{text!r} is not a time", hint="whole seconds since 1970-01-01 00:00 UTC, or `keep`")
     return Times(int(text) if text else DEFAULT_EPOCH, now)

@@ -94,9 +94,8 @@ def _say(line: str) -> None:
 
 def _history(command: str, times: Times) -> History:
     from layerbuild.image.config import History
-    from layerbuild.views.text import rfc3339
 
-    return History(created=rfc3339(times.made), created_by=command, comment="layerbuild")
+    return History(created=times.created, created_by=command, comment="layerbuild")
 
 
 def _shell_config() -> RuntimeConfig:

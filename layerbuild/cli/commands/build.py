@@ -69,7 +69,6 @@ def build(
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
-    from layerbuild.views.text import rfc3339
 
     request = recipes.request(**shared)
     if check_only:
@@ -77,8 +76,6 @@ def build(
         return
     wanted = _outputs(outputs)
     options = Options(
-        times=request.times,
-        created=rfc3339(request.times.made),
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
@@ -121,9 +118,12 @@ def _build(
         runner = Runner(sandbox, network=network)
         with opened(request, store) as found:
             recipe = found.place.read_recipe()
-            plan = recipes.make_plan(request, recipe, bases, named=found.named)
+            times = recipes.build_times(request, recipe, named=found.named)
+            plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
-            build = Build(plan, store, bases, found.trees, found.remote, runner, options=options, observe=observe)
+            build = Build(
+                plan, store, bases, found.trees, found.remote, runner, options=options, times=times, observe=observe
+            )
             try:
                 return build.run()
             except StepFailed as error:

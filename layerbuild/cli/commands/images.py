@@ -88,11 +88,10 @@ def import_(source: Path, tag: str | None) -> None:
 def _import_rootfs(store: Store, source: Path) -> StoredImage:
     from layerbuild.image.config import History
     from layerbuild.intake.rootfs import import_folder, import_tar
-    from layerbuild.views.text import rfc3339
 
     times = layer_times(None)
     said = "layerbuild import" if str(source) == "-" else f"layerbuild import {source.name}"
-    history = History(created=rfc3339(times.made), created_by=said, comment="layerbuild")
+    history = History(created=times.created, created_by=said, comment="layerbuild")
     if str(source) == "-":
         return import_tar(store, sys.stdin.buffer, platform=this_platform(), history=history)
     if source.is_dir():

@@ -25,8 +25,10 @@ def plan(output_format: str, **shared: Any) -> None:
     request = recipes.request(**shared)
     with store_for(request) as store, opened(request, store) as found:
         bases = Bases(store)
-        layer_plan = recipes.make_plan(request, found.place.read_recipe(), bases, named=found.named)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=request.times, no_cache=request.no_cache)
+        recipe = found.place.read_recipe()
+        times = recipes.build_times(request, recipe, named=found.named)
+        layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
+        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache)
         rows = [
             describe(
                 forecast.stage.title,
