@@ -39,8 +39,11 @@ _TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, before anything is looked at. ``context`` is a path, a URL, a repository, or ``-``; ``recipe``
-    and ``timestamp`` are what ``-f`` and ``--timestamp`` say, None: nothing; ``named`` are the named contexts as given."""
+    """What was asked for, before anything is looked at.
+
+    ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
+    ``--timestamp`` say, None: nothing; ``named`` are the named contexts as they were given.
+    """
 
     context: str
     recipe: str | None
