@@ -174,8 +174,10 @@ def test_the_process_is_alone_and_bare(world: World) -> None:
 def test_no_signal_is_ignored_or_blocked(world: World) -> None:
     status = world.run(world.job("cat", "/proc/self/status"))[1]
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert int(fields["SigIgn"], 16) == 0
-    assert int(fields["SigBlk"], 16) == 0
+    # Signals 32 and 33 are the C library's own (signal(7)); a caller may have left them ignored, to no effect.
+    usable = ~(0b11 << 31)
+    assert int(fields["SigIgn"], 16) & usable == 0
+    assert int(fields["SigBlk"], 16) & usable == 0
 
 
 @in_build("root")
