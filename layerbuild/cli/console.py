@@ -68,7 +68,7 @@ class _Plain:
             case events.StageSkipped(stage):
                 self._say(f"stage {stage.title}: skipped, {stage.reason}")
             case events.StageStarted(stage, layers):
-                self._say(f"stage {stage.title}: {stage.origin.text} ({layers} layers below)")
+                self._say(f"stage {stage.title}: {stage.origin.text} ({show.count(layers, 'layer')} below)")
             case events.StepStarted(stage, number, step):
                 self._say(self._head(stage, number, step))
             case events.CacheHit(stage, number, step, by):
@@ -92,7 +92,8 @@ class _Plain:
         sealed, self._layer = self._layer, None
         took = show.seconds(event.seconds)
         if sealed is not None:
-            sizes = f"{sealed.entries} entries, {show.size(sealed.tar_size)}, {show.size(sealed.size)} compressed"
+            entries = show.count(sealed.entries, "entry", "entries")
+            sizes = f"{entries}, {show.size(sealed.tar_size)}, {show.size(sealed.size)} compressed"
             self._say(f"       layer {sealed.diff_id.short}: {sizes}  {took}")
         elif not isinstance(event.step, ConfigStep):
             self._say(f"       no layer: no file changed  {took}")

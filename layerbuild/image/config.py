@@ -203,7 +203,6 @@ def _read_history(raw: Mapping[str, Any]) -> History:
 def _write_config(config: ImageConfig) -> dict[str, Any]:
     platform = config.platform
     written: dict[str, Any] = {
-        **json.loads(config.extra),
         "created": config.created,
         "author": config.author,
         "architecture": platform.architecture,
@@ -215,16 +214,17 @@ def _write_config(config: ImageConfig) -> dict[str, Any]:
     }
     # architecture, os, config and rootfs are there even when they say nothing (config.md: REQUIRED, or expected).
     kept = {key: value for key, value in written.items() if value or key in ("architecture", "os")}
+    kept |= json.loads(config.extra)
     kept["config"] = write_runtime(config.config)
     kept["rootfs"] = {"type": "layers", "diff_ids": list(config.diff_ids)}
     return kept
 
 
 def write_runtime(config: RuntimeConfig) -> dict[str, Any]:
-    """The ``config`` object with Go's field names; a field that says nothing is left out."""
+    """The ``config`` object with Go's field names; a field that says nothing is left out, unless it is unknown here:
+    what an empty value means there is not known either (``StopTimeout: 0`` is no time, not the default)."""
     health = config.healthcheck
     written: dict[str, Any] = {
-        **json.loads(config.extra),
         "User": config.user,
         "ExposedPorts": {port: {} for port in config.exposed_ports},
         "Env": [f"{key}={value}" for key, value in config.env],
@@ -239,7 +239,7 @@ def write_runtime(config: RuntimeConfig) -> dict[str, Any]:
         "Cmd": list(config.cmd) if config.cmd else None,
         "Shell": list(config.shell) if config.shell else None,
     }
-    return {key: value for key, value in written.items() if value}
+    return {**json.loads(config.extra), **{key: value for key, value in written.items() if value}}
 
 
 def _write_healthcheck(health: Healthcheck) -> dict[str, Any]:

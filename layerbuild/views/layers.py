@@ -9,6 +9,7 @@ from typing import Any
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
+from layerbuild.views.text import count as show_count
 from layerbuild.views.text import shorten, size, table
 
 
@@ -112,7 +113,8 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
         )
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))
     stored = sum(row.size or 0 for row in rows)
-    summary = f"{count} layers, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
+    layers = show_count(count, "layer")
+    summary = f"{layers}, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
     return f"{text}\n{summary}"
 
 

@@ -21,6 +21,11 @@ def size(count: int) -> str:
     return f"{value:.{digits}f}{unit}"
 
 
+def count(number: int, one: str, several: str = "") -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
 def seconds(value: float) -> str:
     """A duration: ``12ms``, ``3.4s``, ``2m05s``."""
     if value < 0.9995:
