@@ -66,6 +66,15 @@ def test_a_lost_folder_is_unpacked_again(layerbuild: Layerbuild, context: Path) 
     assert layerbuild("build", "-q", "-t", "child", "--no-cache", child) == before
 
 
+def test_files_are_copied_from_a_stage_whose_folder_was_lost(layerbuild: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox AS first\nRUN echo 1 > /file\nFROM busybox\nCOPY --from=first /file /{}\n"
+    layerbuild.build(context, recipe.format("one") + "RUN true", "-t", "one", "--target", "first")
+    for layer in layerbuild.layers("one"):
+        shutil.rmtree(layer["folder"])
+    layerbuild.build(context, recipe.format("two"), "-t", "two")
+    assert layerbuild("run", "two", "cat", "/two") == "1\n"
+
+
 def test_root_and_user_make_the_same_layers(
     rooted: Layerbuild, as_user: object, templates: object, context: Path
 ) -> None:

@@ -17,7 +17,7 @@ from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
 from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Tree
+from layerbuild.build.tree import StackTree, Tree
 from layerbuild.digest import ChainID
 from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
@@ -80,6 +80,9 @@ class LayerMaker:
 
     def copy(self, step: CopyStep, chain: ChainID | None, matches: Mapping[PathSource, list[Match]]) -> Made | None:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
+        for match in (match for found in matches.values() for match in found):
+            if isinstance(match.tree, StackTree):
+                self._store.ensure_unpacked(match.tree.chain)
         with ExitStack() as cleaning:
             placement = self._place(step, chain, matches, cleaning)
             items = placement.items()

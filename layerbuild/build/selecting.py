@@ -87,7 +87,7 @@ def _named(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRules | No
     for node in wildcard.expand(tree, start, segments):
         followed = tree.get(node.path) if node.entry.kind is Kind.SYMLINK else node
         if followed is None:
-            raise _missing(step.origin.span, node.path, tree)
+            raise _missing(_place(step, pattern), node.path, tree)
         matches.append(Match(tree, followed, split(node.path)[1], False, exclude))
     return matches
 
@@ -102,7 +102,7 @@ def _below_pivot(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRule
     for base in bases:
         match = replace(base, name=b"", include=rule)
         if base.literal and rule is not None and not wildcard.is_pattern(include) and not match.below:
-            raise _missing(step.origin.span, clean(base.node.path + b"/" + include), tree)
+            raise _missing(_place(step, pattern), clean(base.node.path + b"/" + include), tree)
         if base.node.entry.kind is Kind.DIRECTORY:
             matches.append(match)
     return matches
@@ -111,8 +111,15 @@ def _below_pivot(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRule
 def _literal(step: CopyStep, path: bytes, tree: Tree) -> Node:
     node = tree.get(path)
     if node is None:
-        raise _missing(step.origin.span, path, tree)
+        raise _missing(_place(step, path), path, tree)
     return node
+
+
+def _place(step: CopyStep, pattern: bytes) -> Span:
+    """Where the source stands in the recipe, as far as its text can be found there: variables may have made it."""
+    span = step.origin.span
+    column = step.origin.text.find(pattern.decode("utf-8", "surrogateescape"))
+    return span.at(span.line, span.column + column) if column > 0 and span.end_line == span.line else span
 
 
 def _missing(span: Span, path: bytes, tree: Tree) -> SourceError:
