@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from support import PROJECT, USER, Layerbuild, missing
+
+
+# How long an example takes depends on what else the machine does; speed is shown in bench/.
+settings.register_profile("layerbuild", deadline=None)
+settings.load_profile("layerbuild")
 
 
 @pytest.hookimpl(hookwrapper=True)
