@@ -18,7 +18,6 @@ import pytest
 from hypothesis import settings
 from support import PROJECT, USER, Layerbuild, missing
 
-
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
 settings.register_profile("layerbuild", deadline=None)
 settings.load_profile("layerbuild")
