@@ -230,3 +230,20 @@ def test_same_bytes_from_another_place_on_another_day(layerbuild: Layerbuild, co
         os.utime(path, (10**9, 10**9))
     first = layerbuild("build", "-q", context / "one")
     assert layerbuild("build", "-q", "--no-cache", context / "two") == first
+
+
+def test_an_epoch_is_what_is_said_nearest(rooted: Layerbuild, context: Path) -> None:
+    def created(*arguments: str, epoch: str = "", code: int = 0) -> str:
+        rooted.build(context, RECIPE_WITH_EPOCH, "-t", "dated", *arguments, env={"SOURCE_DATE_EPOCH": epoch}, code=code)
+        return str(rooted.json("layers", "dated")["history"][-1]["created"])
+
+    assert created(epoch="7") == "1970-01-01T00:00:05Z"  # the recipe's own default before the environment
+    assert created("--build-arg", "SOURCE_DATE_EPOCH=6") == "1970-01-01T00:00:06Z"
+    assert created("--build-arg", "SOURCE_DATE_EPOCH=6", "--timestamp", "8") == "1970-01-01T00:00:08Z"
+    assert created("--build-arg", "SOURCE_DATE_EPOCH=context", epoch="9") == "1970-01-01T00:00:09Z"
+    recipe = "FROM scratch AS dated\nADD http://127.0.0.1:9/file /\nFROM busybox\nRUN true\n"
+    said = rooted.build(context, recipe, "--build-arg", "SOURCE_DATE_EPOCH=dated", code=2)
+    assert "can't be taken from a stage's ADD" in said and "seconds since 1970" in said
+
+
+RECIPE_WITH_EPOCH = "ARG SOURCE_DATE_EPOCH=5\nFROM busybox\nLABEL a=1\n"
