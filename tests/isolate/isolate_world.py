@@ -20,6 +20,7 @@ from layerbuild.isolate.job import Exit, Job, Process, Rootfs
 from layerbuild.isolate.namespaces import Identity, enter_build_namespaces
 from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.isolate.standard import name_files
+from layerbuild.layer.tree import remove_tree
 
 BUSYBOX = Path("/bin/busybox")
 NOBODY = 12345  # needs no account
@@ -132,7 +133,7 @@ def run_build(who: str, scenario: Callable[[World], None]) -> None:
         os.waitpid(pid, 0)
         assert not trouble, trouble
     finally:
-        shutil.rmtree(base)
+        remove_tree(base)
 
 
 def in_build(*who: str) -> Callable[[Callable[[World], None]], Callable[[str], None]]:

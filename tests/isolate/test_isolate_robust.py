@@ -17,6 +17,7 @@ from layerbuild.errors import MachineError
 from layerbuild.isolate.job import Exit, Job, Process, Rootfs, decode, encode
 from layerbuild.isolate.mounts import MAX_LOWERS, Bind, File, Overlay, View, tmpfs
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.layer.tree import remove_tree
 
 
 def processes(mark: bytes) -> list[str]:
@@ -70,7 +71,7 @@ def test_nothing_outlives_a_build_that_is_killed(who: str) -> None:
         assert wait_for(lambda: not processes(mark.encode()) and not mounted(base), 1.0)
     finally:
         os.close(reader)
-        shutil.rmtree(base)
+        remove_tree(base)
 
 
 @in_build()

@@ -66,7 +66,7 @@ def captured(folder: Path, scratch: Path, name: str = "layer") -> Captured:
 def applied(tar: bytes, folder: Path, *, layered: bool = True) -> Applied:
     """Unpack ``tar`` into a new ``folder``; the index lies beside it."""
     folder.mkdir()
-    return apply(io.BytesIO(tar), folder, index=index_of(folder), layered=layered)
+    return apply(io.BytesIO(tar), folder, index=index_of(folder), layered=layered, user_xattr=os.geteuid() != 0)
 
 
 def index_of(folder: Path) -> Path:
