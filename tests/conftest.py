@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from support import PROJECT, USER, Layerbuild, missing
+from support import PROJECT, USER, Layerbuild, add_member, missing
 
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
 settings.register_profile("layerbuild", deadline=None)
@@ -88,32 +87,18 @@ def busybox_tar(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str
     path = tmp_path_factory.mktemp("busybox") / "rootfs.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
-            _add(tar, folder, tarfile.DIRTYPE, mode=mode)
-        _add(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
+            add_member(tar, folder, tarfile.DIRTYPE, mode=mode)
+        add_member(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
         for name in sorted(set(listed) - {"busybox"}):
-            _add(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
+            add_member(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
         users = (
             "root:x:0:0:root:/root:/bin/sh",
             "daemon:x:1:1:daemon:/usr/sbin:/bin/false",
             "nobody:x:65534:65534::/:/bin/false",
         )
-        _add(tar, "etc/passwd", content="\n".join((*users, "")).encode())
-        _add(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")
+        add_member(tar, "etc/passwd", content="\n".join((*users, "")).encode())
+        add_member(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")
     return path
-
-
-def _add(
-    tar: tarfile.TarFile,
-    name: str,
-    kind: bytes = tarfile.REGTYPE,
-    *,
-    content: bytes = b"",
-    mode: int = 0o644,
-    link: str = "",
-) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.size, member.linkname, member.mtime = kind, mode, len(content), link, 315532800
-    tar.addfile(member, io.BytesIO(content))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -22,6 +23,21 @@ USER = 12345  # an id that needs no account
 def missing(reason: str) -> NoReturn:
     """Skip the test for want of something. Under LAYERBUILD_REQUIRE=all a skip is a failure (see conftest.py)."""
     pytest.skip(reason)
+
+
+def add_member(
+    tar: tarfile.TarFile,
+    name: str,
+    kind: bytes = tarfile.REGTYPE,
+    *,
+    content: bytes = b"",
+    mode: int = 0o644,
+    link: str = "",
+) -> None:
+    """Write a member with a fixed time."""
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.size, member.linkname, member.mtime = kind, mode, len(content), link, 315532800
+    tar.addfile(member, io.BytesIO(content))
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def test_killed_from_outside(rooted: Layerbuild, context: Path) -> None:
 FAILING = """\
 FROM busybox
 ENV GREETING="hello there"
-WORKDIR /work/sub
+WORKDIR /srv/sub
 ARG FLAVOUR=plain
 RUN echo one > one
 {user}RUN echo partial > /tmp/partial; exit 42
@@ -142,7 +142,7 @@ def test_a_failed_step_can_be_entered_again(layerbuild: Layerbuild, context: Pat
     script = "cat one /tmp/partial; id -un; pwd; echo $GREETING; echo $FLAVOUR; echo more > /tmp/more"
     seen = layerbuild(*shell, "sh", "-c", script).splitlines()
     name = "root" if layerbuild.rootless else "daemon"
-    assert seen == ["one", "partial", name, "/work/sub", "hello there", "plain"]
+    assert seen == ["one", "partial", name, "/srv/sub", "hello there", "plain"]
     assert layerbuild(*shell, "cat", "/tmp/more") == "more\n"  # what is done in it stays
     assert layerbuild(*shell, stdin=b"exit 3", code=3) == ""
     # The next build starts from the step before, not from what was done by hand.

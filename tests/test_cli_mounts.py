@@ -169,7 +169,7 @@ def test_mounts_are_stacked_parents_first(layerbuild: Layerbuild, context: Path)
     fill(context)
     recipe = """\
         FROM busybox
-        RUN --mount=type=tmpfs,target=/work/sub/deep --mount=target=/work,rw touch /work/sub/deep/x; ls /work/sub
+        RUN --mount=type=tmpfs,target=/srv/sub/deep --mount=target=/srv,rw touch /srv/sub/deep/x; ls /srv/sub
         """
     said = layerbuild.build(context, recipe)
     assert "| deep\n" in said

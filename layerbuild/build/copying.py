@@ -8,14 +8,13 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from layerbuild.build.archives import Archive
 from layerbuild.build.chmod import Chmod
 from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Node, Tree, changed_meanwhile
+from layerbuild.build.tree import Node, Tree, changed_meanwhile, walk
 from layerbuild.errors import BuildError, Span
 from layerbuild.layer.capture import Captured, LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
@@ -82,7 +81,7 @@ class Placement:
         source = object()
         self._folder(self._top, mode=0o755)
         places = {b"": self._top}
-        for node in _walk(archive.tree):
+        for node in walk(archive.tree):
             parent, name = split(node.path)
             path = join(places[parent], name)
             if node.path in archive.implied:
@@ -304,19 +303,6 @@ def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> No
             digest = writer.add(entry, content) if len(content) == entry.size else ""
     if digest != entry.digest:
         raise changed_meanwhile(tree.name, node.path)
-
-
-def _walk(tree: Tree) -> Iterator[Node]:
-    """All that is in ``tree``, in a layer's order."""
-    walk = [tree.children(b"")]
-    while walk:
-        node = next(walk[-1], None)
-        if node is None:
-            walk.pop()
-            continue
-        yield node
-        if node.entry.kind is Kind.DIRECTORY:
-            walk.append(tree.children(node.path))
 
 
 def _facts(entry: Entry) -> tuple[object, ...]:

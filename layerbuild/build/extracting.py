@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from layerbuild.build.tree import Node, Tree
+from layerbuild.build.tree import Node, Tree, walk
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import split
 from layerbuild.layer.tree import Tree as Folder
@@ -26,7 +26,7 @@ def extract(tree: Tree, node: Node, folder: Path) -> None:
             return
         target.dress(replace(node.entry, path=b""))
         first: dict[object, bytes] = {}
-        for found in _below(tree, node.path):
+        for found in walk(tree, node.path):
             target.add(_placed(found, node, first), _pieces(tree, found))
         target.finish()
 
@@ -37,13 +37,6 @@ def _placed(found: Node, top: Node, first: dict[object, bytes]) -> Entry:
     if found.inode is not None and first.setdefault(found.inode, path) != path:
         return Entry(path, Kind.HARDLINK, target=first[found.inode])
     return replace(found.entry, path=path, opaque=False)
-
-
-def _below(tree: Tree, folder: bytes) -> Iterator[Node]:
-    for node in tree.children(folder):
-        yield node
-        if node.entry.kind is Kind.DIRECTORY:
-            yield from _below(tree, node.path)
 
 
 def _pieces(tree: Tree, node: Node) -> Iterator[bytes]:

@@ -70,6 +70,19 @@ class Tree(Protocol):
         """A clause that says why ``path`` is not there, for the end of an error message."""
 
 
+def walk(tree: Tree, folder: bytes = b"") -> Iterator[Node]:
+    """All below ``folder``, in a layer's order, without the folder itself; links are not followed."""
+    levels = [tree.children(folder)]
+    while levels:
+        node = next(levels[-1], None)
+        if node is None:
+            levels.pop()
+            continue
+        yield node
+        if node.entry.kind is Kind.DIRECTORY:
+            levels.append(tree.children(node.path))
+
+
 class StackTree:
     """A stack of layers, read without mounting it. ``chain`` names it in the store; None: it is not there."""
 

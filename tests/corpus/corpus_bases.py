@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from support import Layerbuild
+from support import Layerbuild, add_member
 
 _REGISTRIES = ("mirror.gcr.io/", "quay.io/libpod/")
 
@@ -88,26 +88,12 @@ def _rootfs(busybox: str, marks: dict[str, str]) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for folder, mode in _FOLDERS.items():
-            _add(tar, folder, tarfile.DIRTYPE, mode=mode)
-        _add(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
+            add_member(tar, folder, tarfile.DIRTYPE, mode=mode)
+        add_member(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
         for program in sorted({*programs} - {"busybox", "adduser", "addgroup"}):
-            _add(tar, f"bin/{program}", tarfile.SYMTYPE, link="busybox")
+            add_member(tar, f"bin/{program}", tarfile.SYMTYPE, link="busybox")
         for program, script in (("adduser", _ADDUSER), ("addgroup", _ADDGROUP)):
-            _add(tar, f"bin/{program}", content=script.encode(), mode=0o755)
+            add_member(tar, f"bin/{program}", content=script.encode(), mode=0o755)
         for file, text in {"etc/passwd": _USERS, "etc/group": _GROUPS, **marks}.items():
-            _add(tar, file, content=text.encode())
+            add_member(tar, file, content=text.encode())
     return out.getvalue()
-
-
-def _add(
-    tar: tarfile.TarFile,
-    name: str,
-    kind: bytes = tarfile.REGTYPE,
-    *,
-    content: bytes = b"",
-    mode: int = 0o644,
-    link: str = "",
-) -> None:
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.size, member.linkname, member.mtime = kind, mode, len(content), link, 315532800
-    tar.addfile(member, io.BytesIO(content))
