@@ -38,13 +38,15 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it."""
+    """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it;
+    ``source`` the cache of another machine that knew it, empty: the store's own."""
 
     stage: StagePlan
     number: int
     step: Step
     by: str
     chain: ChainID | None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

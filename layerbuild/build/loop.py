@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
+from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.layers import LayerMaker, Made
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
@@ -15,12 +16,14 @@ from layerbuild.build.options import Options
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.times import Times
+from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree
-from layerbuild.digest import ChainID
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.image.config import History, ImageConfig
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
 from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
+from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
@@ -29,7 +32,8 @@ COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens."""
+    """One build. ``runner`` executes RUN steps; ``caches`` are those of other machines; ``observe`` is told everything
+    as it happens."""
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Build:
         options: Options,
         times: Times,
         observe: events.Observer,
+        caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
         self._store = store
@@ -50,8 +55,12 @@ class Build:
         self._options = options
         self._times = times
         self._observe = observe
-        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
-        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
+        self._imports = Imports(store, caches, tell=self.note)
+        self._trail = Trail()
+        self._lookup = Lookup(
+            store, bases, contexts, remote, times=times, no_cache=options.no_cache, imports=self._imports
+        )
+        self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
 
     def run(self) -> StoredImage:
@@ -61,14 +70,34 @@ class Build:
         """
         self._observe(events.BuildStarted(self._plan))
         for note in self._plan.notes:
-            self._observe(events.Note(note))
+            self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         check_entitlements(self._plan, self._options.entitlements)
+        self._imports.read()
         with self._mounter:
-            for stage in self._plan.stages:
-                self._lookup.results[stage.index] = self._stage(stage)
-        return self._commit(self._plan.target)
+            while True:
+                try:
+                    for stage in self._plan.stages:
+                        self._lookup.results[stage.index] = self._stage(stage)
+                    return self._commit(self._plan.target)
+                except Unusable as error:
+                    self.note(f"{error}; what it was to spare is looked up again")
+                    self._imports.drop(error.source)
+
+    def cache(self, *, every_stage: bool) -> BuildCache:
+        """What the build, which has ended well, can give to caches: the records of the target's own stages, or of
+        ``every_stage``, and the layers that they name. Those are in the store then."""
+        for result in self._lookup.results.values():
+            try:
+                self._imports.bring(result.chain)
+            except Unusable as error:
+                self.note(f"{error}; it is not passed on")
+        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._descriptor)
+
+    def note(self, text: str) -> None:
+        """Tell the observer something that is no error."""
+        self._observe(events.Note(text))
 
     def _stage(self, stage: StagePlan) -> Progress:
         progress = self._lookup.start(stage)
@@ -89,14 +118,16 @@ class Build:
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
                 after = self._grown(step, progress, keys.definition, record)
-                self._observe(events.CacheHit(stage, number, step, by, after.chain))
-                if by == "content":
+                self._observe(events.CacheHit(stage, number, step, by, after.chain, verdict.source))
+                self._trail.add(stage.index, number, record, keys, verdict.reads)
+                if by == "content" or verdict.source:
                     self._store.cache.put(replace(record, definition_key=keys.definition))
                 return after
             case Miss():
                 assert not isinstance(step, ConfigStep)
                 self._observe(events.StepStarted(stage, number, step))
                 record = self._make(stage, number, step, progress, verdict, began)
+                self._trail.add(stage.index, number, record, verdict.keys, verdict.reads)
                 after = self._grown(step, progress, verdict.keys.definition, record)
                 made_layer = record.diff_id is not None
         self._observe(events.StepFinished(stage, number, step, time.perf_counter() - began, made_layer))
@@ -105,6 +136,7 @@ class Build:
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
     ) -> StepRecord:
+        self._imports.bring(progress.chain)
         match step:
             case RunStep():
 
@@ -170,6 +202,10 @@ class Build:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
+        self._imports.bring(image.top)
+        records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
+        inline = records if self._options.inline_cache else None
+        image = replace(image, config=with_inline(image.config, inline))
         manifest = image.manifest(self._descriptors(image.config))
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
@@ -186,11 +222,17 @@ class Build:
             if position < len(known) and known[position][0] == diff_id:
                 descriptors.append(known[position][1])
                 continue
-            layer = self._store.layers.get(diff_id)
-            assert layer is not None, diff_id  # a snapshot's layer outlives it
-            blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
-            descriptors.append(Descriptor(layer_media_type(blob.codec), blob.digest, blob.size))
+            descriptor = self._descriptor(diff_id)
+            assert descriptor is not None, diff_id  # a snapshot's layer outlives it
+            descriptors.append(descriptor)
         return descriptors
+
+    def _descriptor(self, diff_id: DiffID) -> Descriptor | None:
+        layer = self._store.layers.get(diff_id)
+        if layer is None:
+            return None
+        blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
+        return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
 
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
         stage = self._plan.target

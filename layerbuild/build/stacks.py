@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.layer.index import Index
@@ -10,14 +12,16 @@ from layerbuild.store.store import Store
 
 
 class Stacks:
-    """Trees by chain ID."""
+    """Trees by chain ID. ``bring`` fetches a stack that is not in the store, if it can be had."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, bring: Callable[[ChainID | None], None] = lambda chain: None) -> None:
         self._store = store
+        self._bring = bring
         self._indexes: dict[DiffID, Index] = {}
 
     def tree(self, chain: ChainID | None, *, name: str) -> StackTree:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
+        self._bring(chain)
         snapshots = self._store.snapshots.stack(chain) if chain else ()
         views = [LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)]
         return StackTree(Union(views), name=name, chain=chain)

@@ -72,7 +72,8 @@ class _Plain:
             case events.StepStarted(stage, number, step):
                 self._say(self._head(stage, number, step))
             case events.CacheHit(stage, number, step, by):
-                self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{_by(by)}")
+                source = f" by {event.source}" if event.source else ""
+                self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{source}{_by(by)}")
             case events.StepOutput(data=data):
                 self._output(data)
             case events.LayerSealed():

@@ -101,7 +101,7 @@ class Output:
             given.get("dest", [""])[-1],
             tuple(Reference.parse(name) for value in given.get("name", ()) for name in value.split(",")),
             _flag(given, "tar"),
-            _compression(given),
+            read_compression(given),
         )
         output._check(text)
         return output
@@ -196,7 +196,8 @@ def _flag(given: dict[str, list[str]], key: str) -> bool | None:
     return value in ("true", "1")
 
 
-def _compression(given: dict[str, list[str]]) -> Compression | None:
+def read_compression(given: dict[str, list[str]]) -> Compression | None:
+    """What the keys ``compression``, ``compression-level`` and ``force-compression`` say together; UsageError."""
     force = _flag(given, "force-compression")
     level = given.get("compression-level", [None])[-1]
     if "compression" not in given:

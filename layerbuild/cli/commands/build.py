@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
+from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
@@ -51,6 +52,10 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--cache-from", metavar="NAME|type=…", multiple=True, help="Ask the cache of another machine, too.")
+@click.option(
+    "--cache-to", metavar="NAME|type=…", multiple=True, help="Give steps and layers away: registry, local, inline."
+)
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
@@ -64,6 +69,8 @@ def build(
     quiet: bool,
     iidfile: Path | None,
     metadata_file: Path | None,
+    cache_from: tuple[str, ...],
+    cache_to: tuple[str, ...],
     check_only: bool,
     **shared: Any,
 ) -> None:
@@ -75,6 +82,7 @@ def build(
         check(request)
         return
     wanted = _outputs(outputs)
+    caches = Caches.parse(cache_from, cache_to, request)
     options = Options(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
@@ -82,12 +90,13 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
+        inline_cache=caches.inline,
     )
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, observe=observe)
+        image = _build(request, options, caches, store, identity, network=reach, observe=observe)
         exported = _export(store, image, wanted)
         if iidfile is not None:
             _write(iidfile, image.image_id)
@@ -100,6 +109,7 @@ def build(
 def _build(
     request: recipes.Request,
     options: Options,
+    caches: Caches,
     store: Store,
     identity: Identity,
     *,
@@ -122,10 +132,21 @@ def _build(
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(
-                plan, store, bases, found.trees, found.remote, runner, options=options, times=times, observe=observe
+                plan,
+                store,
+                bases,
+                found.trees,
+                found.remote,
+                runner,
+                options=options,
+                times=times,
+                observe=observe,
+                caches=caches.sources(),
             )
             try:
-                return build.run()
+                image = build.run()
+                caches.write(store, build)
+                return image
             except StepFailed as error:
                 error.hint = _way_back(error)
                 raise
