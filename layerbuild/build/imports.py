@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from layerbuild.build.keys import FORMAT
+from layerbuild.crew import Crew
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import FormatError, NotFoundError, RegistryError
 from layerbuild.image.manifest import Descriptor, layer_codec
@@ -119,8 +119,8 @@ class Imports:
             missing.reverse()
             if not missing:
                 return
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                blobs = list(pool.map(self._blob, missing))
+            with Crew(_AT_ONCE, name="cache-fetch") as crew:
+                blobs = crew.map(self._blob, missing)
             for layer, blob in zip(missing, blobs, strict=True):
                 with _verified(layer.source):
                     self._store.add_from_blob(layer.parent, layer.diff_id, blob)

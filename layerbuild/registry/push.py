@@ -1,0 +1,151 @@
+"""An image goes to repositories: its blobs first, side by side; then what names them; tags last of all.
+
+So a repository never names what it does not have, and a push that fails, or a build, leaves no tag. A blob whose upload
+has begun while the image was still being built is not sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import BinaryIO, Protocol
+
+from layerbuild.crew import Crew
+from layerbuild.digest import BlobDigest
+from layerbuild.errors import RegistryError
+from layerbuild.image.manifest import Descriptor
+from layerbuild.registry.client import Repository
+from layerbuild.registry.hosts import Endpoint
+from layerbuild.registry.upload import How, Upload
+
+_MOST_MOUNTS = 2  # repositories that are asked to lend a blob, before it is sent
+
+#: Hears of a blob: its descriptor, how many bytes of it have been sent, and in the end how it came there.
+Told = Callable[[Descriptor, int, How | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A manifest or an index, in its exact bytes."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def digest(self) -> BlobDigest:
+        return BlobDigest.of(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What is pushed: blobs, and documents in an order in which each comes behind those that it names. The last one is
+    what a tag means."""
+
+    blobs: tuple[Descriptor, ...]
+    documents: tuple[Document, ...]
+
+    @property
+    def top(self) -> Document:
+        return self.documents[-1]
+
+
+class Stock(Protocol):
+    """Where blobs are taken from."""
+
+    def open(self, digest: BlobDigest, start: int) -> BinaryIO:
+        """A blob's bytes from ``start`` on."""
+        ...
+
+    def check(self, digest: BlobDigest) -> None:
+        """DigestMismatch if the blob is damaged here."""
+        ...
+
+    def homes(self, digest: BlobDigest, endpoint: Endpoint) -> Collection[str]:
+        """Other repositories of that registry which may have the blob."""
+        ...
+
+
+class Pusher:
+    """Pushes to one repository. Uploads run in the threads of ``crew``; ``close`` stops them."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        stock: Stock,
+        crew: Crew,
+        *,
+        told: Told = lambda blob, sent, how: None,
+    ) -> None:
+        self.repository = repository
+        self._stock = stock
+        self._crew = crew
+        self._told = told
+        self._guard = threading.Lock()
+        self._uploads: dict[BlobDigest, Future[How]] = {}
+        self._closed = threading.Event()
+
+    def start(self, blob: Descriptor) -> Future[How]:
+        """Begin to bring a blob there, unless that has begun already."""
+        with self._guard:
+            upload = self._uploads.get(blob.digest)
+            if upload is None or (upload.done() and upload.exception() is not None):
+                upload = self._uploads[blob.digest] = self._crew.start(lambda: self._upload(blob))
+            return upload
+
+    def send(self, parcel: Parcel, *, by_digest: bool = False) -> None:
+        """Bring all that ``parcel`` is made of, but for its last document; ``by_digest``: that one, too."""
+        if self.repository.manifest_digest(parcel.top.digest) is not None:
+            return  # a registry takes no manifest before what it names
+        # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
+        uploads = [self.start(blob) for blob in parcel.blobs if not blob.urls]
+        for upload in uploads:
+            upload.result()
+        for document in parcel.documents if by_digest else parcel.documents[:-1]:
+            self.repository.put_manifest(document.digest, document.data, document.media_type)
+
+    def tag(self, parcel: Parcel, tag: str) -> None:
+        """Let ``tag`` mean the parcel, all of which is there but for the last document."""
+        if self.repository.manifest_digest(tag) != parcel.top.digest:  # else it may be one that can't be overwritten
+            self.repository.put_manifest(tag, parcel.top.data, parcel.top.media_type)
+
+    def close(self) -> None:
+        """Stop what is still going on."""
+        self._closed.set()
+
+    def _upload(self, blob: Descriptor) -> How:
+        homes = sorted(self._stock.homes(blob.digest, self.repository.endpoint))[:_MOST_MOUNTS]
+        upload = Upload(
+            self.repository,
+            blob,
+            lambda start: self._stock.open(blob.digest, start),
+            mounts=homes,
+            told=lambda sent: self._sent(blob, sent),
+        )
+        try:
+            how = upload.run()
+        except RegistryError as error:
+            if error.status == HTTPStatus.BAD_REQUEST:  # it takes the digest for wrong
+                self._stock.check(blob.digest)
+            raise
+        self._told(blob, blob.size, how)
+        return how
+
+    def _sent(self, blob: Descriptor, sent: int) -> None:
+        if self._closed.is_set():
+            raise RegistryError("the push was stopped")
+        self._told(blob, sent, None)
+
+
+def push(parcel: Parcel, pushers: Sequence[tuple[Pusher, Sequence[str]]], *, by_digest: bool = False) -> None:
+    """Push ``parcel`` to several repositories, each with its tags; ``by_digest``: under no tag.
+
+    Tags are set when all of it has come to all of them.
+    """
+    for pusher, tags in pushers:
+        pusher.send(parcel, by_digest=by_digest or not tags)
+    for pusher, tags in () if by_digest else pushers:
+        for tag in tags:
+            pusher.tag(parcel, tag)
