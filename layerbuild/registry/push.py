@@ -40,7 +40,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class Shipment:
     """What is pushed: blobs, and documents in an order in which each comes behind those that it names. The last one is
     what a tag means."""
 
@@ -87,36 +87,37 @@ class Pusher:
         self._uploads: dict[BlobDigest, Future[How]] = {}
         self._closed = threading.Event()
 
-    def start(self, blob: Descriptor) -> Future[How]:
-        """Begin to bring a blob there, unless that has begun already."""
+    def start(self, blob: Descriptor, *, lenders: Sequence[str] = ()) -> Future[How]:
+        """Begin to bring a blob there, unless that has begun already. ``lenders`` are repositories of the registry that
+        have it for sure."""
         with self._guard:
             upload = self._uploads.get(blob.digest)
             if upload is None or (upload.done() and upload.exception() is not None):
-                upload = self._uploads[blob.digest] = self._crew.start(lambda: self._upload(blob))
+                upload = self._uploads[blob.digest] = self._crew.start(lambda: self._upload(blob, lenders))
             return upload
 
-    def send(self, parcel: Parcel, *, by_digest: bool = False) -> None:
-        """Bring all that ``parcel`` is made of, but for its last document; ``by_digest``: that one, too."""
-        if self.repository.manifest_digest(parcel.top.digest) is not None:
+    def send(self, shipment: Shipment, *, by_digest: bool = False, lenders: Sequence[str] = ()) -> None:
+        """Bring all that ``shipment`` is made of, but for its last document; ``by_digest``: that one, too."""
+        if self.repository.manifest_digest(shipment.top.digest) is not None:
             return  # a registry takes no manifest before what it names
         # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
-        uploads = [self.start(blob) for blob in parcel.blobs if not blob.urls]
+        uploads = [self.start(blob, lenders=lenders) for blob in shipment.blobs if not blob.urls]
         for upload in uploads:
             upload.result()
-        for document in parcel.documents if by_digest else parcel.documents[:-1]:
+        for document in shipment.documents if by_digest else shipment.documents[:-1]:
             self.repository.put_manifest(document.digest, document.data, document.media_type)
 
-    def tag(self, parcel: Parcel, tag: str) -> None:
-        """Let ``tag`` mean the parcel, all of which is there but for the last document."""
-        if self.repository.manifest_digest(tag) != parcel.top.digest:  # else it may be one that can't be overwritten
-            self.repository.put_manifest(tag, parcel.top.data, parcel.top.media_type)
+    def tag(self, shipment: Shipment, tag: str) -> None:
+        """Let ``tag`` mean the shipment, all of which is there but for the last document."""
+        if self.repository.manifest_digest(tag) != shipment.top.digest:  # else it may be one that can't be overwritten
+            self.repository.put_manifest(tag, shipment.top.data, shipment.top.media_type)
 
     def close(self) -> None:
         """Stop what is still going on."""
         self._closed.set()
 
-    def _upload(self, blob: Descriptor) -> How:
-        homes = sorted(self._stock.homes(blob.digest, self.repository.endpoint))[:_MOST_MOUNTS]
+    def _upload(self, blob: Descriptor, lenders: Sequence[str]) -> How:
+        homes = [*lenders, *sorted(self._stock.homes(blob.digest, self.repository.endpoint))][:_MOST_MOUNTS]
         upload = Upload(
             self.repository,
             blob,
@@ -139,13 +140,15 @@ class Pusher:
         self._told(blob, sent, None)
 
 
-def push(parcel: Parcel, pushers: Sequence[tuple[Pusher, Sequence[str]]], *, by_digest: bool = False) -> None:
-    """Push ``parcel`` to several repositories, each with its tags; ``by_digest``: under no tag.
+def push(shipment: Shipment, pushers: Sequence[tuple[Pusher, Sequence[str]]], *, by_digest: bool = False) -> None:
+    """Push ``shipment`` to several repositories, each with its tags; ``by_digest``: under no tag.
 
     Tags are set when all of it has come to all of them.
     """
-    for pusher, tags in pushers:
-        pusher.send(parcel, by_digest=by_digest or not tags)
+    for number, (pusher, tags) in enumerate(pushers):
+        before = [other.repository.endpoint for other, _ in pushers[:number]]
+        lenders = [place.repository for place in before if place.host == pusher.repository.host]
+        pusher.send(shipment, by_digest=by_digest or not tags, lenders=lenders[:1])
     for pusher, tags in () if by_digest else pushers:
         for tag in tags:
-            pusher.tag(parcel, tag)
+            pusher.tag(shipment, tag)

@@ -1,4 +1,4 @@
-"""A store as the place that uploads take blobs from, and images of it as parcels."""
+"""A store as the place that uploads take blobs from, and images of it as shipments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layerbuild.image.manifest import Manifest
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client
 from layerbuild.registry.hosts import Endpoint
-from layerbuild.registry.push import Document, Parcel
+from layerbuild.registry.push import Document, Shipment
 from layerbuild.store.store import Store
 
 
@@ -52,7 +52,7 @@ class StoreStock:
         return known
 
 
-def parcel(manifest: Manifest, data: bytes) -> Parcel:
+def shipment(manifest: Manifest, data: bytes) -> Shipment:
     """An image as it is pushed; ``data`` are the manifest's exact bytes."""
     blobs = {blob.digest: blob for blob in (*manifest.layers, manifest.config)}
-    return Parcel(tuple(blobs.values()), (Document(manifest.media_type, data),))
+    return Shipment(tuple(blobs.values()), (Document(manifest.media_type, data),))

@@ -150,12 +150,12 @@ class Upload:
         end = start + size
         with self._open(start) as file:
             while start < end:
+                self._told(start)
                 data = file.read(min(_READ, end - start))
                 if not data:
                     raise DigestMismatch(f"blob {self._blob.digest} has {start} bytes instead of {self._blob.size}")
                 yield data
                 start += len(data)
-                self._told(start)
 
     # -- what went wrong -----------------------------------------------------------------------------------------------
 
