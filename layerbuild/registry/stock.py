@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import BinaryIO
 
 from layerbuild.digest import BlobDigest
@@ -16,13 +19,18 @@ from layerbuild.store.store import Store
 
 
 class StoreStock:
-    """The blobs of ``store``; ``client`` knows where a name of an image leads to."""
+    """The blobs of ``store``, and those in ``beside``; ``client`` knows where a name of an image leads to."""
 
-    def __init__(self, store: Store, client: Client) -> None:
+    def __init__(
+        self, store: Store, client: Client, *, beside: Mapping[BlobDigest, bytes] = MappingProxyType({})
+    ) -> None:
         self._store = store
         self._client = client
+        self._beside = beside
 
     def open(self, digest: BlobDigest, start: int) -> BinaryIO:
+        if digest in self._beside:
+            return io.BytesIO(self._beside[digest][start:])
         try:
             file = self._store.blobs.path(digest).open("rb", buffering=0)
         except FileNotFoundError as error:
@@ -31,6 +39,8 @@ class StoreStock:
         return file
 
     def check(self, digest: BlobDigest) -> None:
+        if digest in self._beside:
+            return
         with self._store.blobs.open(digest) as reader:
             reader.finish()
 
