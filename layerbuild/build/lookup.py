@@ -100,7 +100,10 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan)."""
+    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan).
+
+    ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
+    """
 
     def __init__(
         self,
@@ -111,6 +114,7 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        look_only: bool = False,
         imports: Imports | None = None,
     ) -> None:
         self._store = store
@@ -120,7 +124,7 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self._imports = imports or Imports(store, (), tell=lambda text: None)
-        self.stacks = Stacks(store, bring=self._imports.bring)
+        self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Progress] = {}
 
     def start(self, stage: StagePlan) -> Progress:
@@ -150,7 +154,7 @@ class Lookup:
         return hit or Miss(found, self._reason(step, progress, found), seen.reads, seen.matches, seen.listings)
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
-        """The files of ``root``; None for a stage whose result is not known yet."""
+        """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
         match root:
             case ContextRoot(name):
                 if name not in self._contexts:
@@ -158,9 +162,12 @@ class Lookup:
                 return self._contexts[name]
             case StageRoot(index):
                 result = self.results[index]
-                return self.stacks.tree(result.chain, name=f"stage {index}") if result.known else None
+                known = result.known and self.stacks.can_look(result.chain)
+                return self.stacks.tree(result.chain, name=f"stage {index}") if known else None
             case ImageRoot(reference):
                 image = Image.of_base(self._bases.config(reference, platform))
+                if not self.stacks.can_look(image.top):
+                    return None
                 return self.stacks.tree(image.top, name=f"image {reference}")
 
     # -- records

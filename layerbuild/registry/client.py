@@ -289,9 +289,9 @@ class Repository:
                 return None
             return -1 if answer.length is None else answer.length
 
-    def blob(self, digest: BlobDigest, size: int, *, told: Callable[[int], None] | None = None) -> BlobReader:
-        """The bytes of a blob of ``size`` bytes; ``told`` hears how many have come so far."""
-        return BlobReader(self, digest, size, told=told or (lambda count: None))
+    def blob(self, digest: BlobDigest, size: int, *, start: int = 0) -> BlobReader:
+        """The bytes of a blob of ``size`` bytes, from ``start`` on."""
+        return BlobReader(self, digest, size, start)
 
     def small_blob(self, digest: BlobDigest, size: int) -> bytes:
         """A small blob (a configuration), whole and verified."""
@@ -322,14 +322,13 @@ class BlobReader:
     The count is checked here, the digest by who reads: RegistryError if there are more or fewer bytes than ``size``.
     """
 
-    def __init__(self, repository: Repository, digest: BlobDigest, size: int, *, told: Callable[[int], None]) -> None:
+    def __init__(self, repository: Repository, digest: BlobDigest, size: int, start: int) -> None:
         self._repository = repository
         self._digest = digest
         self._size = size
-        self._told = told
         self._answer: Answer | None = None
         self._breaks = 0
-        self.tell = 0
+        self.tell = start
 
     def read(self, size: int = -1, /) -> bytes:
         """At most ``size`` bytes, empty at the end."""
@@ -354,7 +353,6 @@ class BlobReader:
             raise self._wrong("more")
         if data:
             self._breaks = 0
-            self._told(self.tell)
 
     def _open(self) -> Answer:
         answer = self._repository.open_blob(self._digest, self.tell)

@@ -204,6 +204,8 @@ class Transport:
             raise UntrustedError(host, error) from error
         except exceptions.LocationValueError as error:
             raise RegistryError(f"{shown(url)} is no URL of a registry") from error
+        except exceptions.NameResolutionError as error:  # tried again it is as unknown as before
+            raise RegistryError(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
         except (exceptions.HTTPError, OSError) as error:
             raise Broken(reason(error) or "the connection broke") from error
         return Answer(response, url)
