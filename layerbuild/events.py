@@ -96,13 +96,15 @@ class ImageWritten:
 @dataclass(frozen=True, slots=True)
 class BlobMoved:
     """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
-    "push"; ``place`` names the repository."""
+    "push"; ``place`` names the repository. ``how`` tells of one that is there how it came: "sent", or without being
+    sent ("existing", "mounted"); empty: by this way."""
 
     digest: BlobDigest
     way: str
     place: str
     done: int
     size: int
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from layerbuild.digest import ChainID, DiffID
 from layerbuild.image.config import History, ImageConfig
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
-from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
+from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
 from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
@@ -235,9 +235,7 @@ class Build:
         return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
 
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.target
-        while isinstance(stage.base, StageBase):
-            stage = self._plan.stage(stage.base.stage)
+        stage = self._plan.lineage[-1]
         if not isinstance(stage.base, ImageBase):
             return []
         base = self._bases.image(stage.base.reference, stage.platform)

@@ -8,7 +8,7 @@ from layerbuild.build.keys import FORMAT, Keys, Read
 from layerbuild.digest import DiffID
 from layerbuild.image.manifest import Descriptor
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
-from layerbuild.steps import LayerPlan, StageBase, masked
+from layerbuild.steps import LayerPlan, masked
 from layerbuild.store.buildcache import BuildCache, CachedStep, StackRead, value_digest
 from layerbuild.store.cache import StepRecord
 
@@ -39,18 +39,9 @@ class Trail:
     ) -> BuildCache:
         """The records of the target and of the stages that it is built upon, or of ``every_stage``; ``describe`` tells
         a layer's blob, None: a record that needs it is left out."""
-        stages = {stage.index for stage in plan.stages} if every_stage else _own_chain(plan)
+        stages = {stage.index for stage in (plan.stages if every_stage else plan.lineage)}
         steps = tuple(step for (stage, _), step in sorted(self._steps.items()) if stage in stages)
         blobs = {step.diff_id: describe(step.diff_id) for step in steps if step.diff_id is not None}
         layers = {diff_id: blob for diff_id, blob in blobs.items() if blob is not None}
         held = tuple(step for step in steps if step.diff_id is None or step.diff_id in layers)
         return BuildCache(FORMAT, TAR_FORMAT_VERSION, held, layers)
-
-
-def _own_chain(plan: LayerPlan) -> set[int]:
-    stage = plan.target
-    own = {stage.index}
-    while isinstance(stage.base, StageBase):
-        stage = plan.stage(stage.base.stage)
-        own.add(stage.index)
-    return own

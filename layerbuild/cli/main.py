@@ -36,6 +36,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
+    "push": "registry:push",
     "rmi": "images:rmi",
     "run": "run:run",
     "shell": "run:shell",

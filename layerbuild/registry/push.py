@@ -67,6 +67,10 @@ class Stock(Protocol):
         """Other repositories of that registry which may have the blob."""
         ...
 
+    def delivered(self, digest: BlobDigest, endpoint: Endpoint) -> None:
+        """That repository has the blob now."""
+        ...
+
 
 class Pusher:
     """Pushes to one repository. Uploads run in the threads of ``crew``; ``close`` stops them."""
@@ -131,13 +135,15 @@ class Pusher:
             if error.status == HTTPStatus.BAD_REQUEST:  # it takes the digest for wrong
                 self._stock.check(blob.digest)
             raise
+        self._stock.delivered(blob.digest, self.repository.endpoint)
         self._told(blob, blob.size, how)
         return how
 
     def _sent(self, blob: Descriptor, sent: int) -> None:
         if self._closed.is_set():
             raise RegistryError("the push was stopped")
-        self._told(blob, sent, None)
+        if sent < blob.size:
+            self._told(blob, sent, None)
 
 
 def push(shipment: Shipment, pushers: Sequence[tuple[Pusher, Sequence[str]]], *, by_digest: bool = False) -> None:

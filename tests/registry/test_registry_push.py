@@ -43,6 +43,9 @@ class Shelf:
     def homes(self, digest: BlobDigest, endpoint: Endpoint) -> tuple[str, ...]:
         return self.others
 
+    def delivered(self, digest: BlobDigest, endpoint: Endpoint) -> None:
+        pass
+
     def image(self, seed: int = 0) -> Shipment:
         layers = [self.put(random.Random(n).randbytes(50_000), layer_media_type("none")) for n in range(seed, seed + 5)]
         config = self.put(b"{}%d" % seed)
