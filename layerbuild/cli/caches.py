@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, LayerbuildError, UsageError
 from layerbuild.reference import DEFAULT_TAG, Reference
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from layerbuild.build.imports import CacheSource
     from layerbuild.build.loop import Build
     from layerbuild.cli.recipes import Request
+    from layerbuild.events import Observer
     from layerbuild.export.package import Compression
+    from layerbuild.image.manifest import Descriptor, Index
     from layerbuild.store.buildcache import BuildCache
     from layerbuild.store.store import Store
 
@@ -104,32 +107,57 @@ class Caches:
 
     def sources(self) -> list[CacheSource]:
         """The caches to ask, which nobody has looked at yet."""
-        from layerbuild.intake.cache_layout import CacheLayout
+        return [_source(taken) for taken in self.taken]
 
-        return [CacheLayout(Path(taken.place), tag=taken.tag, digest=taken.digest) for taken in self.taken]
-
-    def write(self, store: Store, build: Build) -> None:
+    def write(self, store: Store, build: Build, observe: Observer) -> None:
         """Give away what ``build``, which has ended well, went through."""
         for target in self.given:
             if target.type == "inline":
                 continue  # it is in the image already
             try:
-                _write(store, target, build.cache(every_stage=target.every_stage))
+                _write(store, target, build.cache(every_stage=target.every_stage), observe)
             except LayerbuildError as error:
                 if not target.ignore_error:
                     raise
                 build.note(f"the cache was not written to {target.place}: {error.message}")
 
 
-def _write(store: Store, target: CacheTo, cache: BuildCache) -> None:
-    from layerbuild.export.cache_layout import write_cache_layout
+def _source(taken: CacheFrom) -> CacheSource:
+    if taken.type == "local":
+        from layerbuild.intake.cache_layout import CacheLayout
+
+        return CacheLayout(Path(taken.place), tag=taken.tag, digest=taken.digest)
+    from layerbuild.cli.registries import client
+    from layerbuild.registry.cache import RegistryCache
+
+    return RegistryCache(client(), Reference.parse(taken.place), choose=_for_this_platform)
+
+
+def _for_this_platform(index: Index) -> Descriptor | None:
+    from layerbuild.cli.recipes import this_platform
+    from layerbuild.image.platforms import best
+
+    return best(((entry.platform, entry) for entry in index.manifests), this_platform())
+
+
+def _write(store: Store, target: CacheTo, cache: BuildCache, observe: Observer) -> None:
     from layerbuild.export.package import converted
 
     wanted = target.compression
     if wanted is not None:
         layers = {diff_id: converted(store, layer, diff_id, wanted) for diff_id, layer in cache.layers.items()}
         cache = replace(cache, layers=layers)
-    write_cache_layout(cache, store.blobs, Path(target.place), tag=target.tag)
+    if target.type == "local":
+        from layerbuild.export.cache_layout import write_cache_layout
+
+        write_cache_layout(cache, store.blobs, Path(target.place), tag=target.tag)
+        return
+    from layerbuild.cli.pushing import Pushing
+    from layerbuild.registry.cache import cache_shipment
+
+    shipment, beside = cache_shipment(cache)
+    with Pushing(store, [Reference.parse(target.place)], observe, beside=beside) as pushing:
+        pushing.push(shipment)
 
 
 # -- taking the options apart ------------------------------------------------------------------------------------------
@@ -152,7 +180,9 @@ def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[
     needed = table[kind][0]
     if kind != "inline" and not keys.get(needed):
         raise UsageError(f"{option} {text!r} has no {needed}", hint=f"type={kind},{needed}=…")
-    if "ref" in keys:
+    if "ref" in keys and option == "--cache-to":
+        pushable(Reference.parse(keys["ref"]))
+    elif "ref" in keys:
         Reference.parse(keys["ref"])
     return keys
 

@@ -54,6 +54,16 @@ def observer(progress: str) -> events.Observer:
     raise UsageError(f"--progress can't be {progress!r}", hint="auto, plain, quiet or rawjson")
 
 
+def told_all(*observers: events.Observer) -> events.Observer:
+    """One observer for several, who hear in this order."""
+
+    def tell(event: events.Event) -> None:
+        for observe in observers:
+            observe(event)
+
+    return tell
+
+
 class _Plain:
     """One line per step, and the output of a RUN below it."""
 
