@@ -6,13 +6,17 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import Templates
+from registries import Registry
 from support import Layerbuild
+from upload_server import UploadServer
 
 from layerbuild.digest import BlobDigest
+
+if TYPE_CHECKING:
+    from conftest import Templates
 
 ONE_STAGE = """\
 FROM busybox
@@ -223,6 +227,109 @@ def test_compression(machines: Callable[[], Layerbuild], one: Path, tmp_path: Pa
         assert (cache / "blobs/sha256" / digest).read_bytes().startswith(b"\x28\xb5\x2f\xfd")
     again, told = build(machines(), one, "--cache-from", f"type=local,src={cache}")
     assert (again, ran(told)) == (image, [])
+
+
+# -- in a registry ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_in_a_registry(machines: Callable[[], Layerbuild], staged: Path, registry: Registry, mode: str) -> None:
+    name = registry.name(f"caches/staged:{mode}")
+    options = f"type=registry,ref={name},mode={mode},compression=zstd"
+    image, _ = build(machines(), staged, "--cache-to", options)
+    fresh = machines()
+    start = registry.position
+    again, told = build(fresh, staged, "--cache-from", name, "-t", "again")
+    assert again == image and not notes(told)
+    if mode == "max":
+        assert ran(told) == []
+        fetched = [line for line in registry.requests(start) if line.startswith("GET") and "/blobs/" in line]
+        assert len(fetched) == 1 + 4  # the records, and the layers of the image's own stage
+    assert fresh("run", "--rm", "again", "cat", "/app/all") == "1\n1\n"
+    # To the same place again: the registry has all of it.
+    start = registry.position
+    build(fresh, staged, "--cache-from", name, "--cache-to", f"type=registry,ref={name},mode={mode}")
+    assert not [line for line in registry.requests(start) if line.startswith("PUT") and "/blobs/" in line]
+
+
+def test_inline_in_a_registry(machines: Callable[[], Layerbuild], one: Path, registry: Registry) -> None:
+    name = registry.name("caches/inline:1")
+    image, _ = build(machines(), one, "--cache-to", "type=inline", "-t", name, "--push")
+    again, told = build(machines(), one, "--cache-from", name, "--cache-to", "type=inline")
+    assert (again, ran(told), notes(told)) == (image, [], "")
+
+
+def test_what_is_no_cache_in_a_registry(
+    machines: Callable[[], Layerbuild], one: Path, registry: Registry, program: Callable[[str], str]
+) -> None:
+    plain = registry.name("caches/plain:1")
+    build(machines(), one, "-t", plain, "--push")
+    places = [plain, registry.name("caches/none:1"), "127.0.0.1:1/nobody:1"]
+    _, told = build(machines(), one, *(word for place in places for word in ("--cache-from", place)))
+    assert len(ran(told)) == 4
+    for said in ("an image without a build cache", "there is no cache yet", "Connection refused"):
+        assert said in notes(told)
+
+
+def test_a_registry_that_gives_other_bytes(machines: Callable[[], Layerbuild], one: Path) -> None:
+    with UploadServer() as server:
+        name = f"{server.host}/cache:1"
+        image, _ = build(machines(), one, "--cache-to", name)
+        stored = server.blobs["cache"]
+        largest = max(stored, key=lambda digest: len(stored[digest]) * stored[digest].startswith(b"\x1f\x8b"))
+        stored[largest] = stored[largest][:-1] + b"x"
+        again, told = build(machines(), one, "--cache-from", name)
+        assert again == image
+        assert "is of no use" in notes(told) and "has digest" in notes(told)
+
+
+def test_a_registry_that_refuses(machines: Callable[[], Layerbuild], one: Path, closed_registry: Registry) -> None:
+    name = closed_registry.name("caches/closed:1")
+    machine = machines()
+    refused = machine.run("build", "--cache-to", name, one, code=69)
+    assert f"layerbuild login {closed_registry.host}" in refused.stderr
+    _, told = build(machine, one, "--cache-to", f"type=registry,ref={name},ignore-error=true")
+    assert "the cache was not written" in notes(told)
+
+
+def test_of_an_image_in_the_store(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    image, _ = build(machines(), one, "--cache-to", "type=inline", "-o", f"type=oci,dest={archive},name=it")
+    fresh = machines()
+    fresh("import", archive)
+    again, told = build(fresh, one, "--cache-from", "it", "--cache-from", "busybox", "--cache-to", "type=inline")
+    assert (again, ran(told), notes(told)) == (image, [], "")
+
+
+# -- what is asked for in vain -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--cache-to", "type=registry,ref=a,mod=max", "did you mean mode?"),
+        ("--cache-to", "type=regsitry,ref=a", "did you mean registry?"),
+        ("--cache-to", "type=local,mode=max", "has no dest"),
+        ("--cache-to", "type=local,dest=a,mode=most", "unknown mode 'most'"),
+        ("--cache-to", "type=inline,mode=max", "the image's own layers only"),
+        ("--cache-to", "type=registry,ref=a,image-manifest=false", "an OCI image manifest"),
+        ("--cache-to", "type=registry,ref=a,compression=lzma", "unknown compression 'lzma'"),
+        ("--cache-to", "type=registry,ref=a@sha256:" + "0" * 64, "a digest names one content only"),
+        ("--cache-from", "type=local,dest=a", "unknown key 'dest'"),
+        ("--cache-from", "type=local", "has no src"),
+        ("--cache-from", "type=local,src=a,digest=x", "is not a sha256 digest"),
+        ("--cache-from", "type=gha", "unknown type 'gha'"),
+        ("--cache-from", "UPPER", "repository names are lower case"),
+    ],
+)
+def test_options(rooted: Layerbuild, one: Path, option: str, value: str, said: str) -> None:
+    assert said in rooted.run("build", option, value, one, code=2).stderr
+
+
+def test_a_folder_with_other_things(rooted: Layerbuild, one: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    refused = rooted.run("build", "--cache-to", f"type=local,dest={tmp_path}", one, code=2)
+    assert "no OCI layout" in refused.stderr
 
 
 # -- what is wrong with it ---------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ class Imports:
 
 
 def _of_this_version(cache: BuildCache) -> BuildCache:
-    if (cache.key_format, cache.tar_format) != (FORMAT, TAR_FORMAT_VERSION):
+    if cache.steps and (cache.key_format, cache.tar_format) != (FORMAT, TAR_FORMAT_VERSION):
         found = f"keys {cache.key_format} and layers {cache.tar_format}"
         raise FormatError(f"another version of layerbuild made it ({found}, not {FORMAT} and {TAR_FORMAT_VERSION})")
     return cache

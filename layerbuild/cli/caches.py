@@ -1,9 +1,13 @@
-"""``--cache-to`` and ``--cache-from``, spelled as in ``docker buildx build``; a bare NAME is a cache in a registry."""
+"""``--cache-to`` and ``--cache-from``, spelled as in ``docker buildx build``.
+
+A bare NAME is a cache in a registry; to take from, as in ``docker build``, an image of that name if the store has one.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import FormatError, LayerbuildError, UsageError
+from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, UsageError
 from layerbuild.reference import DEFAULT_TAG, Reference
 
 if TYPE_CHECKING:
@@ -71,12 +75,13 @@ class CacheTo:
 
 @dataclass(frozen=True, slots=True)
 class CacheFrom:
-    """Where a cache is looked for: ``place`` is a reference or a folder."""
+    """Where a cache is looked for: ``place`` is a reference or a folder. ``bare``: nothing but a name was said."""
 
     type: str
     place: str
     tag: str = DEFAULT_TAG
     digest: BlobDigest | None = None
+    bare: bool = False
 
     @classmethod
     def parse(cls, text: str) -> CacheFrom:
@@ -86,7 +91,8 @@ class CacheFrom:
             digest = BlobDigest.parse(keys["digest"]) if "digest" in keys else None
         except FormatError as error:
             raise UsageError(f"--cache-from {text!r}: {error.message}", hint=error.hint) from error
-        return cls(keys["type"], keys[_FROM[keys["type"]][0]], keys.get("tag", DEFAULT_TAG), digest)
+        place = keys[_FROM[keys["type"]][0]]
+        return cls(keys["type"], place, keys.get("tag", DEFAULT_TAG), digest, bare=place == text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +111,9 @@ class Caches:
         inline = any(target.type == "inline" for target in given)
         return cls(taken, given, inline or request.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"))
 
-    def sources(self) -> list[CacheSource]:
+    def sources(self, store: Store) -> list[CacheSource]:
         """The caches to ask, which nobody has looked at yet."""
-        return [_source(taken) for taken in self.taken]
+        return [_source(store, taken) for taken in self.taken]
 
     def write(self, store: Store, build: Build, observe: Observer) -> None:
         """Give away what ``build``, which has ended well, went through."""
@@ -122,7 +128,12 @@ class Caches:
                 build.note(f"the cache was not written to {target.place}: {error.message}")
 
 
-def _source(taken: CacheFrom) -> CacheSource:
+def _source(store: Store, taken: CacheFrom) -> CacheSource:
+    if taken.bare:
+        with suppress(NotFoundError):
+            from layerbuild.store.buildcache import ImageCache
+
+            return ImageCache(store.images.resolve(taken.place), store.blobs)
     if taken.type == "local":
         from layerbuild.intake.cache_layout import CacheLayout
 

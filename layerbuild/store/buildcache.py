@@ -22,9 +22,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, chain_id
-from layerbuild.errors import FormatError
+from layerbuild.errors import FormatError, NotFoundError
 from layerbuild.image.config import ImageConfig, canonical_json
 from layerbuild.image.manifest import LAYER_TYPES, Descriptor, Manifest
+from layerbuild.store.blobs import Blobs
+from layerbuild.store.images import StoredImage
 
 ARTIFACT_TYPE = "application/vnd.layerbuild.cache.v1"
 RECORDS_TYPE = "application/vnd.layerbuild.cache.records.v1+json"
@@ -90,6 +92,29 @@ class BuildCache:
 def value_digest(value: str) -> str:
     """How an input's value is told in a record that travels."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class ImageCache:
+    """The cache that an image of the store carries: none is an empty one, since its steps may be known all the same."""
+
+    def __init__(self, image: StoredImage, blobs: Blobs) -> None:
+        self._image = image
+        self._blobs = blobs
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"image {self._image.image_id.short}"
+
+    def read(self) -> BuildCache:
+        """Its records."""
+        if INLINE_KEY not in json.loads(self._image.config.extra):
+            return BuildCache("", 0, (), {})
+        return read_cache(self._image.manifest, lambda blob: self._blobs.read(blob.digest))
+
+    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
+        """Never asked for: the layers of an image in the store are the store's affair."""
+        raise NotFoundError(f"blob {layer.digest} is not in the store")
 
 
 # -- as an artifact ----------------------------------------------------------------------------------------------------

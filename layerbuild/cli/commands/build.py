@@ -150,7 +150,7 @@ def _build(
                 options=options,
                 times=times,
                 observe=observe,
-                caches=caches.sources(),
+                caches=caches.sources(store),
             )
             try:
                 image = build.run()
