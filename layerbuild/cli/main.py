@@ -28,6 +28,7 @@ COMMANDS = {
     "import": "images:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
     "parse": "plan:parse",
     "plan": "plan:plan",
@@ -36,6 +37,7 @@ COMMANDS = {
     "run": "run:run",
     "shell": "run:shell",
     "tag": "images:tag",
+    "where": "show:where",
 }
 
 
