@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,12 @@ _STATE: Final = "state.json"
 
 class World:
     """The folder ``<folder>/<lesson>``: a store of its own (``root``), the lesson's files (``work``), and how far the
-    lesson has come. Nothing outside is touched; ``layerbuild`` in its lines is this very program."""
+    lesson has come. Nothing outside is touched; ``layerbuild`` in its lines is this very program. ``environment`` is the
+    person's."""
 
-    def __init__(self, folder: Path, lesson: str) -> None:
+    def __init__(self, folder: Path, lesson: str, environment: Mapping[str, str]) -> None:
         self.folder = folder / lesson
+        self._variables = environment
         self._work = self.folder / "work"
         self._bin = self.folder / "bin"
 
@@ -76,6 +79,6 @@ class World:
             self.folder.parent.rmdir()
 
     def _environment(self) -> dict[str, str]:
-        path = f"{self._bin}:{os.environ.get('PATH', os.defpath)}"
+        path = f"{self._bin}:{self._variables.get('PATH', os.defpath)}"
         # Lines print in plain English bytes whatever the person's language: lessons quote what they print.
-        return {**os.environ, "PATH": path, "LC_ALL": "C", "NO_COLOR": "1", "COLUMNS": "100"}
+        return {**self._variables, "PATH": path, "LC_ALL": "C", "NO_COLOR": "1", "COLUMNS": "100"}

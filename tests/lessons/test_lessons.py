@@ -52,12 +52,12 @@ def folder(templates: object) -> Iterator[Path]:
     folder = Path("/tmp") / f"layerbuild-lessons-{os.getpid()}"
     yield folder
     for world in folder.iterdir() if folder.exists() else ():
-        World(folder, world.name).remove()
+        World(folder, world.name, os.environ).remove()
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_each_line_runs_and_each_answer_is_what_the_machine_says(name: str, folder: Path) -> None:
-    world = World(folder, name)
+    world = World(folder, name, os.environ)
     world.open()
     for scene in LESSONS[name].scenes:
         match scene:
@@ -89,10 +89,10 @@ def test_a_lesson_left_halfway_goes_on_there(folder: Path) -> None:
     lesson = Lesson("short", "Short", (Say("first"), Run("echo made > there"), Say("third"), Run("cat there")))
     stopped = Scripted(stops_after=2)
     with pytest.raises(KeyboardInterrupt):
-        Player(lesson, World(folder, "short"), stopped, str).play()
+        Player(lesson, World(folder, "short", os.environ), stopped, str).play()
     assert "third\n" not in stopped.seen
     back = Scripted()
-    Player(lesson, World(folder, "short"), back, str).play()
+    Player(lesson, World(folder, "short", os.environ), back, str).play()
     assert "first\n" not in back.seen
     assert any("goes on where you left it" in text for text in back.seen)
     assert "  made\n" in back.seen
@@ -103,12 +103,12 @@ def test_a_question_comes_before_its_answer(folder: Path) -> None:
     ask = Ask("Which?", ("this", "that"), 1, "Because.", "true")
     for letter, verdict in (("b", "Right."), ("a", "Not quite.")):
         person = Scripted(f"?{letter}")  # the first answer is none of the letters: asked again
-        Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked"), person, str).play()
+        Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked", os.environ), person, str).play()
         assert person.seen.index("  b) that") < person.seen.index(verdict) < person.seen.index("Because.\n")
 
 
 def test_a_line_that_goes_wrong_is_told_and_the_folder_stays(folder: Path) -> None:
-    world = World(folder, "wrong")
+    world = World(folder, "wrong", os.environ)
     with pytest.raises(BuildError, match="exit code 3 instead of 0") as caught:
         Player(Lesson("wrong", "Wrong", (Run("exit 3"),)), world, Scripted(), str).play()
     assert str(world.folder) in caught.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def learn(lesson: str | None, language: str | None, restart: bool, yes: bool) ->
         return
     if lesson not in LESSONS:
         raise UsageError(f"there is no lesson {lesson!r}", hint=f"there are: {', '.join(LESSONS)}")
-    world = World(_folder(), lesson)
+    world = World(_folder(), lesson, os.environ)
     if restart:
         world.remove()
     person = _Terminal(asked=not yes, ask_again=translate(N_("Enter goes on")))
