@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "images:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
     "login": "registry:login",
     "logout": "registry:logout",
@@ -41,6 +42,7 @@ COMMANDS = {
     "run": "run:run",
     "shell": "run:shell",
     "tag": "images:tag",
+    "where": "show:where",
 }
 
 
