@@ -41,12 +41,15 @@ RUN cat program log > all
 """
 
 
+Machines = Callable[..., Layerbuild]
+
+
 @pytest.fixture
-def machines(templates: Templates, context: Path) -> Iterator[Callable[[], Layerbuild]]:
-    """Makes machines with a store of their own, which has nothing but the bases."""
+def machines(templates: Templates, context: Path) -> Iterator[Machines]:
+    """Makes machines with a store of their own, which has nothing but the bases; of root, or of a user."""
     folder = templates.folder / f"machines-{context.name}"
     folder.mkdir()
-    yield lambda: templates.copy("root", folder / str(len(list(folder.iterdir()))))
+    yield lambda who="root": templates.copy(who, folder / str(len(list(folder.iterdir()))))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,7 +97,7 @@ def notes(told: list[dict[str, Any]]) -> str:
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_fresh_machine_runs_nothing(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path, mode: str) -> None:
+def test_a_fresh_machine_runs_nothing(machines: Machines, one: Path, tmp_path: Path, mode: str) -> None:
     image, told = build(machines(), one, "--cache-to", f"type=local,dest={tmp_path}/cache,mode={mode}")
     assert len(ran(told)) == 4
     fresh = machines()
@@ -105,7 +108,7 @@ def test_a_fresh_machine_runs_nothing(machines: Callable[[], Layerbuild], one: P
     assert ran(told) == []  # what came is the store's own now
 
 
-def test_a_change_runs_from_there_on(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+def test_a_change_runs_from_there_on(machines: Machines, one: Path, tmp_path: Path) -> None:
     cache = f"{tmp_path}/cache"
     build(machines(), one, "--cache-to", f"type=local,dest={cache}")
     (one / "second").write_text("3\n")
@@ -152,9 +155,7 @@ def put(cache: Path, value: Any) -> dict[str, Any]:
     return {"digest": digest, "size": len(data)}
 
 
-def test_stages_that_nobody_looks_into_are_not_fetched(
-    machines: Callable[[], Layerbuild], staged: Path, tmp_path: Path
-) -> None:
+def test_stages_that_nobody_looks_into_are_not_fetched(machines: Machines, staged: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     image, _ = build(machines(), staged, "--cache-to", f"type=local,dest={cache},mode=max")
     fresh = machines()
@@ -172,7 +173,7 @@ def test_stages_that_nobody_looks_into_are_not_fetched(
     assert blobs["RUN --mount=from=compile,source=/out,target=/mnt cat /mnt/program > /log"] not in held(fresh)
 
 
-def test_min_holds_the_own_stages_only(machines: Callable[[], Layerbuild], staged: Path, tmp_path: Path) -> None:
+def test_min_holds_the_own_stages_only(machines: Machines, staged: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     image, _ = build(machines(), staged, "--cache-to", f"type=local,dest={cache}")
     assert "COPY first /src/" not in layers(cache)
@@ -181,9 +182,7 @@ def test_min_holds_the_own_stages_only(machines: Callable[[], Layerbuild], stage
     assert "RUN cat program log > all" not in ran(told) and "COPY first /src/" in ran(told)
 
 
-def test_no_argument_of_another_stage_travels(
-    machines: Callable[[], Layerbuild], context: Path, tmp_path: Path
-) -> None:
+def test_no_argument_of_another_stage_travels(machines: Machines, context: Path, tmp_path: Path) -> None:
     recipe = "FROM busybox AS one\nARG TOKEN\nRUN echo $TOKEN | wc -c > /size\nFROM busybox\nCOPY --from=one /size /\n"
     fill(context, recipe)
     target = f"type=local,dest={tmp_path}/cache,mode=max"
@@ -192,7 +191,7 @@ def test_no_argument_of_another_stage_travels(
     assert files and not [path for path in files if b"hunter2" in path.read_bytes()]
 
 
-def test_inline(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+def test_inline(machines: Machines, one: Path, tmp_path: Path) -> None:
     first = machines()
     image, _ = build(first, one, "--cache-to", "type=inline", "-t", "it", "-o", f"type=oci,dest={tmp_path}/image/")
     plain, _ = build(first, one)
@@ -211,7 +210,7 @@ def test_inline(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -
     ]
 
 
-def test_caches_are_asked_in_turn(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+def test_caches_are_asked_in_turn(machines: Machines, one: Path, tmp_path: Path) -> None:
     build(machines(), one, "--cache-to", f"type=local,dest={tmp_path}/cache,tag=main")
     wanted = [f"type=local,src={tmp_path}/{place}" for place in ("none", "cache,tag=branch", "cache,tag=main")]
     _, told = build(machines(), one, *(word for text in wanted for word in ("--cache-from", text)))
@@ -219,7 +218,7 @@ def test_caches_are_asked_in_turn(machines: Callable[[], Layerbuild], one: Path,
     assert "there is no cache yet" in notes(told) and "nothing tagged 'branch'" in notes(told)
 
 
-def test_compression(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+def test_compression(machines: Machines, one: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     options = "compression=zstd,compression-level=5,oci-mediatypes=true,image-manifest=true"
     image, _ = build(machines(), one, "--cache-to", f"type=local,dest={cache},{options}")
@@ -232,12 +231,12 @@ def test_compression(machines: Callable[[], Layerbuild], one: Path, tmp_path: Pa
 # -- in a registry ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_in_a_registry(machines: Callable[[], Layerbuild], staged: Path, registry: Registry, mode: str) -> None:
-    name = registry.name(f"caches/staged:{mode}")
+@pytest.mark.parametrize(("who", "mode"), [("root", "min"), ("root", "max"), ("user", "max")])
+def test_in_a_registry(machines: Machines, staged: Path, registry: Registry, who: str, mode: str) -> None:
+    name = registry.name(f"caches/staged-{who}:{mode}")
     options = f"type=registry,ref={name},mode={mode},compression=zstd"
-    image, _ = build(machines(), staged, "--cache-to", options)
-    fresh = machines()
+    image, _ = build(machines(who), staged, "--cache-to", options)
+    fresh = machines(who)
     start = registry.position
     again, told = build(fresh, staged, "--cache-from", name, "-t", "again")
     assert again == image and not notes(told)
@@ -252,7 +251,7 @@ def test_in_a_registry(machines: Callable[[], Layerbuild], staged: Path, registr
     assert not [line for line in registry.requests(start) if line.startswith("PUT") and "/blobs/" in line]
 
 
-def test_inline_in_a_registry(machines: Callable[[], Layerbuild], one: Path, registry: Registry) -> None:
+def test_inline_in_a_registry(machines: Machines, one: Path, registry: Registry) -> None:
     name = registry.name("caches/inline:1")
     image, _ = build(machines(), one, "--cache-to", "type=inline", "-t", name, "--push")
     again, told = build(machines(), one, "--cache-from", name, "--cache-to", "type=inline")
@@ -260,18 +259,18 @@ def test_inline_in_a_registry(machines: Callable[[], Layerbuild], one: Path, reg
 
 
 def test_what_is_no_cache_in_a_registry(
-    machines: Callable[[], Layerbuild], one: Path, registry: Registry, program: Callable[[str], str]
+    machines: Machines, one: Path, registry: Registry, closed_registry: Registry
 ) -> None:
     plain = registry.name("caches/plain:1")
     build(machines(), one, "-t", plain, "--push")
-    places = [plain, registry.name("caches/none:1"), "127.0.0.1:1/nobody:1"]
+    places = [plain, registry.name("caches/none:1"), closed_registry.name("caches/none:1")]
     _, told = build(machines(), one, *(word for place in places for word in ("--cache-from", place)))
     assert len(ran(told)) == 4
-    for said in ("an image without a build cache", "there is no cache yet", "Connection refused"):
+    for said in ("an image without a build cache", "there is no cache yet", "answered 401"):
         assert said in notes(told)
 
 
-def test_a_registry_that_gives_other_bytes(machines: Callable[[], Layerbuild], one: Path) -> None:
+def test_a_registry_that_gives_other_bytes(machines: Machines, one: Path) -> None:
     with UploadServer() as server:
         name = f"{server.host}/cache:1"
         image, _ = build(machines(), one, "--cache-to", name)
@@ -283,7 +282,7 @@ def test_a_registry_that_gives_other_bytes(machines: Callable[[], Layerbuild], o
         assert "is of no use" in notes(told) and "has digest" in notes(told)
 
 
-def test_a_registry_that_refuses(machines: Callable[[], Layerbuild], one: Path, closed_registry: Registry) -> None:
+def test_a_registry_that_refuses(machines: Machines, one: Path, closed_registry: Registry) -> None:
     name = closed_registry.name("caches/closed:1")
     machine = machines()
     refused = machine.run("build", "--cache-to", name, one, code=69)
@@ -292,7 +291,7 @@ def test_a_registry_that_refuses(machines: Callable[[], Layerbuild], one: Path, 
     assert "the cache was not written" in notes(told)
 
 
-def test_of_an_image_in_the_store(machines: Callable[[], Layerbuild], one: Path, tmp_path: Path) -> None:
+def test_of_an_image_in_the_store(machines: Machines, one: Path, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"
     image, _ = build(machines(), one, "--cache-to", "type=inline", "-o", f"type=oci,dest={archive},name=it")
     fresh = machines()
@@ -415,7 +414,7 @@ def _cut_records(cache: Path) -> None:
     ],
 )
 def test_what_is_damaged_is_a_miss(
-    machines: Callable[[], Layerbuild],
+    machines: Machines,
     wholesome: tuple[str, Path],
     one: Path,
     tmp_path: Path,

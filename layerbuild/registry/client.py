@@ -131,11 +131,12 @@ class Repository:
         """The scopes to take blobs over from the repository ``source`` of the same registry."""
         return (*self.pushing, f"repository:{source}:pull")
 
-    def wait(self, number: int, error: RegistryError) -> bool:
+    def wait(self, number: int, error: RegistryError, *, passing: bool = False) -> bool:
         """Wait after ``number`` tries that failed, the last with ``error``; False if another one makes no sense: it
-        would not end otherwise, there were enough, or it is too long until then."""
+        would not end otherwise (unless it is said to be ``passing``), there were enough, or it is too long until then.
+        """
         patience = self._transport.patience
-        passing = error.status in PASSING or isinstance(error.__cause__, Broken)
+        passing = passing or error.status in PASSING or isinstance(error.__cause__, Broken)
         if not passing or number >= patience.tries or error.wait > patience.longest:
             return False
         self._transport.pause(number, least=error.wait)

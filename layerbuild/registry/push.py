@@ -6,6 +6,7 @@ has begun while the image was still being built is not sent again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
@@ -21,6 +22,7 @@ from layerbuild.registry.client import Repository
 from layerbuild.registry.hosts import Endpoint
 from layerbuild.registry.upload import How, Upload
 
+_BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"  # distribution-spec, "Error Codes"
 _MOST_MOUNTS = 2  # repositories that are asked to lend a blob, before it is sent
 
 #: Hears of a blob: its descriptor, how many bytes of it have been sent, and in the end how it came there.
@@ -104,21 +106,39 @@ class Pusher:
         """Bring all that ``shipment`` is made of, but for its last document; ``by_digest``: that one, too."""
         if self.repository.manifest_digest(shipment.top.digest) is not None:
             return  # a registry takes no manifest before what it names
-        # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
-        uploads = [self.start(blob, lenders=lenders) for blob in shipment.blobs if not blob.urls]
-        for upload in uploads:
-            upload.result()
+        self._bring(shipment, lenders)
         for document in shipment.documents if by_digest else shipment.documents[:-1]:
-            self.repository.put_manifest(document.digest, document.data, document.media_type)
+            self._put(document.digest, document, shipment)
 
     def tag(self, shipment: Shipment, tag: str) -> None:
         """Let ``tag`` mean the shipment, all of which is there but for the last document."""
         if self.repository.manifest_digest(tag) != shipment.top.digest:  # else it may be one that can't be overwritten
-            self.repository.put_manifest(tag, shipment.top.data, shipment.top.media_type)
+            self._put(tag, shipment.top, shipment)
 
     def close(self) -> None:
         """Stop what is still going on."""
         self._closed.set()
+
+    def _bring(self, shipment: Shipment, lenders: Sequence[str] = ()) -> None:
+        # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
+        uploads = [self.start(blob, lenders=lenders) for blob in shipment.blobs if not blob.urls]
+        for upload in uploads:
+            upload.result()
+
+    def _put(self, target: str, document: Document, shipment: Shipment) -> None:
+        """Put a manifest. A registry may miss a blob that it had: it was swept away; or somebody pushes the same blob
+        right now, and distribution writes its link anew, first empty. So the blobs are looked for once more."""
+        for number in itertools.count(1):
+            try:
+                self.repository.put_manifest(target, document.data, document.media_type)
+                return
+            except RegistryError as error:
+                misses = _BLOB_UNKNOWN in error.message
+                if not misses or not self.repository.wait(number, error, passing=True):
+                    raise
+                with self._guard:
+                    self._uploads.clear()
+                self._bring(shipment)
 
     def _upload(self, blob: Descriptor, lenders: Sequence[str]) -> How:
         homes = [*lenders, *sorted(self._stock.homes(blob.digest, self.repository.endpoint))][:_MOST_MOUNTS]

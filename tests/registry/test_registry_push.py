@@ -155,6 +155,22 @@ def test_a_registry_s_own_words(
     assert ("layerbuild login" in refused.value.hint) is (status == 403)
 
 
+def test_a_blob_that_the_registry_lost_is_sent_again(server: UploadServer) -> None:
+    shelf = Shelf()
+    image = shelf.image()
+    gone: list[bytes] = []
+
+    def sweep(what: str) -> None:
+        if what.startswith("PUT") and "manifests" in what and not gone:
+            gone.append(server.blobs["tests/a"].pop(image.blobs[0].digest))
+
+    server.on_request = sweep
+    with pushers(server, shelf, "tests/a") as (one,):
+        push(image, [(one, ["1"])])
+    assert server.blobs["tests/a"][image.blobs[0].digest] == gone[0]
+    assert server.count("PUT .*manifests") == 2
+
+
 def test_a_tag_that_means_it_already_is_not_set_again(server: UploadServer) -> None:
     shelf = Shelf()
     image = shelf.image()
