@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
+from layerbuild.layer.entry import Owner
+from layerbuild.layer.folder import SealedFolder
 from layerbuild.layer.index import Index
 from layerbuild.layer.union import LayerView, Union
+from layerbuild.store.overlay import LayerFolder
+from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.store import Store
+from layerbuild.store.workspaces import Workspace
 
 
 class Stacks:
-    """Trees by chain ID."""
+    """Trees of stacks."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._indexes: dict[DiffID, Index] = {}
+        self._owners: dict[str, Owner] = {}
 
     def tree(self, chain: ChainID | None, *, name: str) -> StackTree:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
         snapshots = self._store.snapshots.stack(chain) if chain else ()
-        views = [LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)]
-        return StackTree(Union(views), name=name, chain=chain)
+        return StackTree(self._union(tuple(reversed(snapshots))), name=name, chain=chain)
+
+    def below(self, workspace: Workspace, *, name: str) -> StackTree:
+        """What lies below ``workspace``; nothing of it goes as long as that is open, named or not."""
+        return StackTree(self._union(workspace.below), name=name)
+
+    def owned(self, workspace: Workspace, owner: Owner) -> None:
+        """Note that the folder of ``workspace`` can't tell owners, and ``owner`` can."""
+        self._owners[workspace.id] = owner
+
+    def _union(self, folders: Sequence[LayerFolder]) -> Union:
+        return Union([self._view(folder) for folder in folders])
+
+    def _view(self, folder: LayerFolder) -> LayerView:
+        if isinstance(folder, Snapshot):
+            return LayerView(self._index(folder.diff_id), folder.diff)
+        return LayerView(SealedFolder(folder.diff, owner=self._owners.get(folder.id)), folder.diff)
 
     def _index(self, diff_id: DiffID) -> Index:
         if diff_id not in self._indexes:
