@@ -9,7 +9,7 @@ had done.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,7 +21,8 @@ from layerbuild.errors import FormatError, NotFoundError, RegistryError
 from layerbuild.image.manifest import Descriptor, layer_codec
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
 from layerbuild.store.blobs import Blobs
-from layerbuild.store.buildcache import BuildCache, CachedStep
+from layerbuild.store.buildcache import BuildCache, CachedStep, value_digest
+from layerbuild.store.cache import PARENT
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
 
@@ -80,6 +81,7 @@ class Imports:
         self._by_definition: dict[str, Found] = {}
         self._by_content: dict[str, Found] = {}
         self._by_chain: dict[ChainID, _Missing] = {}
+        self._inputs: set[frozenset[tuple[str, str]]] = set()
 
     def read(self) -> None:
         """Read the records of every cache; one that can't be read is told of, and is no more than a miss."""
@@ -93,9 +95,16 @@ class Imports:
     def drop(self, source: CacheSource) -> None:
         """Forget what came from ``source``, and read the others again: one may have what it stood before."""
         self._sources = [other for other in self._sources if other is not source]
-        for table in (self._by_definition, self._by_content, self._by_chain):
+        for table in (self._by_definition, self._by_content, self._by_chain, self._inputs):
             table.clear()
         self.read()
+
+    def may_know(self, definition_key: str, own: Mapping[str, str]) -> bool:
+        """As ``StepCache.may_know``: whether the parent can decide."""
+        if not self._by_definition:
+            return False
+        known = frozenset((name, value_digest(value)) for name, value in own.items())
+        return definition_key in self._by_definition or known in self._inputs
 
     def by_definition(self, key: str) -> Found | None:
         """The record with that definition key."""
@@ -145,6 +154,7 @@ class Imports:
             found = Found(step, source)
             self._by_definition.setdefault(step.definition_key, found)
             self._by_content.setdefault(step.content_key, found)
+            self._inputs.add(frozenset((name, value) for name, value in step.inputs.items() if name != PARENT))
             if step.chain is not None and step.diff_id is not None:
                 layer = _Missing(step.parent, step.diff_id, cache.layers[step.diff_id], source)
                 self._by_chain.setdefault(step.chain, layer)

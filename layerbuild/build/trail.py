@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from layerbuild.build.keys import FORMAT, Keys, Read
+from layerbuild.build.keys import FORMAT, Read
 from layerbuild.digest import DiffID
 from layerbuild.image.manifest import Descriptor
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
@@ -19,17 +19,17 @@ class Trail:
     def __init__(self) -> None:
         self._steps: dict[tuple[int, int], CachedStep] = {}
 
-    def add(self, stage: int, number: int, record: StepRecord, keys: Keys, reads: Iterable[Read]) -> None:
+    def add(self, stage: int, number: int, record: StepRecord, reads: Iterable[Read]) -> None:
         """Note step ``number`` of the stage with that index."""
         stacks = {read.name: StackRead(read.chain, str(read.content)) for read in reads if read.of_stack}
         self._steps[stage, number] = CachedStep(
-            definition_key=keys.definition,
-            content_key=str(keys.content),
+            definition_key=record.definition_key,
+            content_key=record.content_key,
             parent=record.parent,
             chain=record.chain,
             diff_id=record.diff_id,
             instruction=masked(record.instruction),
-            inputs={name: value_digest(value) for name, value in keys.inputs.items()},
+            inputs={name: value_digest(value) for name, value in record.inputs.items()},
             stacks=stacks,
             seconds=record.seconds,
         )

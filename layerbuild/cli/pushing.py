@@ -8,6 +8,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
+import click
+
 from layerbuild.cli.registries import client
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
@@ -44,6 +46,7 @@ class Pushing:
         self._names = names
         self._observe = observe
         self._beside = beside
+        self._context = click.get_current_context()  # threads have none of their own
         self._stack = ExitStack()
         self._stages: frozenset[int] = frozenset()
 
@@ -84,7 +87,7 @@ class Pushing:
         from layerbuild.registry.push import Pusher
         from layerbuild.registry.stock import StoreStock
 
-        found = client()
+        found = client(self._context)
         stock = StoreStock(self._store, found, beside=self._beside)
         crew = self._stack.enter_context(Crew(_AT_ONCE, name="pusher"))
         pushers: dict[str, tuple[Pusher, list[str]]] = {}

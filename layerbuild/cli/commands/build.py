@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
 @click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
@@ -69,6 +72,7 @@ def build(
     secrets: tuple[str, ...],
     agents: tuple[str, ...],
     allow: tuple[str, ...],
+    jobs: int | None,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -96,6 +100,7 @@ def build(
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
         inline_cache=caches.inline,
+        jobs=jobs or len(os.sched_getaffinity(0)),
     )
     destinations = [_destinations(output, options) for output in wanted]
     observe = observer("quiet" if quiet else progress)
