@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -155,6 +155,8 @@ def _tells_root(store: Store, snapshot: Snapshot) -> bool:
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:
+    below = store.snapshots.stack(parent)[-1:]
+    unseen = [snapshot for snapshot in below if not snapshot.unpacked]
     workspace = store.workspaces.begin(parent)
     index = store.layers.temporary_index()
     try:
@@ -163,7 +165,9 @@ def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRec
         if applied.diff_id != diff_id:
             raise DigestMismatch(f"blob {blob.digest} holds the layer {applied.diff_id} instead of {diff_id}")
         store.layers.adopt_index(index, diff_id)
-        return store.workspaces.commit(workspace, LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
+        made = store.workspaces.commit(workspace, LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
+        _match_roots(store, (*unseen, made), [snapshot for snapshot in unseen if snapshot.unpacked])
+        return made
     except BaseException:
         index.unlink(missing_ok=True)
         store.workspaces.discard(workspace)
@@ -196,14 +200,8 @@ def _apply(
 ) -> Applied:
     from layerbuild.layer.apply import apply
 
-    with open_stack(store, parent) as union, source() as reader:
-
-        def below(path: bytes) -> Entry | None:
-            found = union.lookup(path)
-            if found is None or found.inode is found.entry:
-                return found.entry if found else None
-            return replace(found.inode, path=path)
-
+    with ExitStack() as opened, source() as reader:
+        below = _Below(store, parent, opened)
         try:
             applied = apply(
                 codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
@@ -211,8 +209,8 @@ def _apply(
                 index=index,
                 user_xattr=store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
-                below=below,
-                opened=union.open,
+                below=below.entry,
+                opened=below.open,
                 name=f"layer {blob.digest}",
             )
         except FormatError:
@@ -220,6 +218,32 @@ def _apply(
             raise
         reader.finish()
         return applied
+
+
+class _Below:
+    """What lies below a layer that is being unpacked, for the few questions that come up: it is brought with the first
+    of them, and a base that nobody looks into stays where it is."""
+
+    def __init__(self, store: Store, parent: ChainID | None, opened: ExitStack) -> None:
+        self._store = store
+        self._parent = parent
+        self._opened = opened
+
+    def entry(self, path: bytes) -> Entry | None:
+        """The entry of ``path``, a hard link told as the file that it is."""
+        found = self._union.lookup(path)
+        if found is None or found.inode is found.entry:
+            return found.entry if found else None
+        return replace(found.inode, path=path)
+
+    def open(self, path: bytes) -> BinaryIO:
+        """The content of the file ``path``."""
+        return self._union.open(path)
+
+    @cached_property
+    def _union(self) -> Union:
+        ensure_unpacked(self._store, self._parent)
+        return self._opened.enter_context(open_stack(self._store, self._parent))
 
 
 def _blobs_here(store: Store, snapshot: Snapshot) -> tuple[BlobRecord, ...]:
