@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import platform
 import signal
 import socket
 import struct
@@ -48,6 +49,8 @@ PR_CAPBSET_DROP: Final = 24
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+# Older than the common numbers; most machines have the one of asm-generic/unistd.h.
+_SYS_SECCOMP: Final = {"x86_64": 317, "ppc64le": 358, "s390x": 348}.get(platform.machine(), 277)
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_FSOPEN: Final = 430
 _SYS_FSCONFIG: Final = 431
@@ -122,6 +125,13 @@ def prctl(option: int, argument: int = 0) -> int:
 def close_on_exec_from(first: int) -> None:
     """Have execve(2) close every descriptor from ``first`` on: close_range(2)."""
     _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), _CLOSE_RANGE_CLOEXEC))
+
+
+def seccomp(operation: int, flags: int, arguments: int) -> int:
+    """seccomp(2); ``arguments`` is an address."""
+    return _check(
+        _libc.syscall(_SYS_SECCOMP, ctypes.c_uint(operation), ctypes.c_uint(flags), ctypes.c_void_p(arguments))
+    )
 
 
 # -- capabilities ------------------------------------------------------------------------------------------------------
