@@ -7,6 +7,8 @@ sandbox.py.
 
 from __future__ import annotations
 
+import errno
+import functools
 import gc
 import json
 import os
@@ -20,8 +22,8 @@ from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import Final, NoReturn
 
-from layerbuild.isolate import linux, rootfs
-from layerbuild.isolate.container import Container, failure, init_folder, start
+from layerbuild.isolate import linux, rootfs, seccomp
+from layerbuild.isolate.container import CAPABILITIES, Container, failure, init_folder, start
 from layerbuild.isolate.job import Exit, Job, decode, encode
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
@@ -32,7 +34,7 @@ def serve(control: socket.socket) -> NoReturn:
     """Be the helper until the build is gone. Ends the process, without any of the build's own clean-up."""
     try:
         _settle(control)
-        _Helper(control).serve()
+        _Helper(control, _own_keyring()).serve()
     finally:
         os._exit(0)
 
@@ -56,6 +58,19 @@ def _settle(control: socket.socket) -> None:
     gc.freeze()
 
 
+def _own_keyring() -> OSError | None:
+    """Keys of the caller's session (keyrings(7)) are none of the commands' business. The error if that failed.
+
+    One for all the commands: a keyring counts in its user's quota until the kernel comes to collect it, and steps may
+    follow each other faster.
+    """
+    try:
+        linux.join_session_keyring()
+    except OSError as error:
+        return None if error.errno == errno.ENOSYS else error
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     """A job whose command is running. ``ended`` is its pidfd; ``report`` holds what the command said before execve."""
@@ -68,8 +83,11 @@ class _Running:
 
 
 class _Helper:
-    def __init__(self, control: socket.socket) -> None:
+    """``trouble`` is what keeps it from starting any job."""
+
+    def __init__(self, control: socket.socket, trouble: OSError | None) -> None:
         self._control = control
+        self._trouble = trouble
         self._running: dict[int, _Running] = {}  # by pidfd and by connection
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -90,6 +108,8 @@ class _Helper:
 
     def _start(self, connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> None:
         try:
+            if self._trouble is not None:
+                raise self._trouble
             running = _start_command(connection, plain, stdio)
         except Exception as error:  # whatever it is, the other jobs go on
             _answer(connection, {"failure": failure("start a container", error)})
@@ -124,15 +144,22 @@ class _Helper:
             self._poll.unregister(fd)
 
 
+@functools.cache
+def _filter() -> bytes | None:
+    """The system call filter, compiled when the first command needs it; None without libseccomp."""
+    return seccomp.compile(seccomp.policy(CAPABILITIES)) if seccomp.library() else None
+
+
 def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> _Running:
     with os.fdopen(plain, "rb") as file:
         job, identity = decode(json.load(file))
+    program = _filter() if job.security == "sandbox" else None
     report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with write_report:
         namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
         pid = linux.fork_into(namespaces | (linux.CLONE_NEWNET if job.network == "none" else 0))
         if pid == 0:
-            start(Container(job, identity, stdio, connection), write_report)
+            start(Container(job, identity, stdio, connection, program), write_report)
     return _Running(job, pid, os.pidfd_open(pid), connection, report)
 
 
