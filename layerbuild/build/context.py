@@ -123,13 +123,13 @@ class ContextTree:
 
     def as_it_is(self, node: Node) -> Path | None:
         """The place of ``node`` on this machine if it looks there as it does here, with all below it: nothing is left
-        out, and all is owned by root."""
+        out, all is owned by root, and nothing leads elsewhere."""
         pending = [node.path]
         while pending:
             path = pending.pop()
             found = os.lstat(self._at(path))
             hidden = bool(path and self._rules.patterns and self._rules.verdict(path).ignored)
-            if hidden or (found.st_uid, found.st_gid) != (0, 0):
+            if hidden or (found.st_uid, found.st_gid) != (0, 0) or not _is_plain(found.st_mode):
                 return None
             if stat.S_ISDIR(found.st_mode):
                 pending.extend(join(path, name) for name in os.listdir(self._at(path)))
@@ -167,6 +167,11 @@ class ContextTree:
             return SourceError(f"{_shown(path)!r} of {self.name} vanished while it was read", hint="build again")
         hint = "make it readable for you, or name it in .dockerignore"
         return SourceError(f"can't read {_shown(path)!r} of {self.name}: {error.strerror}", hint=hint)
+
+
+def _is_plain(mode: int) -> bool:
+    """Unlike a socket, at whose other end someone of this machine may listen, or a fifo, or a device."""
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
 
 
 def _shown(path: bytes) -> str:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceError, StepFailed
-from layerbuild.isolate import linux, rootfs, seccomp
+from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.executable import NOT_FOUND, execute
-from layerbuild.isolate.job import Job, Process
+from layerbuild.isolate.job import Job, Network, Process
 from layerbuild.isolate.mounts import Overlay
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
@@ -43,7 +43,6 @@ CAPABILITIES: Final = {
     "AUDIT_WRITE": 29,
     "SETFCAP": 31,
 }
-_KEPT: Final = frozenset(CAPABILITIES.values())
 
 
 class Container:
@@ -63,6 +62,8 @@ class Container:
     def enter(self) -> NoReturn:
         """Become the command; OSError or LayerbuildError if that can't be."""
         _check_ids(self._job.process, self._identity)
+        self.doing = "enter its control group"
+        cgroups.enter(self._job.cgroup)
         linux.unshare(linux.CLONE_NEWCGROUP)  # here and not in the fork: its root is the group that this process is in
         self._mount_all()
         self._change_root()
@@ -134,7 +135,7 @@ class Container:
                 os.fchown(fd, self._job.process.uid, -1)
 
     def _set_limits(self) -> None:
-        limits = self._job.limits.rlimits
+        limits = [limit for limit in self._job.limits.rlimits if not (self._job.private and limit.name == "core")]
         if not any(limit.name == "core" for limit in limits):
             forbid_core_dumps()
         for limit in limits:
@@ -152,10 +153,10 @@ class Container:
                 seccomp.load(self._filter)
         self.doing = f"become user {process.uid}:{process.gid}"
         if self._job.security == "sandbox":
-            linux.drop_from_bounding_set(_KEPT)
+            linux.drop_from_bounding_set(_kept(self._job.network))
         _become(process, self._identity)
         if self._job.security == "sandbox" and process.uid == 0:
-            linux.capset(_KEPT)
+            linux.capset(_kept(self._job.network))
 
     # -- what it does --------------------------------------------------------------------------------------------------
 
@@ -184,6 +185,11 @@ def stack(job: Job, identity: Identity) -> Overlay:
 def init_folder(merged: str) -> str:
     """Where the init folder of a job stands: beside its merged folder."""
     return str(Path(merged).with_name("init"))
+
+
+def _kept(network: Network) -> frozenset[int]:
+    """The capabilities of a command. In the machine's own network, raw sockets would hear all that others send."""
+    return frozenset(CAPABILITIES.values()) - ({CAPABILITIES["NET_RAW"]} if network == "host" else set())
 
 
 def _check_ids(process: Process, identity: Identity) -> None:

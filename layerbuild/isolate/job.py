@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal
 
 from layerbuild.isolate.mounts import Bind, Extra, File, Filesystem, View
@@ -68,12 +68,17 @@ class Limits:
         return bool(self.memory or self.cpus or self.pids)
 
 
+NO_LIMITS: Final = Limits()
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A process in a stack. ``mounts`` come after the sandbox's own (/proc, /sys, /dev), parents before children.
 
     ``security`` "insecure" keeps all capabilities, has no system call filter, and leaves /proc and /sys as they are.
-    With ``terminal`` the process has a terminal of its own, made in the container.
+    With ``terminal`` the process has a terminal of its own, made in the container. ``private``: secrets are lent to it,
+    so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the control
+    group that has them.
     """
 
     rootfs: Rootfs
@@ -82,7 +87,9 @@ class Job:
     network: Network = "host"
     security: Security = "sandbox"
     terminal: bool = False
-    limits: Limits = field(default_factory=Limits)
+    private: bool = False
+    limits: Limits = NO_LIMITS
+    cgroup: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,6 @@ def _plain(value: object) -> object:
     if is_dataclass(value):
         return {
             "kind": type(value).__name__,
-            "fields": [_plain(getattr(value, each.name)) for each in fields(value)],
+            "fields": [_plain(getattr(value, field.name)) for field in fields(value)],
         }
     return value

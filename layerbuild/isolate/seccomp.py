@@ -206,7 +206,7 @@ def library() -> ctypes.CDLL | None:
         lib = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     except OSError:
         return None
-    lib.seccomp_init.restype = ctypes.c_void_p
+    lib.seccomp_init.restype = lib.seccomp_version.restype = ctypes.c_void_p
     lib.seccomp_arch_resolve_name.restype = ctypes.c_uint32
     lib.seccomp_rule_add_array.argtypes = [
         *(ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint),
@@ -217,6 +217,15 @@ def library() -> ctypes.CDLL | None:
     lib.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
     lib.seccomp_release.argtypes = [ctypes.c_void_p]
     return lib
+
+
+def version() -> str:
+    """Of libseccomp; empty without it."""
+    lib = library()
+    if lib is None:
+        return ""
+    numbers = ctypes.cast(lib.seccomp_version(), ctypes.POINTER(ctypes.c_uint))  # struct scmp_version
+    return ".".join(str(numbers[position]) for position in range(3))
 
 
 def compile(rules: Iterable[Rule]) -> bytes:

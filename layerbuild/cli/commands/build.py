@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli import recipes
+from layerbuild.cli import limits, recipes
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from layerbuild.events import Observer
     from layerbuild.export.formats import Output
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.job import Network
+    from layerbuild.isolate.job import Limits, Network
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
 @click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@limits.options
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
@@ -65,6 +66,7 @@ def build(
     iidfile: Path | None,
     metadata_file: Path | None,
     check_only: bool,
+    most: Limits,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
@@ -87,7 +89,7 @@ def build(
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, observe=observe)
+        image = _build(request, options, store, identity, network=reach, most=most, observe=observe)
         exported = _export(store, image, wanted)
         if iidfile is not None:
             _write(iidfile, image.image_id)
@@ -104,12 +106,13 @@ def _build(
     identity: Identity,
     *,
     network: Network,
+    most: Limits,
     observe: Observer,
 ) -> StoredImage:
     from layerbuild.isolate.sandbox import Sandbox
 
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with Sandbox.start(identity) as sandbox:
+    with Sandbox.start(identity, most) as sandbox:
         from layerbuild.build.bases import Bases
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
