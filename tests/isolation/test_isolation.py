@@ -199,8 +199,9 @@ def test_without_the_sandbox_the_attempts_succeed(target: Target, compiled: Path
     said = target.layerbuild.run("build", "--allow", "security.insecure", context).stderr
     got = dict(re.findall(r"^ +\| (.*?): ([^:\n]+)$", said, re.MULTILINE))
     assert (got["a user namespace by unshare"], got["mounted"]) == ("SUCCEEDED", "yes")
-    if not target.layerbuild.rootless and not target.environment["HOST_DISK"].startswith("0:"):
-        assert got["the machine's disk, made in the root"] == "SUCCEEDED"
+    if not target.layerbuild.rootless:
+        # A machine may have its own way to guard its disks, but that answers in its own words.
+        assert got["the machine's disk, made in the root"] != "EACCES"
 
 
 def landlock() -> int:
