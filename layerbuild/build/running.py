@@ -16,9 +16,9 @@ from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
+from layerbuild.isolate.backends import Isolation
 from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security
 from layerbuild.isolate.mounts import Extra, File
-from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer.entry import Entry
 from layerbuild.layer.paths import clean, join, split
@@ -57,7 +57,7 @@ class Ended:
 class Runner:
     """Executes commands in the sandbox. ``network`` is what a step gets that asks for the default."""
 
-    def __init__(self, sandbox: Sandbox, *, network: Network = "host") -> None:
+    def __init__(self, sandbox: Isolation, *, network: Network = "host") -> None:
         self._sandbox = sandbox
         self._network: Network = network
 

@@ -57,7 +57,7 @@ def places(mountinfo: str, own: str) -> dict[str, tuple[Place, ...]]:
             for name in _words(point / "cgroup.controllers"):
                 found.setdefault(name, both)
         elif kind == "cgroup":
-            for name in set(options.split(",")) & set(CONTROLLERS):
+            for name in options.split(","):
                 found[name] = _below(point, root, groups.get(name, "/"), version=1)
     return found
 
@@ -134,7 +134,7 @@ class Group:
         return tuple(dict.fromkeys(str(folder) for folder in self.folders.values()))
 
     def hit(self, *, killed: bool) -> tuple[str, ...]:
-        """The limits that its processes ran into; ``killed``: whether a signal ended the first of them."""
+        """The limits that its processes ran into; ``killed``: whether SIGKILL ended one."""
         found = []
         memory, pids = self.folders.get("memory"), self.folders.get("pids")
         if memory is not None and _memory_was_short(memory, killed=killed):
@@ -184,19 +184,17 @@ class Groups:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._numbers = itertools.count()
         known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
         wanted = dict.fromkeys(controller for controller, _ in settings(limits))
         self._places = {name: _usable(name, known.get(name, ()), tuple(wanted)) for name in wanted}
         for place in set(self._places.values()):
             _remove_stale(place.folder)
-        with self.group():  # a trial: what does not work is told before anything runs
+        with self.group(job_name()):  # a trial: what does not work is told before anything runs
             pass
 
     @contextmanager
-    def group(self) -> Iterator[Group]:
+    def group(self, name: str) -> Iterator[Group]:
         """A new group, for as long as the context lasts. From any thread."""
-        name = f"{_PREFIX}{os.getpid()}-{next(self._numbers)}"
         group = Group({controller: place.folder / name for controller, place in self._places.items()})
         try:
             for path in group.paths:
@@ -251,7 +249,7 @@ def _usable(controller: str, known: tuple[Place, ...], together: tuple[str, ...]
         try:
             if place.version == 2:
                 _pass_on(place.folder, together)
-            trial = place.folder / f"{_PREFIX}{os.getpid()}-trial"
+            trial = place.folder / job_name()
             trial.mkdir()
             trial.rmdir()
             return place
@@ -285,10 +283,25 @@ def _only_ours(folder: Path) -> bool:
     return set(_words(folder / "cgroup.procs")) <= ours
 
 
+_numbers: Final = itertools.count()
+
+
+def job_name() -> str:
+    """A name for a job, and its groups, that no other has; and that tells later whether its build still runs."""
+    return f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+
+
+def remove_stale() -> None:
+    """Remove the groups that builds which were killed have left, wherever this process may make some."""
+    known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    for place in {place for found in known.values() for place in found}:
+        _remove_stale(place.folder)
+
+
 def _remove_stale(folder: Path) -> None:
-    """Remove what builds that were killed have left. A group with processes is not removable."""
+    """A group with processes is not removable."""
     for path in folder.glob(f"{_PREFIX}[0-9]*"):
         process = path.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", process).exists():
             with suppress(OSError):
-                path.rmdir()
+                _remove(path)

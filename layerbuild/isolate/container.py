@@ -15,34 +15,25 @@ import socket
 import stat
 import termios
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn, Protocol
 
 from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceError, StepFailed
 from layerbuild.isolate import cgroups, linux, rootfs, seccomp
+from layerbuild.isolate.capabilities import kept, numbers
 from layerbuild.isolate.executable import NOT_FOUND, execute
-from layerbuild.isolate.job import Job, Network, Process
+from layerbuild.isolate.job import Job, Process
 from layerbuild.isolate.mounts import Overlay
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
 from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
 
-# Docker's default set: oci/caps/defaults.go of moby. Numbers: include/uapi/linux/capability.h.
-CAPABILITIES: Final = {
-    "CHOWN": 0,
-    "DAC_OVERRIDE": 1,
-    "FOWNER": 3,
-    "FSETID": 4,
-    "KILL": 5,
-    "SETGID": 6,
-    "SETUID": 7,
-    "SETPCAP": 8,
-    "NET_BIND_SERVICE": 10,
-    "NET_RAW": 13,
-    "SYS_CHROOT": 18,
-    "MKNOD": 27,
-    "AUDIT_WRITE": 29,
-    "SETFCAP": 31,
-}
+
+class Entering(Protocol):
+    """What a fork of the helper does to become a command. ``doing`` is the step that goes on, for the report."""
+
+    doing: object
+
+    def enter(self) -> NoReturn: ...
 
 
 class Container:
@@ -61,7 +52,7 @@ class Container:
 
     def enter(self) -> NoReturn:
         """Become the command; OSError or LayerbuildError if that can't be."""
-        _check_ids(self._job.process, self._identity)
+        check_ids(self._job.process, self._identity)
         self.doing = "enter its control group"
         cgroups.enter(self._job.cgroup)
         linux.unshare(linux.CLONE_NEWCGROUP)  # here and not in the fork: its root is the group that this process is in
@@ -144,7 +135,7 @@ class Container:
 
     def _drop_rights(self) -> None:
         """System calls, capabilities and ids. The filter comes first: to set it takes CAP_SYS_ADMIN."""
-        process = self._job.process
+        process, held = self._job.process, numbers(kept(self._job.network))
         if self._job.security == "sandbox":
             self.doing = "restrict system calls"
             if self._job.network == "host":
@@ -153,10 +144,10 @@ class Container:
                 seccomp.load(self._filter)
         self.doing = f"become user {process.uid}:{process.gid}"
         if self._job.security == "sandbox":
-            linux.drop_from_bounding_set(_kept(self._job.network))
+            linux.drop_from_bounding_set(held)
         _become(process, self._identity)
         if self._job.security == "sandbox" and process.uid == 0:
-            linux.capset(_kept(self._job.network))
+            linux.capset(held)
 
     # -- what it does --------------------------------------------------------------------------------------------------
 
@@ -187,12 +178,8 @@ def init_folder(merged: str) -> str:
     return str(Path(merged).with_name("init"))
 
 
-def _kept(network: Network) -> frozenset[int]:
-    """The capabilities of a command. In the machine's own network, raw sockets would hear all that others send."""
-    return frozenset(CAPABILITIES.values()) - ({CAPABILITIES["NET_RAW"]} if network == "host" else set())
-
-
-def _check_ids(process: Process, identity: Identity) -> None:
+def check_ids(process: Process, identity: Identity) -> None:
+    """MachineError if the ids of ``process`` do not exist in this namespace."""
     if identity.one_id and (process.uid or process.gid):
         raise MachineError(
             f"user {process.uid}:{process.gid} of the image does not exist here: "
@@ -218,7 +205,7 @@ def _is_null(fd: int) -> bool:
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def start(container: Container, report: socket.socket) -> NoReturn:
+def start(container: Entering, report: socket.socket) -> NoReturn:
     """``container.enter()``, and the reason through ``report`` if that failed.
 
     The first message in ``report`` is a hold on this process's mount namespace, for the helper to let go of at the end.

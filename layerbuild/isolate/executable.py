@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, NoReturn
 from layerbuild.errors import BuildError, StepFailed
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NOT_EXECUTABLE: Final = 126
+NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
 
@@ -33,9 +33,7 @@ def execute(argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
         except OSError as error:
             raise _unusable(candidate, error) from error
     if denied:
-        raise StepFailed(
-            f'"{denied}" is not executable', exit_code=_NOT_EXECUTABLE, hint="chmod +x, in an earlier step"
-        )
+        raise StepFailed(f'"{denied}" is not executable', exit_code=NOT_EXECUTABLE, hint="chmod +x, in an earlier step")
     raise _not_found(argv[0], path)
 
 
@@ -141,4 +139,4 @@ def _unusable(path: str, error: OSError) -> StepFailed:
         hint = "it is for another architecture, or a script whose first line does not name its interpreter (#!)"
     if error.errno == errno.E2BIG:
         hint = "arguments and environment together are larger than the kernel takes"
-    return StepFailed(f'"{path}": {os.strerror(error.errno or 0)}', exit_code=_NOT_EXECUTABLE, hint=hint)
+    return StepFailed(f'"{path}": {os.strerror(error.errno or 0)}', exit_code=NOT_EXECUTABLE, hint=hint)

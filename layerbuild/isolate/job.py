@@ -78,7 +78,7 @@ class Job:
     ``security`` "insecure" keeps all capabilities, has no system call filter, and leaves /proc and /sys as they are.
     With ``terminal`` the process has a terminal of its own, made in the container. ``private``: secrets are lent to it,
     so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the control
-    group that has them.
+    group that has them, and ``name``, which no other job of the machine has.
     """
 
     rootfs: Rootfs
@@ -90,6 +90,7 @@ class Job:
     private: bool = False
     limits: Limits = NO_LIMITS
     cgroup: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def _escape(path: str) -> str:
 
 # -- all the others ----------------------------------------------------------------------------------------------------
 
-_NAMES: Final = {
+_FLAGS: Final = {
     linux.MS_NOSUID: "nosuid",
     linux.MS_NODEV: "nodev",
     linux.MS_NOEXEC: "noexec",
@@ -195,13 +195,17 @@ class Filesystem:
     def is_folder(self) -> bool:
         return True
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Flags and options as mount(8) spells them."""
+        flags = (name for flag, name in _FLAGS.items() if self.flags & flag)
+        return (*flags, *filter(None, self.options.split(",")))
+
     def attach(self, at: str, *, staging: str) -> None:
         linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
 
     def __str__(self) -> str:
-        words = [name for flag, name in _NAMES.items() if self.flags & flag]
-        options = ",".join([*words, self.options] if self.options else words)
-        return f"mount -t {self.kind} -o {options} {self.kind} {shlex.quote(self.target)}"
+        return f"mount -t {self.kind} -o {','.join(self.words)} {self.kind} {shlex.quote(self.target)}"
 
 
 def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:

@@ -30,13 +30,13 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
 from layerbuild.errors import BuildError, MachineError
-from layerbuild.isolate import linux
+from layerbuild.isolate import cgroups, linux
 from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
 from layerbuild.isolate.helper import serve
@@ -46,6 +46,7 @@ from layerbuild.isolate.namespaces import Identity
 __all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
 
 _CHUNK: Final = 65536
+_KILLED: Final = 128 + signal.SIGKILL
 
 Output = Callable[[bytes], None]
 
@@ -65,8 +66,9 @@ class Sandbox:
         self._reaped = False
 
     @classmethod
-    def start(cls, identity: Identity, limits: Limits = NO_LIMITS) -> Self:
-        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one.
+    def start(cls, identity: Identity, limits: Limits = NO_LIMITS, *, runtime: str = "") -> Self:
+        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one. Its
+        containers are its own, or those of the OCI ``runtime``.
 
         The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)). MachineError if the
         limits can't be had.
@@ -74,6 +76,8 @@ class Sandbox:
         if threading.active_count() > 1:
             raise RuntimeError("the sandbox must be started before a thread is")
         groups = Groups(limits) if limits.need_cgroup else None
+        if runtime:
+            cgroups.remove_stale()  # it makes groups whether there are limits or not
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = linux.fork_into(linux.CLONE_NEWPID)
@@ -83,7 +87,7 @@ class Sandbox:
                 hint="see user.max_pid_namespaces (sysctl); in a container, grant CAP_SYS_ADMIN",
             ) from error
         if pid == 0:
-            serve(theirs)
+            serve(theirs, runtime=runtime)
         theirs.close()
         return cls(identity, pid, ours, limits=limits, groups=groups)
 
@@ -95,9 +99,9 @@ class Sandbox:
         """
         null = os.open(os.devnull, os.O_RDONLY)
         output, write_output = os.pipe()
-        with os.fdopen(output, "rb", buffering=0) as reader, self._group() as group:
+        with os.fdopen(output, "rb", buffering=0) as reader, self._limited(job) as (limited, group):
             try:
-                connection = self._send(job, (null, write_output, write_output), group)
+                connection = self._send(limited, (null, write_output, write_output))
             finally:
                 os.close(null)
                 os.close(write_output)
@@ -114,8 +118,8 @@ class Sandbox:
         """
         descriptors = () if terminal else (stdin, stdout, stderr)
         with (
-            self._group() as group,
-            _ending(self._send(replace(job, terminal=terminal), descriptors, group)) as connection,
+            self._limited(replace(job, terminal=terminal)) as (limited, group),
+            _ending(self._send(limited, descriptors)) as connection,
         ):
             deadline = _Deadline(self._limits.timeout, connection)
             if not terminal:
@@ -149,12 +153,18 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _group(self) -> AbstractContextManager[Group | None]:
-        return self._groups.group() if self._groups else nullcontext()
+    @contextmanager
+    def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
+        """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
+        job = replace(job, limits=self._limits, name=cgroups.job_name())
+        if self._groups is None:
+            yield job, None
+            return
+        with self._groups.group(job.name) as group:
+            yield replace(job, cgroup=group.paths), group
 
-    def _send(self, job: Job, stdio: tuple[int, ...], group: Group | None) -> socket.socket:
+    def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""
-        job = replace(job, limits=self._limits, cgroup=group.paths if group else ())
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         plain = os.memfd_create("job")  # a job has no size limit, as a message would have
         try:
@@ -215,7 +225,7 @@ def _outcome(message: bytes, group: Group | None, deadline: _Deadline) -> Exit:
         raise as_error(answer["failure"])
     ended = decode(answer["exit"])
     assert isinstance(ended, Exit)
-    hit = group.hit(killed=ended.signal != 0) if group else ()
+    hit = group.hit(killed=ended.code == _KILLED) if group else ()
     return replace(ended, hit=(*hit, "timeout") if deadline.passed else hit)
 
 

@@ -219,6 +219,12 @@ def library() -> ctypes.CDLL | None:
     return lib
 
 
+def architectures() -> tuple[str, ...]:
+    """The instruction sets of this machine, its own first, by libseccomp's names."""
+    machine = platform.machine()
+    return (machine, *_COMPANIONS.get(machine, ()))
+
+
 def version() -> str:
     """Of libseccomp; empty without it."""
     lib = library()
@@ -236,10 +242,10 @@ def compile(rules: Iterable[Rule]) -> bytes:
     lib = library()
     if lib is None:
         raise MachineError("libseccomp is not installed", hint="install the package libseccomp2 (libseccomp)")
-    machine = platform.machine()
+    native, *others = architectures()
     rules = tuple(rules)
-    program = _compiled(lib, machine, rules)
-    for name in _COMPANIONS.get(machine, ()):
+    program = _compiled(lib, native, rules)
+    for name in others:
         program = _select(lib, name) + _jump_over(program) + program + _compiled(lib, name, rules)
     return program
 

@@ -11,7 +11,7 @@ import pytest
 from support import missing
 
 from layerbuild.isolate import linux, seccomp
-from layerbuild.isolate.container import CAPABILITIES
+from layerbuild.isolate.capabilities import kept
 
 ALLOWED, REFUSED, ABSENT, TOLD = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x7FC00000
 X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
@@ -55,7 +55,7 @@ def program() -> bytes:
         missing("libseccomp is not installed")
     if platform.machine() != "x86_64":
         missing("the numbers here are those of x86_64")
-    return seccomp.compile(seccomp.policy(CAPABILITIES))
+    return seccomp.compile(seccomp.policy(kept("none")))
 
 
 def test_what_a_build_needs_is_allowed_and_what_reaches_the_machine_is_not(program: bytes) -> None:
@@ -117,7 +117,7 @@ def test_capabilities_bring_calls_with_them() -> None:
 
 
 def test_a_listener_gets_what_is_asked_for(program: bytes) -> None:
-    told = seccomp.compile(seccomp.policy(CAPABILITIES, notify=("chown", "fchownat", "setxattrat")))
+    told = seccomp.compile(seccomp.policy(kept("none"), notify=("chown", "fchownat", "setxattrat")))
     assert [decide(told, number) for number in (92, 260, 463)] == [TOLD] * 3
     assert decide(told, 182, architecture=I386) == decide(told, X32 | 92) == decide(told, X32 | 463) == TOLD
     assert decide(told, 93) == decide(program, 92) == ALLOWED  # fchown

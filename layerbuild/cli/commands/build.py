@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from layerbuild.events import Observer
     from layerbuild.export.formats import Output
     from layerbuild.image.manifest import Descriptor
+    from layerbuild.isolate.backends import Isolation
     from layerbuild.isolate.job import Limits, Network
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
 @click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
 @limits.options
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
@@ -61,6 +64,7 @@ def build(
     secrets: tuple[str, ...],
     agents: tuple[str, ...],
     allow: tuple[str, ...],
+    isolation: str,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -71,6 +75,7 @@ def build(
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
+    from layerbuild.isolate.backends import backend
 
     request = recipes.request(**shared)
     if check_only:
@@ -85,11 +90,20 @@ def build(
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
     )
+    way = backend(isolation)
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, most=most, observe=observe)
+        image = _build(
+            request,
+            options,
+            store,
+            identity,
+            start=lambda identity: way.start(identity, most),
+            network=reach,
+            observe=observe,
+        )
         exported = _export(store, image, wanted)
         if iidfile is not None:
             _write(iidfile, image.image_id)
@@ -105,14 +119,12 @@ def _build(
     store: Store,
     identity: Identity,
     *,
+    start: Callable[[Identity], Isolation],
     network: Network,
-    most: Limits,
     observe: Observer,
 ) -> StoredImage:
-    from layerbuild.isolate.sandbox import Sandbox
-
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with Sandbox.start(identity, most) as sandbox:
+    with start(identity) as sandbox:
         from layerbuild.build.bases import Bases
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
