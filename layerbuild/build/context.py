@@ -7,6 +7,7 @@ A file's content is read twice, once for the cache and once for the layer; whoev
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import BinaryIO, cast
 
 from layerbuild.build.tree import Node, changed_meanwhile, file_digest
 from layerbuild.errors import SourceError
+from layerbuild.isolate import linux
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
 from layerbuild.layer.paths import clean, join, resolve
 from layerbuild.recipe.ignore import IgnoreRules
@@ -96,16 +98,23 @@ class ContextTree:
 
     def open(self, node: Node) -> BinaryIO:
         try:
-            descriptor = os.open(self._at(node.path), _READ)
+            # No part of the path may have become a link meanwhile: it could lead outside.
+            descriptor = linux.open_beneath(self._top, node.path, _READ)
         except OSError as error:
             if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
                 return BytesIO()
+            if error.errno in (errno.ELOOP, errno.EXDEV):
+                raise changed_meanwhile(self.name, node.path) from error
             raise self._unreadable(node.path, error) from error
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
             os.close(descriptor)
             raise changed_meanwhile(self.name, node.path)
         return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+
+    @functools.cached_property
+    def _top(self) -> int:
+        return os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def digest(self, node: Node) -> str:
         known = self._digests.get(node.path)

@@ -60,6 +60,7 @@ _SYS_FSCONFIG: Final = 431
 _SYS_FSMOUNT: Final = 432
 _SYS_CLONE3: Final = 435
 _SYS_CLOSE_RANGE: Final = 436
+_SYS_OPENAT2: Final = 437
 _SYS_MOUNT_SETATTR: Final = 442
 _SYS_LANDLOCK_CREATE_RULESET: Final = 444
 _SYS_LANDLOCK_RESTRICT_SELF: Final = 446
@@ -256,6 +257,18 @@ def move_mount(fd: int, target: str) -> None:
     """Attach the mount ``fd`` at ``target``: move_mount(2)."""
     result = _libc.syscall(_SYS_MOVE_MOUNT, fd, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH)
     _check(result, target)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
+
+
+def open_beneath(folder: int, path: bytes, flags: int) -> int:
+    """A descriptor of ``path`` in ``folder``, if no link is on the way and nothing leads out of it: openat2(2)."""
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    return _check(_libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how))), os.fsdecode(path))
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ def build(
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
     from layerbuild.isolate.backends import backend
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
     request = recipes.request(**shared)
     if check_only:
@@ -91,6 +92,8 @@ def build(
         credentials=credentials(secrets, agents),
     )
     way = backend(isolation)
+    if options.credentials.secrets:
+        forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
