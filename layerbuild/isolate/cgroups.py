@@ -187,8 +187,7 @@ class Groups:
         known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
         wanted = dict.fromkeys(controller for controller, _ in settings(limits))
         self._places = {name: _usable(name, known.get(name, ()), tuple(wanted)) for name in wanted}
-        for place in set(self._places.values()):
-            _remove_stale(place.folder)
+        remove_stale()
         with self.group(job_name()):  # a trial: what does not work is told before anything runs
             pass
 
@@ -294,14 +293,9 @@ def job_name() -> str:
 def remove_stale() -> None:
     """Remove the groups that builds which were killed have left, wherever this process may make some."""
     known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-    for place in {place for found in known.values() for place in found}:
-        _remove_stale(place.folder)
-
-
-def _remove_stale(folder: Path) -> None:
-    """A group with processes is not removable."""
-    for path in folder.glob(f"{_PREFIX}[0-9]*"):
-        process = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if not Path("/proc", process).exists():
-            with suppress(OSError):
-                _remove(path)
+    for folder in {place.folder for found in known.values() for place in found}:
+        for path in folder.glob(f"{_PREFIX}[0-9]*"):
+            process = path.name.removeprefix(_PREFIX).partition("-")[0]
+            if not Path("/proc", process).exists():
+                with suppress(OSError):  # another user's
+                    _remove(path)
