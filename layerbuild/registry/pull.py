@@ -36,7 +36,7 @@ Told = Callable[
 ]  # a blob, the repository, how many bytes of it have come, of how many
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
-_PIECE = 1 << 20
+_PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
 _MOST_NESTED = 8
 _PATIENCE = 2.0  # seconds for a transfer to notice that nobody waits for it
 
