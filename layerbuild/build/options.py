@@ -12,7 +12,8 @@ from layerbuild.reference import Reference
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
-    ``cache_namespace`` keeps cache mounts apart from those of other builds."""
+    ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
+    and layers be made, at once; ``inline_cache``: the image carries its step records."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -21,4 +22,6 @@ class Options:
     one_id: bool = False
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
+    jobs: int = 1
+    inline_cache: bool = False
     credentials: Credentials = field(default_factory=Credentials)

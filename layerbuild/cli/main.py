@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "images:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
     "login": "registry:login",
     "logout": "registry:logout",
@@ -36,10 +37,12 @@ COMMANDS = {
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
+    "push": "registry:push",
     "rmi": "images:rmi",
     "run": "run:run",
     "shell": "run:shell",
     "tag": "images:tag",
+    "where": "show:where",
 }
 
 
