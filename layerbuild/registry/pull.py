@@ -31,9 +31,8 @@ from layerbuild.store.layers import BlobRecord
 from layerbuild.store.sources import Source
 from layerbuild.store.store import Store
 
-Told = Callable[
-    [BlobDigest, str, int, int], None
-]  # a blob, the repository, how many bytes of it have come, of how many
+#: Hears of a blob: its digest, the repository, how many bytes have come, and of how many.
+Told = Callable[[BlobDigest, str, int, int], None]
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
 _PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
