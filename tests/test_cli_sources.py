@@ -11,6 +11,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,12 @@ def needs_git(program: Callable[[str], str]) -> None:
     program("git")
 
 
-def tar_of(files: Mapping[str, str]) -> bytes:
+def tar_of(files: Mapping[str, str], *, mtime: int = 0) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.size, member.mtime = len(content), mtime
             tar.addfile(member, io.BytesIO(content.encode()))
     return out.getvalue()
 
@@ -402,6 +403,67 @@ def test_archives_and_urls_as_named_contexts(layerbuild: Layerbuild, web: Web, c
 )
 def test_named_contexts_that_are_none(rooted: Layerbuild, context: Path, value: str, code: int, says: str) -> None:
     assert says in rooted.build(context, "FROM x\n", "--build-context", value, code=code)
+
+
+# -- SOURCE_DATE_EPOCH that names a source (E1) ------------------------------------------------------------------------
+
+
+def created(layerbuild: Layerbuild, context: object, *words: object, stdin: bytes = b"") -> str:
+    """When the image of ``context`` was made, in seconds since 1970."""
+    layerbuild.run("build", "-t", "dated", *words, context, stdin=stdin)
+    return created_at(layerbuild)
+
+
+def created_at(layerbuild: Layerbuild) -> str:
+    said = json.loads(layerbuild("inspect", "dated"))[0]["Created"]
+    return str(int(datetime.fromisoformat(said).timestamp()))
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_an_epoch_of_a_stage(layerbuild: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    commit(tmp_path / "work", {"f": "one"})
+    dated = {
+        web.put("file", "one", modified=77): "77",
+        web.put("undated.tar", gzip.compress(tar_of({"a": ""}, mtime=55)), etag=False): "55",
+        publish(tmp_path / "work", web, "work"): str(EPOCH),
+        web.put("undated", "two"): "9",  # nobody knows, so the environment's counts
+    }
+    for url, seconds in dated.items():
+        (context / "Dockerfile").write_text(
+            f"ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nARG U={url}\nADD $U /\n"
+            "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo told=$SOURCE_DATE_EPOCH\n"
+        )
+        done = layerbuild.run("build", "-t", "dated", context, env={"SOURCE_DATE_EPOCH": "9"})
+        assert f"| told={seconds}\n" in done.stderr
+        assert created_at(layerbuild) == seconds
+
+
+def test_an_epoch_of_a_stage_that_is_not_there(rooted: Layerbuild, web: Web, context: Path) -> None:
+    recipe = f"FROM scratch AS src\nADD {web.url('gone')} /\nFROM busybox\nRUN true\n"
+    said = rooted.build(context, recipe, "--build-arg", "SOURCE_DATE_EPOCH=src", code=1)
+    assert f"can't fetch {web.url('gone')}: the server answered 404" in said
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_an_epoch_of_a_context(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    files = {"Dockerfile": "ARG SOURCE_DATE_EPOCH=context\nFROM busybox\nRUN touch /x\n"}
+    commit(tmp_path / "work", files)
+    repository = publish(tmp_path / "work", web, "work")
+    packed = tar_of(files, mtime=33)
+    assert created(rooted, repository) == str(EPOCH)
+    assert created(rooted, web.put("c.tar", packed, modified=44)) == "44"
+    assert created(rooted, web.put("d.tar", packed)) == "33"
+    assert created(rooted, "-", stdin=packed) == "33"
+    folder = fill(context / "c", files)
+    assert created(rooted, folder) == "315532800", "a folder does not say"
+    words = ("--build-arg", "SOURCE_DATE_EPOCH=src", "--build-context")
+    assert created(rooted, folder, *words, f"src={repository}") == str(EPOCH)
+    assert created(rooted, folder, *words, f"src::linux/{_ours(rooted)}={web.url('d.tar')}") == "33"
+    assert created(rooted, folder, *words, "src=docker-image://busybox") == "315532800", "nor does an image"
+
+
+def _ours(layerbuild: Layerbuild) -> str:
+    return str(json.loads(layerbuild("inspect", "busybox"))[0]["Architecture"])
 
 
 # -- layerbuild context ------------------------------------------------------------------------------------------------

@@ -42,18 +42,18 @@ def file_name(url: str) -> str:
     >>> file_name("https://host/a/tool.tar.gz?download=1")
     'tool.tar.gz'
     """
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
     return _UNNAMED if name in ("", ".", "..") or "\0" in name else name
 
 
-def modified(download: Download) -> int:
-    """When the file was last changed, in seconds since 1970; 0 where the server did not say, as BuildKit has it."""
+def modified(download: Download) -> int | None:
+    """When the file was last changed, in seconds since 1970; None where the server did not say."""
     from email.utils import parsedate_to_datetime
 
     try:
         return max(0, int(parsedate_to_datetime(download.modified).timestamp()))
     except (ValueError, OverflowError):
-        return 0
+        return None
 
 
 class Fetcher:

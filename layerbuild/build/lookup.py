@@ -6,7 +6,7 @@ does not know the chain, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -105,6 +105,7 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        no_cache_stages: Collection[str] = (),
     ) -> None:
         self._store = store
         self._bases = bases
@@ -112,6 +113,7 @@ class Lookup:
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
+        self._no_cache_stages = no_cache_stages
         self.stacks = Stacks(store)
         self.results: dict[int, Progress] = {}
 
@@ -146,6 +148,8 @@ class Lookup:
         )
         if self._no_cache:
             return Miss(found, "--no-cache", seen.matches, seen.listings)
+        if stage.name and stage.name in self._no_cache_stages:
+            return Miss(found, f"--no-cache-filter {stage.name}", seen.matches, seen.listings)
         hit = self._find(found)
         return hit or Miss(found, self._reason(step, progress, found), seen.matches, seen.listings)
 

@@ -50,7 +50,15 @@ class Build:
         self._options = options
         self._times = times
         self._observe = observe
-        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
+        self._lookup = Lookup(
+            store,
+            bases,
+            contexts,
+            remote,
+            times=times,
+            no_cache=options.no_cache,
+            no_cache_stages=options.no_cache_stages,
+        )
         self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
 

@@ -70,19 +70,20 @@ class Repositories:
             )
         return found
 
-    def checkout(self, repository: GitRef, commit: Commit, folder: Path, *, keep_git_dir: bool) -> None:
+    def committed(self, repository: GitRef, commit: Commit, folder: Path) -> int:
+        """When ``commit`` was made, in seconds since 1970. ``folder`` exists and is empty; nothing is checked out."""
+        return _committed(self._fetched(repository, commit, folder), commit)
+
+    def checkout(self, repository: GitRef, commit: Commit, folder: Path, *, keep_git_dir: bool) -> int:
         """Fill ``folder``, which exists and is empty, with the files of ``commit``, submodules included unless the
-        repository says otherwise. All times are the commit's, so that equal commits give equal layers."""
-        git = _Git(address(repository), folder, self._environment)
-        git.run("init", "--quiet", "--template=")
-        git.run("remote", "add", "origin", git.address)
-        self._fetch(git, repository, commit)
+        repository says otherwise. All times are the commit's, which is returned: equal commits give equal layers."""
+        git = self._fetched(repository, commit, folder)
         git.run("checkout", "--quiet", "--detach", commit.name)
         if repository.submodules is not False and (folder / ".gitmodules").is_file():
             update = ("submodule", "--quiet", "update", "--init", "--recursive")
             if git.attempt(*update, "--depth=1")[0]:  # a plain file server can't cut the history off
                 git.run(*update)
-        seconds = int(git.run("show", "--no-patch", "--format=%ct", commit.name).split()[-1])
+        seconds = _committed(git, commit)
         if keep_git_dir:
             git.run("read-tree", "HEAD")  # an index without the times and inodes of this checkout
             (folder / ".git/FETCH_HEAD").unlink(missing_ok=True)
@@ -90,6 +91,15 @@ class Repositories:
         else:
             _remove_git_files(folder)
         _set_times(folder, seconds)
+        return seconds
+
+    def _fetched(self, repository: GitRef, commit: Commit, folder: Path) -> _Git:
+        """A new repository in ``folder`` that has the commit."""
+        git = _Git(address(repository), folder, self._environment)
+        git.run("init", "--quiet", "--template=")
+        git.run("remote", "add", "origin", git.address)
+        self._fetch(git, repository, commit)
+        return git
 
     def _look_up(self, repository: GitRef) -> Commit:
         git = _Git(address(repository), None, self._environment)
@@ -186,6 +196,10 @@ def _without_credentials(remote: str) -> tuple[str, dict[str, str]]:
     token = base64.b64encode(f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()).decode()
     server = bare._replace(path="/", query="", fragment="").geturl()
     return bare.geturl(), {f"http.{server}.extraHeader": f"Authorization: Basic {token}"}
+
+
+def _committed(git: _Git, commit: Commit) -> int:
+    return int(git.run("show", "--no-patch", "--format=%ct", commit.name).split()[-1])
 
 
 def _remove_git_files(folder: Path) -> None:

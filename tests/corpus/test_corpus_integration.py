@@ -126,7 +126,7 @@ class Case:
         if step.get("target"):
             yield from ("--target", step["target"])
         if "no_cache" in step:
-            yield "--no-cache"
+            yield from ("--no-cache-filter", step["no_cache"]) if step["no_cache"] else ("--no-cache",)
         if any("mtime" in check for check in step["expect"].get("checks", ())):
             yield from ("--timestamp", "keep")  # as BuildKit does unless told otherwise
         for key, value in step.items():

@@ -79,6 +79,7 @@ def build(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
@@ -118,7 +119,7 @@ def _build(
         runner = Runner(sandbox, network=network)
         with opened(request, store) as found:
             recipe = found.place.read_recipe()
-            times = recipes.build_times(request, recipe, named=found.named)
+            times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(

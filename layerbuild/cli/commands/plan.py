@@ -26,9 +26,17 @@ def plan(output_format: str, **shared: Any) -> None:
     with store_for(request) as store, opened(request, store) as found:
         bases = Bases(store)
         recipe = found.place.read_recipe()
-        times = recipes.build_times(request, recipe, named=found.named)
+        times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
         layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache)
+        lookup = Lookup(
+            store,
+            bases,
+            found.trees,
+            found.remote,
+            times=times,
+            no_cache=request.no_cache,
+            no_cache_stages=request.no_cache_stages,
+        )
         rows = [
             describe(
                 forecast.stage.title,

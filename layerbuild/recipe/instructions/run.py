@@ -13,7 +13,7 @@ from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, Reference, shell_or_exec
 from layerbuild.recipe.instructions.devices import Device, read_device
 from layerbuild.recipe.instructions.mounts import Surroundings, from_word, read_mount
-from layerbuild.recipe.scope import Scope, with_default_path, with_pair
+from layerbuild.recipe.scope import EPOCH, Scope, with_default_path, with_pair
 from layerbuild.recipe.syntax import Statement, placed
 from layerbuild.recipe.words import Word
 from layerbuild.steps import RunMount, RunStep
@@ -147,8 +147,8 @@ def environment(scope: Scope) -> Pairs:
     """The environment of a RUN, proxies aside. The epoch, where there is one, is no part of the image's history: it
     only makes tools that know SOURCE_DATE_EPOCH write reproducible files."""
     env = with_default_path(scope.env)
-    if scope.inputs.epoch is not None and all(name != "SOURCE_DATE_EPOCH" for name, _ in env):
-        env = with_pair(env, "SOURCE_DATE_EPOCH", str(scope.inputs.epoch))
+    if scope.inputs.epoch is not None and all(name != EPOCH for name, _ in env):
+        env = with_pair(env, EPOCH, str(scope.inputs.epoch))
     return env
 
 
