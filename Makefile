@@ -9,8 +9,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent
-TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client \
+  openssh-server
 
 .PHONY: demo test lint bench setup setup-test test-tools clean
 

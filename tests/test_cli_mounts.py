@@ -437,8 +437,47 @@ def test_an_agent_that_is_missing(layerbuild: Layerbuild, context: Path) -> None
     assert '2:1: no SSH key "default" forwarded' in layerbuild.run("build", context, code=1).stderr
     assert "SSH_AUTH_SOCK is set" in layerbuild.run("build", "--ssh", "default", context, code=2).stderr
     said = layerbuild.run("build", "--ssh", f"default={context / 'Dockerfile'}", context, code=2).stderr
-    assert "is no socket of an agent" in said
-    assert "ssh-add KEY" in said
+    assert "it is no private key" in said and "--ssh ID=KEYFILE" in said
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> dict[str, bytes]:
+    """Private keys: two that can be used, called by the comments of their public halves, and one with a passphrase."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, passphrase in (("first", ""), ("second", ""), ("locked", "secret")):
+        words = ("-q", "-t", "ed25519", "-N", passphrase, "-C", name, "-f", folder / name)
+        subprocess.run([program("ssh-keygen"), *words], check=True, stdin=subprocess.DEVNULL)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.suffix}
+
+
+def test_keys_are_lent_through_an_agent(
+    layerbuild: Layerbuild, context: Path, program: Callable[[str], str], keys: dict[str, bytes]
+) -> None:
+    layerbuild("base", "host", "--with", f"default,{program('ssh-add')}", "--tag", "ssh")
+    for name, key in keys.items():
+        (context / name).write_bytes(key)
+    recipe = """\
+        FROM ssh
+        RUN --mount=type=ssh ssh-add -l; ssh-add -D; ssh-add -L | wc -l
+        RUN --mount=type=ssh ! ssh-add -x < /dev/null
+        """
+    before = agents_running()
+    said = layerbuild.build(context, recipe, "--ssh", f"default={context}/first,{context}/second")
+    assert " first (ED25519)" in said and " second (ED25519)" in said
+    assert "Failed to remove all identities" in said and "| 2\n" in said
+    assert keys["first"].splitlines()[1].decode() not in said
+    wait_until(lambda: agents_running() <= before)
+    for places, complaint in (
+        (f"{context}/locked", "it is protected by a passphrase"),
+        (f"{context}/nothing", "No such file"),
+        (f"{context}/first,/dev/log.sock", "No such file"),
+    ):
+        assert complaint in layerbuild.run("build", "--ssh", f"default={places}", context, code=2).stderr
+
+
+def agents_running() -> int:
+    found = subprocess.run(["ps", "-eo", "comm"], capture_output=True, text=True, check=True).stdout
+    return found.split().count("ssh-agent")
 
 
 # -- network, security -------------------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from loopback import EPOCH, Reply, Web, commit, git, publish
-from support import Layerbuild
+from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
+from support import Layerbuild, missing
 
 
 @pytest.fixture
@@ -228,6 +230,75 @@ def test_what_a_repository_lacks(rooted: Layerbuild, web: Web, context: Path, tm
         assert f"Dockerfile:2:1: {says}" in said
     said = rooted.build(context, f"FROM scratch\nADD {web.url('none.git', 'u:hunter2')} /x\n", code=1)
     assert "git ls-remote of http://xxxxx:xxxxx@" in said and "hunter2" not in said
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_tokens_for_git(layerbuild: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    commit(tmp_path / "work", {"f": "guarded", "Dockerfile": "FROM busybox\nCOPY f /\nRUN cat /f\n"})
+    url = publish(tmp_path / "work", web, "work")
+    token = "hunter2-token"
+
+    def guarded(asked: Asked) -> Reply:
+        file = web.folder / asked.path.partition("?")[0].lstrip("/")
+        if asked.headers.get("authorization", "").lower() not in allowed:
+            return Reply(b"", 401)
+        return Reply(file.read_bytes()) if file.is_file() else Reply(b"", 404)
+
+    allowed = [f"basic {b64encode(f'x-access-token:{token}'.encode()).decode()}".lower(), "bearer whole"]
+    web.guard = guarded
+    (context / "Dockerfile").write_text(f"FROM busybox\nADD {url} /r\nRUN cat /r/f\n")
+    said = layerbuild.run("build", context, code=1).stderr
+    assert "could not read Username" in said and "--secret id=GIT_AUTH_TOKEN" in said
+    for number, (name, value) in enumerate(
+        [
+            ("GIT_AUTH_TOKEN", f"{token}\n"),
+            (f"GIT_AUTH_TOKEN.{web.host}", token),
+            ("GIT_AUTH_HEADER", "Bearer whole"),
+        ]
+    ):
+        secret = ("--secret", f"id={name},env=GIVEN")
+        options = (*secret, "--build-arg", f"N={number}", "--no-cache", "--progress=rawjson")
+        said = layerbuild.run("build", *options, context, env={"GIVEN": value}).stderr
+        assert "guarded" in said and token not in said
+        assert "guarded" in layerbuild.run("build", *secret, url, "--no-cache", env={"GIVEN": value}).stderr
+        assert layerbuild.run("plan", *secret, context, env={"GIVEN": value}).stdout
+    wrong = ("--secret", f"id=GIT_AUTH_TOKEN.{web.host},env=GIVEN", "--secret", "id=GIT_AUTH_TOKEN,env=OTHER")
+    given = {"GIVEN": "wrong", "OTHER": token}
+    assert "failed" in layerbuild.run("build", *wrong, url, env=given, code=1).stderr, "the host's own comes first"
+    kept = [path for path in layerbuild.root.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert kept == []
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_a_repository_over_ssh(
+    layerbuild: Layerbuild, context: Path, tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    if os.geteuid() != 0:
+        missing("not run as root: only root can let root in")
+    key = context / "key"
+    keygen = (program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key)
+    subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
+    key.chmod(0o644)  # whoever builds reads it
+    commit(tmp_path / "work", {"f": "by ssh", "Dockerfile": "FROM busybox\nCOPY f /\nRUN cat /f\n"}, tag="v1")
+    (home := context / "home").mkdir()
+    (home / ".ssh").mkdir()
+    home.chmod(0o755)
+    (home / ".ssh").chmod(0o777)
+    (tmp_path / "ssh").mkdir()
+    with ssh_server(program, tmp_path / "ssh", lets_in=context / "key.pub") as port:
+        url = f"ssh://root@127.0.0.1:{port}{tmp_path}/work"
+        (context / "Dockerfile").write_text(f"FROM busybox\nADD {url}#v1 /r\nRUN cat /r/f\n")
+        lent = ("--ssh", f"default={key}")
+        env = {"HOME": str(home), "SSH_AUTH_SOCK": ""}
+        said = layerbuild.run("build", context, env=env, code=1).stderr
+        assert f"git ls-remote of {url} failed" in said and "Permission denied (publickey)" in said
+        assert "| by ssh" in layerbuild.run("build", *lent, context, env=env).stderr
+        assert "| by ssh" in layerbuild.run("build", *lent, f"{url}#v1", env=env).stderr
+        host_key = (tmp_path / "ssh/host.pub").read_text().split()[1]
+        assert host_key in (home / ".ssh/known_hosts").read_text(), "a server is remembered"
+        (home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {(context / 'key.pub').read_text()}")
+        said = layerbuild.run("build", *lent, "--no-cache", context, env=env, code=1).stderr
+        assert "Host key verification failed" in said, "and may not become another one"
 
 
 def test_without_git(rooted: Layerbuild, context: Path, tmp_path: Path) -> None:

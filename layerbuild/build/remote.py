@@ -14,6 +14,7 @@ from pathlib import Path
 
 from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
+from layerbuild.build.credentials import Credentials
 from layerbuild.build.fetching import Fetcher, file_name, modified
 from layerbuild.build.repositories import Repositories, shown
 from layerbuild.build.selecting import Match, select
@@ -29,12 +30,13 @@ from layerbuild.store.store import Store
 
 
 class Remote:
-    """Fetches for one build. ``environment`` is the caller's: proxies are looked up there, and git sees it."""
+    """Fetches for one build. ``environment`` is the caller's: proxies are looked up there, and git sees it, and what
+    of the ``credentials`` is meant for it."""
 
-    def __init__(self, store: Store, environment: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, environment: Mapping[str, str], credentials: Credentials) -> None:
         self._store = store
         self._fetcher = Fetcher(store, environment)
-        self._repositories = Repositories(environment)
+        self._repositories = Repositories(environment, credentials)
 
     def content(self, source: UrlSource | GitSource) -> str:
         """What a cache key knows of the files: the digest of a URL's content, the commit of a repository."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerbuild.build.context import ContextTree
+    from layerbuild.build.credentials import Credentials
     from layerbuild.build.origins import Origin, Origins
     from layerbuild.build.remote import Remote
     from layerbuild.image.config import Platform
@@ -101,14 +102,16 @@ def _inside() -> Iterator[Store]:
 
 
 @contextmanager
-def opened(request: Request, store: Store) -> Iterator[Opened]:
-    """Everything that ``request`` names, as long as the context lasts; what had to be unpacked for it goes then."""
+def opened(request: Request, store: Store, credentials: Credentials | None = None) -> Iterator[Opened]:
+    """Everything that ``request`` names, as long as the context lasts; what had to be unpacked for it goes then.
+    ``credentials`` are lent to git."""
+    from layerbuild.build.credentials import Credentials
     from layerbuild.build.origins import Origins
     from layerbuild.build.remote import Remote
     from layerbuild.recipe.contexts import context_key
 
     with ExitStack() as cleaning:
-        remote = Remote(store, dict(os.environ))
+        remote = Remote(store, dict(os.environ), credentials or Credentials())
         origins = Origins(store, remote, cleaning, stdin=sys.stdin.buffer)
         place = local_place(request) if Path(request.context).is_dir() else _remote_place(request, origins)
         trees, named, known = {"": place.tree}, {}, {}

@@ -43,8 +43,8 @@ class Request:
     """What was asked for, before anything is looked at.
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
-    ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts as
-    they were given.
+    ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
+    ``secrets`` and ``agents`` what is lent, as they were given.
     """
 
     context: str
@@ -55,6 +55,8 @@ class Request:
     no_cache: bool
     no_cache_stages: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,6 +92,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
             ),
+            click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+            click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
             click.argument("context"),
         ]
     ):
@@ -106,6 +110,8 @@ def request(
     timestamp: str | None,
     named: tuple[str, ...],
     no_cache_stages: tuple[str, ...] = (),
+    secrets: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
 ) -> Request:
     """Check the shared options; UsageError."""
     if no_cache and no_cache_stages:
@@ -120,6 +126,8 @@ def request(
         no_cache=no_cache,
         no_cache_stages=frozenset(name.strip().lower() for text in no_cache_stages for name in text.split(",")),
         named=tuple(_named(text) for text in named),
+        secrets=secrets,
+        agents=agents,
     )
 
 

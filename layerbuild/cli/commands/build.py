@@ -15,7 +15,7 @@ from layerbuild.cli import recipes
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import credentials, entitlements
+from layerbuild.cli.credentials import entitlements, lent
 from layerbuild.cli.place import inside, invocation
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 )
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
-@click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
-@click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
@@ -57,8 +55,6 @@ def build(
     outputs: tuple[str, ...],
     labels: tuple[str, ...],
     network: str,
-    secrets: tuple[str, ...],
-    agents: tuple[str, ...],
     allow: tuple[str, ...],
     progress: str,
     quiet: bool,
@@ -82,11 +78,10 @@ def build(
         no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        credentials=credentials(secrets, agents),
     )
     observe = observer("quiet" if quiet else progress)
-    with inside() as (store, identity):
-        options = replace(options, one_id=identity.one_id)
+    with lent(request.secrets, request.agents) as credentials, inside() as (store, identity):
+        options = replace(options, one_id=identity.one_id, credentials=credentials)
         reach: Network = "none" if network == "none" else "host"
         image = _build(request, options, store, identity, network=reach, observe=observe)
         exported = _export(store, image, wanted)
@@ -117,7 +112,7 @@ def _build(
 
         bases = Bases(store)
         runner = Runner(sandbox, network=network)
-        with opened(request, store) as found:
+        with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
             times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)

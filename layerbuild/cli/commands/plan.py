@@ -10,6 +10,7 @@ import click
 from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.contexts import opened, store_for
+from layerbuild.cli.credentials import lent
 
 
 @click.command()
@@ -23,7 +24,11 @@ def plan(output_format: str, **shared: Any) -> None:
     from layerbuild.views.plan import as_json, as_text, describe
 
     request = recipes.request(**shared)
-    with store_for(request) as store, opened(request, store) as found:
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        store_for(request) as store,
+        opened(request, store, credentials) as found,
+    ):
         bases = Bases(store)
         recipe = found.place.read_recipe()
         times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
