@@ -232,6 +232,12 @@ def test_same_bytes_from_another_place_on_another_day(layerbuild: Layerbuild, co
     assert layerbuild("build", "-q", "--no-cache", context / "two") == first
 
 
+def test_the_history_comment_says_who_built(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM busybox\nRUN touch /x\nLABEL a=1\n", "-t", "made")
+    history = rooted.json("history", "made")
+    assert [entry["comment"] for entry in history][:2] == ["layerbuild", "layerbuild"]
+
+
 def test_an_epoch_is_what_is_said_nearest(rooted: Layerbuild, context: Path) -> None:
     def created(*arguments: str, epoch: str = "", code: int = 0) -> str:
         rooted.build(context, RECIPE_WITH_EPOCH, "-t", "dated", *arguments, env={"SOURCE_DATE_EPOCH": epoch}, code=code)

@@ -498,6 +498,13 @@ def test_networks(layerbuild: Layerbuild, context: Path) -> None:
     assert said.count(f"| {host}\n") == 1
 
 
+def test_the_name_of_the_machine(layerbuild: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox\nRUN hostname; grep -c localhost.*$(hostname) /etc/hosts\n"
+    assert "| layerbuild\n       | 1\n" in layerbuild.build(context, recipe)
+    said = layerbuild.build(context, None, "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=here.example")
+    assert "| here.example\n       | 1\n" in said
+
+
 def test_all_rights_are_for_those_who_allow_them(layerbuild: Layerbuild, context: Path) -> None:
     recipe = """\
         FROM busybox

@@ -213,6 +213,17 @@ def test_submodules(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("needs_git")
+def test_a_submodule_of_this_machine_is_refused(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    head = commit(inner, {"i": "inner"})
+    commit(outer, {".gitmodules": f'[submodule "sub"]\n\tpath = sub\n\turl = file://{inner}\n'})
+    git(outer, "update-index", "--add", "--cacheinfo", f"160000,{head},sub")
+    git(outer, "commit", "--quiet", "-m", "sub")
+    said = rooted.build(context, f"FROM scratch\nADD {publish(outer, web, 'outer')} /w\n", code=1)
+    assert "transport 'file' not allowed" in said
+
+
+@pytest.mark.usefixtures("needs_git")
 def test_what_a_repository_lacks(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     commit(work, {"f": "one"})

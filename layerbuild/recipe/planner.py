@@ -51,6 +51,7 @@ Bases = Callable[[str, Platform], ImageConfig]
 SCRATCH = "scratch"
 NO_CONTEXTS: NamedContexts = {}
 
+_SYNTAX = "BUILDKIT_SYNTAX"  # the build argument that says what `# syntax=` does
 _NO_VALUE = "give the ARG before FROM a default, or use --build-arg"
 
 
@@ -81,7 +82,7 @@ def plan(
     if not isinstance(said, int | None):
         inputs = inputs.with_epoch("" if epoch is None else str(epoch))
     planner = _Planner(outline, last, inputs, bases, platform, named_contexts)
-    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts))
+    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts, args))
 
 
 def recipe_epoch(
@@ -129,12 +130,16 @@ def predefined(
     return {name: build_args.get(name, value) for name, value in values.items()}
 
 
-def _notes(recipe: Recipe, contexts: NamedContexts) -> tuple[str, ...]:
+def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str]) -> tuple[str, ...]:
     kept = tuple(f"{name} keeps its meaning: no named context replaces it" for name in RESERVED if name in contexts)
-    frontend = recipe.frontend
-    if frontend is None:
+    frontend, given = recipe.frontend, build_args.get(_SYNTAX)
+    if given:
+        named = f"{_SYNTAX}: the front end {given}"
+    elif frontend is not None:
+        named = f"{frontend.span}: the front end {frontend.value}"
+    else:
         return kept
-    return (f"{frontend.span}: the front end {frontend.value} is not run: layerbuild reads the recipe itself", *kept)
+    return (f"{named} is not run: layerbuild reads the recipe itself", *kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ DEFAULT_SHELL = ("/bin/sh", "-c")
 # Build arguments that reach every RUN undeclared, in both spellings, and leave no trace in the image.
 PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy")
 
+# ARGs that steer the builder: no stage's environment has them.
+STEERING = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
+
 EPOCH = "SOURCE_DATE_EPOCH"
 
 _INDEX = re.compile(r"[+-]?[0-9]+", re.ASCII)

@@ -124,7 +124,8 @@ class _Transfer(Instruction):
         text = document.content
         if document.mark.expand:
             text = scope.expand_document(self.statement, text)
-        return InlineSource(document.mark.name, text.encode())
+        with placed(self.statement.span):
+            return InlineSource(document.mark.file_name, text.encode())
 
     def _expanded(self, flag: str, expand_word: Expand) -> str:
         word = self.given.word(flag)

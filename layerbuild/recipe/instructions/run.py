@@ -21,6 +21,7 @@ from layerbuild.steps import RunMount, RunStep
 NETWORKS = ("default", "none", "host")
 SECURITIES = ("sandbox", "insecure")
 PIPES = "/dev/pipes"
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"  # the build argument that names the machine as RUN sees it
 
 _FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset(("mount", "device")))
 
@@ -80,6 +81,7 @@ class Run(Instruction):
             security=self.security,
             proxy=tuple(pair for pair in scope.inputs.proxies if pair[0] not in names),
             files=files,
+            hostname=scope.inputs.build_args.get(HOSTNAME, ""),
         )
         return Lowered(step, scope)
 
@@ -137,9 +139,9 @@ def _choice(statement: Statement, word: Word | None, known: tuple[str, ...], wha
 
 
 def _single(heredoc: Heredoc, scope: Scope) -> tuple[tuple[str, ...], Files]:
-    if not heredoc.content.startswith("#!"):
+    if not heredoc.body.startswith("#!"):  # as written: behind the tabs of <<- it is a comment, as for BuildKit
         return (*scope.shell, heredoc.content), ()
-    name = heredoc.mark.name
+    name = heredoc.mark.file_name
     return (*scope.shell, f"{PIPES}/{name}"), ((name, heredoc.content.encode()),)
 
 
