@@ -261,7 +261,8 @@ class _Planner:
             return self._platform
         found = self._global_word(word, stage)
         statement = stage.start.statement
-        near = next(filter(None, (nearest(name, self._inputs.globals) for name in sorted(found.unset))), "")
+        others = [name for name in self._inputs.globals if name not in found.unset]
+        near = next(filter(None, (nearest(name, others) for name in sorted(found.unset))), "")
         meant = f"did you mean {near}?" if near else ""
         if not found.text:
             message = f"empty platform value from expression {word.text}"
