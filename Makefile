@@ -27,7 +27,7 @@ demo: setup
 	$(LAYERBUILD) run --rm textbook
 
 test: setup-test test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup-test
 	$(BIN)/ruff check .
