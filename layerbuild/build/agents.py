@@ -112,14 +112,16 @@ def holding(keys: Sequence[bytes], environment: Mapping[str, str]) -> Iterator[P
         raise MachineError("a key file needs the program ssh-agent, which is not there", hint=hint) from error
     with running:
         assert running.stdin is not None and running.stdout is not None
-        place, agent = Path(os.fsdecode(running.stdout.readline().strip())), int(running.stdout.readline() or 0)
+        place, agent = os.fsdecode(running.stdout.readline().strip()), running.stdout.readline().strip()
+        if not agent:
+            raise MachineError("ssh-agent does not start", hint="run it yourself, and give --ssh its socket")
         try:
             for key in keys:
-                _add(key, {**quiet, "SSH_AUTH_SOCK": str(place)})
-            yield place
+                _add(key, {**quiet, "SSH_AUTH_SOCK": place})
+            yield Path(place)
         finally:
             with suppress(ProcessLookupError):
-                os.kill(agent, signal.SIGTERM)
+                os.kill(int(agent), signal.SIGTERM)
 
 
 def _add(key: bytes, environment: Mapping[str, str]) -> None:
