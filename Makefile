@@ -9,11 +9,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd \
+  docker-registry htpasswd
 TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client \
-  openssh-server
+  openssh-server docker-registry apache2-utils
 
-.PHONY: demo test lint bench setup setup-test test-tools clean
+.PHONY: demo test lint bench catalogues setup setup-test test-tools clean
 
 demo: setup
 	$(LAYERBUILD) base host --tag base:host
@@ -38,6 +39,13 @@ bench: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py
+
+# After a text of a lesson or a translation of it has changed.
+catalogues: setup-test
+	$(BIN)/pybabel -q extract -k N_ --no-location --omit-header -o $(VENV)/lessons.pot layerbuild/lessons layerbuild/cli/commands/learn.py
+	for po in layerbuild/lessons/locale/*/LC_MESSAGES/lessons.po; do \
+	  $(BIN)/pybabel -q update --omit-header --no-fuzzy-matching --ignore-obsolete -i $(VENV)/lessons.pot -l $$(basename $$(dirname $$(dirname $$po))) -o $$po && \
+	  $(BIN)/pybabel -q compile -i $$po -o $${po%.po}.mo || exit 1; done
 
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test

@@ -92,6 +92,18 @@ class ImageWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobMoved:
+    """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
+    "push"; ``place`` names the repository."""
+
+    digest: BlobDigest
+    way: str
+    place: str
+    done: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that its reader should know, and that is no error."""
 
@@ -108,6 +120,7 @@ Event = (
     | LayerSealed
     | StepFinished
     | ImageWritten
+    | BlobMoved
     | Note
 )
 Observer = Callable[[Event], None]

@@ -18,12 +18,14 @@ from layerbuild.errors import RecipeError, Span, UsageError
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
-    from layerbuild.build.bases import Bases
+    from layerbuild.build.bases import Bases, Policy
     from layerbuild.build.times import Times
+    from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.syntax import Recipe
     from layerbuild.steps import LayerPlan
+    from layerbuild.store.store import Store
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -57,6 +59,15 @@ class Request:
     named: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    policy: Policy = "missing"
+
+
+class Command(click.Command):
+    """A command with these options. ``--pull`` alone means always, as in ``docker build``, and takes no further word:
+    a value stands behind ``=``, which click knows no way to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +105,14 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
             click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
+            click.option(
+                "--pull",
+                "policy",
+                default="missing",
+                metavar="[=WHEN]",
+                help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+                "  [default: missing]",
+            ),
             click.argument("context"),
         ]
     ):
@@ -112,6 +131,7 @@ def request(
     no_cache_stages: tuple[str, ...] = (),
     secrets: tuple[str, ...] = (),
     agents: tuple[str, ...] = (),
+    policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
     if no_cache and no_cache_stages:
@@ -128,7 +148,16 @@ def request(
         named=tuple(_named(text) for text in named),
         secrets=secrets,
         agents=agents,
+        policy=_policy(policy),
     )
+
+
+def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
+    """What resolves image names: the store, and registries as ``--pull`` says."""
+    from layerbuild.build.bases import Bases
+    from layerbuild.cli.registries import Bringer
+
+    return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
@@ -198,6 +227,15 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not value:
         raise UsageError(f"--build-context {text!r} is not NAME=WHAT", hint="--build-context src=../src, say")
     return name, value
+
+
+def _policy(text: str) -> Policy:
+    # docker build knows --pull and --pull=false, buildah the words; and a flag without a value takes no other word.
+    words: dict[str, Policy] = {"true": "always", "false": "missing", "newer": "always", "ifnewer": "always"}
+    known: dict[str, Policy] = {"always": "always", "missing": "missing", "never": "never", **words}
+    if text not in known:
+        raise UsageError(f"--pull can't be {text!r}", hint="always, missing or never, as in --pull=never")
+    return known[text]
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:
