@@ -139,7 +139,7 @@ def _choice(statement: Statement, word: Word | None, known: tuple[str, ...], wha
 
 
 def _single(heredoc: Heredoc, scope: Scope) -> tuple[tuple[str, ...], Files]:
-    if not heredoc.body.startswith("#!"):  # as written: behind the tabs of <<- it is a comment, as for BuildKit
+    if not heredoc.content.startswith("#!"):
         return (*scope.shell, heredoc.content), ()
     name = heredoc.mark.file_name
     return (*scope.shell, f"{PIPES}/{name}"), ((name, heredoc.content.encode()),)
