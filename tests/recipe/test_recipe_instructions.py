@@ -234,7 +234,7 @@ def test_ssh_agents_are_numbered() -> None:
         ("target=/a,sharing=locked", "invalid cache sharing set for bind mount"),
         ("type=cache,target=/a,sharing=x", 'unsupported sharing value "x"'),
         ("type=secret", "one of source, target required"),
-        ("type=secret,id=a,src=b", "both id and source"),
+        ("type=secret,id=a,src=b", "both source and id can't be set"),
         ("type=secret,id=a,from=b", "should not have a from"),
         ("target=/a,ro=x", "invalid value for readonly: x"),
         ("type=tmpfs,target=/a,size=x", "invalid value for size: x"),

@@ -237,7 +237,7 @@ def _size(text: str) -> int:
 def _secret(keys: _Keys, around: Surroundings) -> RunMount:
     source, target, env = keys.get("source"), keys.get("target"), keys.get("env")
     if source and keys.get("id"):
-        raise RecipeError("both id and source set for a secret mount", hint="they mean the same: keep one")
+        raise RecipeError("both source and id can't be set", hint="they mean the same: keep one")
     name = keys.get("id") or source or posixpath.basename(target.rstrip("/")) or env
     if not name:
         raise RecipeError("invalid secret mount. one of source, target required", hint="add id=NAME")
