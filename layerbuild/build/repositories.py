@@ -68,7 +68,9 @@ class Repositories:
     def commit(self, repository: GitRef, *, checksum: str = "") -> Commit:
         """What ``repository`` means now; a whole commit asks no server. SourceError if there is no such ref, or if it
         is not what ``checksum``, the beginning of a commit, says."""
-        named = checksum if repository.fetch_by_commit and _WHOLE.fullmatch(checksum) else repository.ref
+        # `?commit=` alone names the commit, as `#` does; beside a ref, and as a flag, it is what the ref has to be.
+        alone = repository.fetch_by_commit or (repository.checksum and not repository.ref)
+        named = checksum if alone and _WHOLE.fullmatch(checksum) else repository.ref
         key = (repository.remote, named)
         if key not in self._commits:
             self._commits[key] = Commit(named) if _WHOLE.fullmatch(named) else self._look_up(repository)

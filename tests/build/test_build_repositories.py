@@ -61,6 +61,11 @@ def test_what_a_ref_means(web: Web, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"expected checksum to match {second[:7]}, got {first}"):
         repositories.commit(ref(f"{url}#v1"), checksum=second[:7])
     assert repositories.commit(ref(f"{url}?fetch-by-commit"), checksum=first).name == first
+    assert repositories.commit(ref(f"{url}?commit={first}"), checksum=first).name == first
+    with pytest.raises(SourceError, match=f"expected checksum to match {first[:7]}, got {head}"):
+        repositories.commit(ref(f"{url}?commit={first[:7]}"), checksum=first[:7])
+    with pytest.raises(SourceError, match=f"expected checksum to match {first}, got {head}"):
+        repositories.commit(ref(url), checksum=first)
     assert repositories.commit(ref(url)).name == head
 
 
