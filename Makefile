@@ -1,7 +1,7 @@
 # make demo   set up and show what layerbuild does
 # make test   set up and pass all tests
 # make lint   style and types
-# make bench  the figures of bench/README.md
+# make bench  layerbuild beside other builders; needs root (bench/README.md)
 # Everything that the project needs from PyPI goes into $(VENV).
 
 PYTHON ?= python3
@@ -10,11 +10,12 @@ BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
 TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd \
-  docker-registry htpasswd
+  docker-registry htpasswd openssl
 TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client \
-  openssh-server docker-registry apache2-utils
+  openssh-server docker-registry apache2-utils openssl
+BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
 
-.PHONY: demo test lint bench catalogues setup setup-test test-tools clean
+.PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean
 
 demo: setup
 	$(LAYERBUILD) base host --tag base:host
@@ -35,7 +36,12 @@ lint: setup-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Peers are those of BENCH_PACKAGES that are installed, and any BuildKit that buildctl reaches; BENCH='--scale small'
+# tries it quickly.
 bench: setup-test
+	$(BIN)/python -m bench $(BENCH)
+
+bench-parts: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py

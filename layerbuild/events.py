@@ -38,13 +38,15 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CacheHit:
-    """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it."""
+    """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it;
+    ``source`` the cache of another machine that knew it, empty: the store's own."""
 
     stage: StagePlan
     number: int
     step: Step
     by: str
     chain: ChainID | None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class StepOutput:
 @dataclass(frozen=True, slots=True)
 class LayerSealed:
     """A step's changes are a layer now: complete, durable, recorded. ``size`` is the blob's, ``tar_size`` the tar's,
-    both in bytes."""
+    both in bytes. Layers are made behind the steps: later steps may have begun and ended since."""
 
     stage: StagePlan
     number: int
@@ -73,7 +75,7 @@ class LayerSealed:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """``seconds`` of wall time; ``layer`` tells whether it made one."""
+    """``seconds`` of wall time; ``layer`` tells whether it makes one: ``LayerSealed`` follows when that is whole."""
 
     stage: StagePlan
     number: int
@@ -94,13 +96,15 @@ class ImageWritten:
 @dataclass(frozen=True, slots=True)
 class BlobMoved:
     """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
-    "push"; ``place`` names the repository."""
+    "push"; ``place`` names the repository. ``how`` tells of one that is there how it came: "sent", or without being
+    sent ("existing", "mounted"); empty: by this way."""
 
     digest: BlobDigest
     way: str
     place: str
     done: int
     size: int
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
-from layerbuild.build.layers import LayerMaker, Made
+from layerbuild.build.captures import Captures
+from layerbuild.build.draft import Change
+from layerbuild.build.imports import CacheSource, Imports, Unusable
+from layerbuild.build.layers import LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
+from layerbuild.build.schedule import Schedule, needs
 from layerbuild.build.times import Times
+from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree
-from layerbuild.digest import ChainID
+from layerbuild.build.unnamed import Promise, Stack, Unnamed, recorded
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.image.config import History, ImageConfig
-from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
-from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
+from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
+from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
+from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens."""
+    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time;
+    ``caches`` are those of other machines.
+
+    Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
+    folder of the one before it, whether that has a name yet or not.
+    """
 
     def __init__(
         self,
@@ -43,13 +56,18 @@ class Build:
         options: Options,
         times: Times,
         observe: events.Observer,
+        caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
         self._store = store
         self._bases = bases
         self._options = options
         self._times = times
-        self._observe = observe
+        self._observer = observe
+        self._telling = threading.Lock()
+        self._imports = Imports(store, caches, tell=self.note)
+        self._unusable: Unusable | None = None
+        self._trail = Trail()
         self._lookup = Lookup(
             store,
             bases,
@@ -58,9 +76,11 @@ class Build:
             times=times,
             no_cache=options.no_cache,
             no_cache_stages=options.no_cache_stages,
+            imports=self._imports,
         )
-        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
+        self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
+        self._begin()
 
     def run(self) -> StoredImage:
         """Build the target and return its image, with the names that the options give it.
@@ -69,22 +89,83 @@ class Build:
         """
         self._observe(events.BuildStarted(self._plan))
         for note in self._plan.notes:
-            self._observe(events.Note(note))
+            self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         check_entitlements(self._plan, self._options.entitlements)
+        self._imports.read()
         with self._mounter:
-            for stage in self._plan.stages:
-                self._lookup.results[stage.index] = self._stage(stage)
-        return self._commit(self._plan.target)
+            while True:
+                try:
+                    self._go()
+                    return self._commit(self._plan.target)
+                except Unusable as error:
+                    self.note(f"{error}; what it was to spare is looked up again")
+                    self._imports.drop(error.source)
+                    self._begin()
 
-    def _stage(self, stage: StagePlan) -> Progress:
+    def cache(self, *, every_stage: bool) -> BuildCache:
+        """What the build, which has ended well, can give to caches: the records of the target's own stages, or of
+        ``every_stage``, and the layers that they name. Those are in the store then."""
+        for result in self._lookup.results.values():
+            try:
+                self._imports.bring(recorded(result.get().stack))
+            except Unusable as error:
+                self.note(f"{error}; it is not passed on")
+        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._descriptor)
+
+    def note(self, text: str) -> None:
+        """Tell the observer something that is no error."""
+        self._observe(events.Note(text))
+
+    def _begin(self) -> None:
+        """As if nothing had been done yet; what was done is in the store."""
+        self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
+        self._unusable = None
+        self._schedule = Schedule(self._plan, jobs=self._options.jobs, seconds=self._seconds)
+        self._captures = Captures(self._store, threads=self._options.jobs, failed=self._schedule.fail)
+
+    def _go(self) -> None:
+        """Carry out all stages. Unusable when those have ended that could."""
+        with self._captures:
+            self._schedule.run(self._stage, stop=self._stop)
+        if self._unusable is not None:
+            raise self._unusable
+
+    def _observe(self, event: events.Event) -> None:
+        with self._telling:
+            self._observer(event)
+
+    def _stop(self, error: Exception) -> None:
+        for promise in self._lookup.results.values():
+            promise.fail(error)
+        self._maker.stop(error)
+
+    def _seconds(self, step: Step) -> float:
+        """How long ``step`` took when it last ran; who never ran is taken for a second."""
+        if isinstance(step, ConfigStep):
+            return 0.0
+        return self._store.cache.seconds(step.origin.text, default=1.0)
+
+    # -- stages and steps, on the threads of the schedule
+
+    def _stage(self, stage: StagePlan) -> None:
+        try:
+            self._steps(stage)
+        except Unusable as error:  # the others go on, and those that need this one come to the same end
+            self._unusable = self._unusable or error
+            self._lookup.results[stage.index].fail(error)
+
+    def _steps(self, stage: StagePlan) -> None:
         progress = self._lookup.start(stage)
-        self._observe(events.StageStarted(stage, len(progress.image.config.diff_ids)))
+        self._observe(events.StageStarted(stage, progress.draft.layers))
         for number, step in enumerate(stage.steps, start=1):
             with located(step):
-                progress = self._step(stage, number, step, progress)
-        return progress
+                for needed in needs(step):
+                    recorded(self._lookup.results[needed].get().stack)
+                with self._schedule.turn(stage, number):
+                    progress = self._step(stage, number, step, progress)
+        self._lookup.results[stage.index].keep(progress)
 
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
         began = time.perf_counter()
@@ -92,27 +173,31 @@ class Build:
         match verdict:
             case Metadata():
                 assert isinstance(step, ConfigStep)
-                after = replace(progress, image=self._configured(step, progress))
-                made_layer = False
+                change = Change(step.config, self._created(step), author=step.author)
+                self._observe(events.StepFinished(stage, number, step, time.perf_counter() - began, layer=False))
+                return replace(progress, draft=progress.draft.then(change))
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
-                after = self._grown(step, progress, keys.definition, record)
-                self._observe(events.CacheHit(stage, number, step, by, after.chain))
-                if by == "content":
-                    self._store.cache.put(replace(record, definition_key=keys.definition))
-                return after
+                stack = progress.stack if record.diff_id is None else record.chain
+                self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
+                known = replace(record, definition_key=keys.definition)
+                self._trail.add(stage.index, number, known, verdict.reads)
+                if by == "content" or verdict.source:
+                    self._store.cache.put(known)
+                return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
                 self._observe(events.StepStarted(stage, number, step))
-                record = self._make(stage, number, step, progress, verdict, began)
-                after = self._grown(step, progress, verdict.keys.definition, record)
-                made_layer = record.diff_id is not None
-        self._observe(events.StepFinished(stage, number, step, time.perf_counter() - began, made_layer))
-        return after
+                unnamed = self._make(stage, number, step, progress, verdict, began)
+                layer = unnamed.diff_id if unnamed else None
+                return self._grown(step, progress, verdict.keys.definition, unnamed or progress.stack, layer)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> StepRecord:
+    ) -> Unnamed | None:
+        """Carry the step out; its layer, if it made one, is made and recorded in the background."""
+        if not isinstance(progress.stack, Unnamed):
+            self._imports.bring(progress.stack)
         match step:
             case RunStep():
 
@@ -120,64 +205,96 @@ class Build:
                     self._observe(events.StepOutput(stage, number, data))
 
                 with self._mounter.mounted(stage, step) as mounted:
-                    made = self._maker.run(step, progress.chain, mounted, output=output)
+                    sealed = self._maker.run(step, progress.stack, mounted, output=output)
             case CopyStep():
-                made = self._maker.copy(step, progress.chain, miss.matches)
-        if made is not None:
-            self._sealed(stage, number, made)
-        assert miss.keys.content is not None  # a build knows the parent and every source of the step at hand
+                sealed = self._maker.copy(step, progress.stack, miss.matches)
+        seconds = time.perf_counter() - began
+        self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
+
+        def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
+            made = self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
+            self._trail.add(stage.index, number, made, miss.reads)
+            if layer is not None and chain is not None:
+                self._sealed(stage, number, layer, chain)
+
+        if sealed is not None:
+            return self._captures.add(step, progress.stack, sealed, then=record)
+        self._captures.after(step, progress.stack, then=record)
+        return None
+
+    def _grown(
+        self,
+        step: RunStep | CopyStep,
+        progress: Progress,
+        definition: str,
+        stack: Stack,
+        layer: DiffID | Promise[DiffID] | None,
+    ) -> Progress:
+        change = Change(step.config, self._history(step.created_by), layer)
+        return Progress(progress.draft.then(change), definition, stack)
+
+    # -- what is known when a layer is whole, on the threads of the captures
+
+    def _record(
+        self,
+        step: RunStep | CopyStep,
+        miss: Miss,
+        seconds: float,
+        *,
+        parent: ChainID | None,
+        layer: LayerRecord | None,
+        chain: ChainID | None,
+    ) -> StepRecord:
         for listing in miss.listings:
             self._store.cache.put_listing(listing)
         record = StepRecord(
             definition_key=miss.keys.definition,
-            content_key=miss.keys.content,
-            parent=progress.chain,
-            chain=made.snapshot.chain if made else progress.chain,
-            diff_id=made.layer.diff_id if made else None,
-            inputs=miss.keys.inputs,
+            content_key=miss.keys.content(parent),
+            parent=parent,
+            chain=chain,
+            diff_id=layer.diff_id if layer else None,
+            inputs=miss.keys.inputs(parent),
             instruction=step.origin.text,
             image=self._options.names[0].familiar if self._options.names else "",
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             created=time.time(),
         )
         self._store.cache.put(record)
         return record
 
-    def _sealed(self, stage: StagePlan, number: int, made: Made) -> None:
-        blob = made.layer.blobs[0]
+    def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
+        blob = layer.blobs[0]
         self._observe(
             events.LayerSealed(
                 stage,
                 number,
-                diff_id=made.layer.diff_id,
+                diff_id=layer.diff_id,
                 digest=blob.digest,
-                chain=made.snapshot.chain,
+                chain=chain,
                 size=blob.size,
-                tar_size=made.layer.tar_size,
-                entries=made.layer.entries,
+                tar_size=layer.tar_size,
+                entries=layer.entries,
             )
         )
 
     # -- the image
 
-    def _configured(self, step: ConfigStep, progress: Progress) -> Image:
-        history = None if step.created_by is None else self._history(step.created_by)
-        return progress.image.with_step(history, step.config, author=step.author)
-
-    def _grown(self, step: RunStep | CopyStep, progress: Progress, definition: str, record: StepRecord) -> Progress:
-        image = progress.image.with_step(self._history(step.created_by), step.config, layer=record.diff_id)
-        chain: ChainID | None = progress.chain if record.diff_id is None else record.chain
-        return Progress(image, definition, chain)
+    def _created(self, step: ConfigStep) -> History | None:
+        return None if step.created_by is None else self._history(step.created_by)
 
     def _history(self, created_by: str) -> History:
         return History(created=self._times.created, created_by=created_by, comment=COMMENT)
 
     def _commit(self, stage: StagePlan) -> StoredImage:
-        image = self._lookup.results[stage.index].image
+        image = self._lookup.results[stage.index].get().draft.image()
         if self._options.labels:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
+        self._imports.bring(image.top)
+        records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
+        inline = records if self._options.inline_cache else None
+        image = replace(image, config=with_inline(image.config, inline))
         manifest = image.manifest(self._descriptors(image.config))
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
@@ -194,16 +311,20 @@ class Build:
             if position < len(known) and known[position][0] == diff_id:
                 descriptors.append(known[position][1])
                 continue
-            layer = self._store.layers.get(diff_id)
-            assert layer is not None, diff_id  # a snapshot's layer outlives it
-            blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
-            descriptors.append(Descriptor(layer_media_type(blob.codec), blob.digest, blob.size))
+            descriptor = self._descriptor(diff_id)
+            assert descriptor is not None, diff_id  # a snapshot's layer outlives it
+            descriptors.append(descriptor)
         return descriptors
 
+    def _descriptor(self, diff_id: DiffID) -> Descriptor | None:
+        layer = self._store.layers.get(diff_id)
+        if layer is None:
+            return None
+        blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
+        return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
+
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.target
-        while isinstance(stage.base, StageBase):
-            stage = self._plan.stage(stage.base.stage)
+        stage = self._plan.lineage[-1]
         if not isinstance(stage.base, ImageBase):
             return []
         base = self._bases.image(stage.base.reference, stage.platform)

@@ -19,8 +19,8 @@ _STATE: Final = "state.json"
 
 class World:
     """The folder ``<folder>/<lesson>``: a store of its own (``root``), the lesson's files (``work``), and how far the
-    lesson has come. Nothing outside is touched; ``layerbuild`` in its lines is this very program. ``environment`` is the
-    person's."""
+    lesson has come. Nothing outside is touched; ``layerbuild`` in its lines is this very program. ``environment`` is
+    the person's."""
 
     def __init__(self, folder: Path, lesson: str, environment: Mapping[str, str]) -> None:
         self.folder = folder / lesson

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
+from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
-from layerbuild.cli.console import observer
+from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import entitlements, lent
 from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -46,10 +49,18 @@ if TYPE_CHECKING:
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--push", is_flag=True, help="Send the image to the registries that its names lead to.")
+@click.option("--cache-from", metavar="NAME|type=…", multiple=True, help="Ask the cache of another machine, too.")
+@click.option(
+    "--cache-to", metavar="NAME|type=…", multiple=True, help="Give steps and layers away: registry, local, inline."
+)
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
@@ -57,10 +68,14 @@ def build(
     labels: tuple[str, ...],
     network: str,
     allow: tuple[str, ...],
+    jobs: int | None,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
     metadata_file: Path | None,
+    push: bool,
+    cache_from: tuple[str, ...],
+    cache_to: tuple[str, ...],
     check_only: bool,
     **shared: Any,
 ) -> None:
@@ -71,7 +86,8 @@ def build(
     if check_only:
         check(request)
         return
-    wanted = _outputs(outputs)
+    wanted = _outputs((*outputs, *(("type=registry",) if push else ())))
+    caches = Caches.parse(cache_from, cache_to, request)
     options = Options(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
@@ -79,14 +95,24 @@ def build(
         no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
+        inline_cache=caches.inline,
+        jobs=jobs or len(os.sched_getaffinity(0)),
     )
+    destinations = [_destinations(output, options) for output in wanted]
     observe = observer("quiet" if quiet else progress)
-    with lent(request.secrets, request.agents) as credentials, inside() as (store, identity):
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        inside() as (store, identity),
+        ExitStack() as going_on,
+    ):
         options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, observe=observe)
-        exported = _export(store, image, wanted)
+        pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
+        early = [push.watch for push, output in zip(pushes, wanted, strict=True) if push and not output.compression]
+        watched = told_all(observe, *early)
+        image = _build(request, options, caches, store, identity, network=reach, observe=watched)
+        exported = _export(store, image, wanted, pushes)
         if iidfile is not None:
             _write(iidfile, image.image_id)
         if metadata_file is not None:
@@ -98,6 +124,7 @@ def build(
 def _build(
     request: recipes.Request,
     options: Options,
+    caches: Caches,
     store: Store,
     identity: Identity,
     *,
@@ -119,10 +146,21 @@ def _build(
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(
-                plan, store, bases, found.trees, found.remote, runner, options=options, times=times, observe=observe
+                plan,
+                store,
+                bases,
+                found.trees,
+                found.remote,
+                runner,
+                options=options,
+                times=times,
+                observe=observe,
+                caches=caches.sources(store),
             )
             try:
-                return build.run()
+                image = build.run()
+                caches.write(store, build, observe)
+                return image
             except StepFailed as error:
                 error.hint = _way_back(error)
                 raise
@@ -148,7 +186,17 @@ def _uses_stdout(outputs: list[Output]) -> bool:
     return any(output.dest == "-" for output in outputs)
 
 
-def _export(store: Store, image: StoredImage, outputs: list[Output]) -> Descriptor:
+def _destinations(output: Output, options: Options) -> tuple[Reference, ...]:
+    """The names that ``output`` is pushed to; UsageError if there are none where there should be."""
+    if not output.push:
+        return ()
+    names = output.names or options.names
+    if not names:
+        raise UsageError("nothing says where to push to", hint="build --tag NAME, or -o type=registry,name=NAME")
+    return tuple(pushable(name) for name in names)
+
+
+def _export(store: Store, image: StoredImage, outputs: list[Output], pushes: list[Pushing | None]) -> Descriptor:
     """Write the outputs; the manifest of what left last (a new compression makes a new one)."""
     from layerbuild.image.manifest import Descriptor
 
@@ -157,7 +205,10 @@ def _export(store: Store, image: StoredImage, outputs: list[Output]) -> Descript
     if outputs:
         from layerbuild.export.formats import write
 
-        for output in outputs:
+        for output, pushing in zip(outputs, pushes, strict=True):
+            if output.stays:
+                manifest = deliver(store, image, output, pushing)
+                continue
             exported = write(store, image, output, stdout=sys.stdout.buffer)
             for note in exported.notes:
                 click.echo(f"{exported.dest}: {note}", err=True)
