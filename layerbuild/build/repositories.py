@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from layerbuild.build.credentials import Credentials
+from layerbuild.build.turns import Turns
 from layerbuild.errors import MachineError, SourceError
 from layerbuild.layer.tree import remove_tree
 from layerbuild.recipe.git import GitRef
@@ -64,6 +65,7 @@ class Repositories:
         self._environment = {**kept, **_SETTINGS}
         self._secrets = credentials.secrets
         self._commits: dict[tuple[str, str], Commit] = {}
+        self._turns = Turns()
 
     def commit(self, repository: GitRef, *, checksum: str = "") -> Commit:
         """What ``repository`` means now; a whole commit asks no server. SourceError if there is no such ref, or if it
@@ -72,9 +74,10 @@ class Repositories:
         alone = repository.fetch_by_commit or (repository.checksum and not repository.ref)
         named = checksum if alone and _WHOLE.fullmatch(checksum) else repository.ref
         key = (repository.remote, named)
-        if key not in self._commits:
-            self._commits[key] = Commit(named) if _WHOLE.fullmatch(named) else self._look_up(repository)
-        found = self._commits[key]
+        with self._turns.of(key):
+            if key not in self._commits:
+                self._commits[key] = Commit(named) if _WHOLE.fullmatch(named) else self._look_up(repository)
+            found = self._commits[key]
         if checksum and not any(name.startswith(checksum) for name in (found.name, found.tag) if name):
             raise SourceError(
                 f"digest mismatch for {shown(repository)}: expected checksum to match {checksum}, got {found.name}",

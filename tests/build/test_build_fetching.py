@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,15 @@ def test_what_is_compressed_stays_so(store: Store, web: Web) -> None:
 
     web.pages["/file"] = reply
     assert content(store, fetcher(store).fetch(web.url("file"))) == b"\x1f\x8bnot really"
+
+
+def test_stages_side_by_side_ask_once(store: Store, web: Web) -> None:
+    def slowly(asked: Asked) -> Reply:
+        time.sleep(0.2)
+        return Reply(b"x")
+
+    web.pages["/slow"] = slowly
+    once = fetcher(store)
+    with ThreadPoolExecutor(4) as stages:
+        found = set(stages.map(lambda _: once.fetch(web.url("slow")), range(4)))
+    assert len(found) == 1 and web.paths == ["/slow"]
