@@ -211,9 +211,7 @@ class Add(_Transfer):
         """The query of a repository may say what the flags say, but not otherwise."""
         keep = self.given.switch("keep-git-dir")
         if None not in (keep, git.keep_git_dir) and keep != git.keep_git_dir:
-            raise RecipeError(
-                "inconsistent keep-git-dir configuration: the flag says otherwise than the query", hint="say it once"
-            )
+            raise RecipeError("inconsistent keep-git-dir configuration", hint="let the flag or the query say it")
         if checksum and git.checksum and checksum != git.checksum:
             raise RecipeError(f'checksum mismatch "{checksum}" != "{git.checksum}"', hint="say it once")
         return GitSource(text, keep_git_dir=bool(keep or git.keep_git_dir), checksum=checksum or git.checksum)
