@@ -59,6 +59,7 @@ class Build:
         caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
+        self._runner = runner
         self._store = store
         self._bases = bases
         self._options = options
@@ -88,7 +89,7 @@ class Build:
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
         self._observe(events.BuildStarted(self._plan))
-        for note in self._plan.notes:
+        for note in (*self._plan.notes, *self._runner.notes(self._plan)):
             self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))

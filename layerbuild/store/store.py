@@ -202,8 +202,9 @@ def _create(root: Path, database: Database) -> None:
             return
         for name in ("blobs/sha256", "indexes", "builds", "overlay2/l", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        # Layers hold set-user-ID programs; nobody else on this machine should be able to start them.
-        (root / "overlay2").chmod(0o700)
+        # Layers and writable mounts hold set-user-ID programs; nobody else on this machine should reach them.
+        for name in ("overlay2", "tmp"):
+            (root / name).chmod(0o700)
         for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
             temporary = root / "tmp" / name
             temporary.unlink(missing_ok=True)  # of a process killed right here

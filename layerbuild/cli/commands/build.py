@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli import recipes
+from layerbuild.cli import limits, recipes
 from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer, told_all
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from layerbuild.events import Observer
     from layerbuild.export.formats import Output
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.job import Network
+    from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.job import Limits, Network
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
 )
+@click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
+@limits.options
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
@@ -69,6 +73,7 @@ def build(
     network: str,
     allow: tuple[str, ...],
     jobs: int | None,
+    isolation: str,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -77,10 +82,13 @@ def build(
     cache_from: tuple[str, ...],
     cache_to: tuple[str, ...],
     check_only: bool,
+    most: Limits,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
+    from layerbuild.isolate.backends import backend
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
     request = recipes.request(**shared)
     if check_only:
@@ -99,6 +107,9 @@ def build(
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
     destinations = [_destinations(output, options) for output in wanted]
+    way = backend(isolation)
+    if options.credentials.secrets:
+        forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
     with (
         lent(request.secrets, request.agents) as credentials,
@@ -110,8 +121,16 @@ def build(
         reach: Network = "none" if network == "none" else "host"
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, output in zip(pushes, wanted, strict=True) if push and not output.compression]
-        watched = told_all(observe, *early)
-        image = _build(request, options, caches, store, identity, network=reach, observe=watched)
+        image = _build(
+            request,
+            options,
+            caches,
+            store,
+            identity,
+            start=lambda identity: way.start(identity, most),
+            network=reach,
+            observe=told_all(observe, *early),
+        )
         exported = _export(store, image, wanted, pushes)
         if iidfile is not None:
             _write(iidfile, image.image_id)
@@ -128,13 +147,12 @@ def _build(
     store: Store,
     identity: Identity,
     *,
+    start: Callable[[Identity], Isolation],
     network: Network,
     observe: Observer,
 ) -> StoredImage:
-    from layerbuild.isolate.sandbox import Sandbox
-
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with Sandbox.start(identity) as sandbox:
+    with start(identity) as sandbox:
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
 
