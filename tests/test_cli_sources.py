@@ -372,7 +372,7 @@ def test_a_recipe_alone(layerbuild: Layerbuild, web: Web) -> None:
         (("-f", "-", "-"), b"FROM scratch\n", 2, "can't be both the context and the recipe"),
         (("-f", "https://h/Dockerfile", "."), b"", 2, "-f takes a file, and no URL"),
         (("-f", "other", "-"), b"FROM scratch\n", 2, "stdin is itself a recipe"),
-        (("-",), gzip.compress(b"FROM scratch\n"), 1, "stdin is neither a tar nor a recipe"),
+        (("-",), gzip.compress(b"FROM scratch\n", mtime=0), 1, "stdin is neither a tar nor a recipe"),
         (("-",), tar_of({"x": ""}), 3, "stdin has no recipe Dockerfile"),
         (("nowhere",), b"", 2, "the context 'nowhere' is not a folder"),
         (("https://h/x.git?nope=1",), b"", 2, 'unexpected query "nope"'),
