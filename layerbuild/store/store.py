@@ -67,6 +67,7 @@ class Store:
         self.sources = Sources(database, self.snapshots)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
+        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
