@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import re
 import shutil
 import stat
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -207,6 +209,30 @@ def test_login_and_logout(
     assert json.loads(file.read_text()) == {"auths": {}}
     layerbuild.run("pull", name, code=69, env=env)
     assert "nothing was kept" in layerbuild.run("logout", host, env=env).stderr
+
+
+def test_a_password_that_is_typed_is_not_shown(rooted: Layerbuild, closed_registry: Registry, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    words = rooted.command("login", closed_registry.host)
+    env = rooted.environment() | {"DOCKER_CONFIG": str(tmp_path)}
+    said = b""
+    with subprocess.Popen(
+        words, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True
+    ) as login:
+        os.close(terminal)
+        for prompt, answer, echo in ((b"Username: ", USER, termios.ECHO), (b"Password: ", PASSWORD, 0)):
+            while not said.endswith(prompt):
+                said += os.read(controller, 1000)
+            wait_until(lambda echo=echo: termios.tcgetattr(controller)[3] & termios.ECHO == echo)
+            os.write(controller, f"{answer}\n".encode())
+        try:
+            while data := os.read(controller, 1000):
+                said += data
+        except OSError:  # EIO: nobody has the terminal any more (pty(7))
+            pass
+    os.close(controller)
+    assert login.returncode == 0 and USER.encode() in said and PASSWORD.encode() not in said
+    assert (tmp_path / "config.json").is_file()
 
 
 def test_credentials_that_skopeo_kept(
