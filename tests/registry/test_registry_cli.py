@@ -187,6 +187,20 @@ def test_a_killed_pull_goes_on_where_it_was(rooted: Layerbuild, faulty: FaultyRe
     assert_whole(rooted.root)
 
 
+def test_a_pull_that_is_stopped(rooted: Layerbuild, faulty: FaultyRegistry) -> None:
+    source = Image(layer_tar(1), layer_tar(2))
+    faulty.add("app", source)
+    for layer in source.layers:
+        faulty.first[f"/v2/app/blobs/{layer}"] = [Reply(source.blobs[layer], stall=True)]
+    with rooted.start("pull", f"{faulty.host}/app", stdout=-3, stderr=subprocess.PIPE) as pull:
+        wait_until(lambda: len(faulty.asked("/blobs/")) == 3)
+        pull.terminate()
+        assert b"Traceback" not in pull.communicate(timeout=20)[1]
+    assert pull.returncode == 143
+    rooted("prune")
+    assert_whole(rooted.root)
+
+
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 
