@@ -70,7 +70,14 @@ class Build:
         self._unusable: Unusable | None = None
         self._trail = Trail()
         self._lookup = Lookup(
-            store, bases, contexts, remote, times=times, no_cache=options.no_cache, imports=self._imports
+            store,
+            bases,
+            contexts,
+            remote,
+            times=times,
+            no_cache=options.no_cache,
+            no_cache_stages=options.no_cache_stages,
+            imports=self._imports,
         )
         self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)

@@ -41,6 +41,7 @@ class Command:
     network: Network = "host"
     mounts: tuple[Extra, ...] = ()
     security: Security = "sandbox"
+    hostname: str = HOSTNAME
     private: bool = False
 
 
@@ -105,6 +106,7 @@ class Runner:
             network=self._network_of(step),
             mounts=files,
             security="insecure" if step.security == "insecure" else "sandbox",
+            hostname=step.hostname or HOSTNAME,
         )
 
     def notes(self, plan: LayerPlan) -> tuple[str, ...]:
@@ -168,9 +170,9 @@ def job(command: Command, tree: Tree, workspace: Workspace | KeptWorkspace, *, t
             uid=who.uid,
             gid=who.gid,
             groups=who.groups,
-            hostname=HOSTNAME,
+            hostname=command.hostname,
         ),
-        mounts=(*name_files(HOSTNAME, network=command.network), *command.mounts),
+        mounts=(*name_files(command.hostname, network=command.network), *command.mounts),
         network=command.network,
         security=command.security,
         terminal=terminal,

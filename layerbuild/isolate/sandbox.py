@@ -18,17 +18,12 @@ job; the helper's end kills them all, and the helper ends with the build, howeve
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
 import signal
 import socket
-import struct
-import termios
 import threading
-import time
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,10 +37,10 @@ from layerbuild.isolate.container import as_error
 from layerbuild.isolate.helper import serve
 from layerbuild.isolate.job import NO_LIMITS, Exit, Job, Limits, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
 
 __all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
 
-_CHUNK: Final = 65536
 _KILLED: Final = 128 + signal.SIGKILL
 
 Output = Callable[[bytes], None]
@@ -106,29 +101,32 @@ class Sandbox:
                 os.close(null)
                 os.close(write_output)
             with _ending(connection):
-                deadline = _Deadline(self._limits.timeout, connection)
+                deadline = Deadline(self._limits.timeout, connection)
                 message = _collect(connection, reader.fileno(), on_output, deadline)
                 return _outcome(message, group, deadline)
 
     def attach(self, job: Job, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, terminal: bool = False) -> Exit:
-        """Run ``job`` with these descriptors as its own; with ``terminal`` on a terminal of its own, relayed to them.
+        """Run ``job`` with these descriptors, relayed, as its own; with ``terminal`` on a terminal of its own.
 
         For ``terminal``, ``stdin`` is the person's terminal: it is in raw mode until the job ends, and its size is
         passed on, also when it changes if this is the main thread. Errors as for ``run``.
         """
-        descriptors = () if terminal else (stdin, stdout, stderr)
-        with (
-            self._limited(replace(job, terminal=terminal)) as (limited, group),
-            _ending(self._send(limited, descriptors)) as connection,
-        ):
-            deadline = _Deadline(self._limits.timeout, connection)
-            if not terminal:
-                return _outcome(_last_message(connection, deadline), group, deadline)
-            message, fds, _, _ = socket.recv_fds(connection, _CHUNK, 1)
-            if not fds:
-                return _outcome(message, group, deadline)
-            with os.fdopen(fds[0], "r+b", buffering=0) as master, _raw(stdin), _sized(stdin, master.fileno()):
-                return _outcome(_relay(connection, master.fileno(), stdin, stdout, deadline), group, deadline)
+        with self._limited(replace(job, terminal=terminal)) as (limited, group):
+            if terminal:
+                return self._attach_terminal(limited, group, stdin, stdout)
+            with Pipes(stdin, stdout, stderr) as pipes, _ending(self._send(limited, pipes.theirs)) as connection:
+                pipes.handed_over()
+                deadline = Deadline(self._limits.timeout, connection)
+                return _outcome(pipes.relay(connection, deadline), group, deadline)
+
+    def _attach_terminal(self, job: Job, group: Group | None, stdin: int, stdout: int) -> Exit:
+        with _ending(self._send(job, ())) as connection:
+            deadline = Deadline(self._limits.timeout, connection)
+            message, fds, _, _ = socket.recv_fds(connection, CHUNK, 1)
+            if fds:
+                with os.fdopen(fds[0], "r+b", buffering=0) as master:
+                    message = relay_terminal(connection, master.fileno(), stdin, stdout, deadline)
+            return _outcome(message, group, deadline)
 
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
@@ -193,31 +191,12 @@ def _ending(connection: socket.socket) -> Iterator[socket.socket]:
         except BaseException:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(_CHUNK):
+                while connection.recv(CHUNK):
                     pass
             raise
 
 
-class _Deadline:
-    """Cancels the job of ``connection`` when ``seconds`` (0: never) are over."""
-
-    def __init__(self, seconds: float, connection: socket.socket) -> None:
-        self._end = time.monotonic() + seconds if seconds else None
-        self._connection = connection
-        self.passed = False
-
-    def wait(self, poll: select.poll) -> list[int]:
-        """The descriptors that are ready. A job that is cancelled still has its last message to send."""
-        while True:
-            left = None if self._end is None or self.passed else max(0.0, self._end - time.monotonic()) * 1000
-            ready = [fd for fd, _ in poll.poll(left)]
-            if ready or left is None:
-                return ready
-            self.passed = True
-            self._connection.shutdown(socket.SHUT_WR)
-
-
-def _outcome(message: bytes, group: Group | None, deadline: _Deadline) -> Exit:
+def _outcome(message: bytes, group: Group | None, deadline: Deadline) -> Exit:
     if not message:
         raise _stopped()
     answer = json.loads(message)
@@ -233,14 +212,7 @@ def _stopped() -> BuildError:
     return BuildError("the sandbox was stopped before the command ended")
 
 
-def _last_message(connection: socket.socket, deadline: _Deadline) -> bytes:
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    deadline.wait(poll)
-    return connection.recv(_CHUNK)
-
-
-def _collect(connection: socket.socket, output: int, on_output: Output, deadline: _Deadline) -> bytes:
+def _collect(connection: socket.socket, output: int, on_output: Output, deadline: Deadline) -> bytes:
     """Pass the output on until the job has ended; its last message."""
     poll = select.poll()
     poll.register(output, select.POLLIN)
@@ -248,13 +220,13 @@ def _collect(connection: socket.socket, output: int, on_output: Output, deadline
     while True:
         ready = deadline.wait(poll)
         if output in ready:
-            data = os.read(output, _CHUNK)
+            data = os.read(output, CHUNK)
             if data:
                 on_output(data)
             else:
                 poll.unregister(output)
         elif connection.fileno() in ready:
-            message = connection.recv(_CHUNK)
+            message = connection.recv(CHUNK)
             _drain(output, on_output)
             return message
 
@@ -263,67 +235,5 @@ def _drain(output: int, on_output: Output) -> None:
     """What is still in the pipe: its end need not come, should a process elsewhere hold it."""
     os.set_blocking(output, False)
     with suppress(BlockingIOError):
-        while data := os.read(output, _CHUNK):
+        while data := os.read(output, CHUNK):
             on_output(data)
-
-
-def _relay(connection: socket.socket, master: int, stdin: int, stdout: int, deadline: _Deadline) -> bytes:
-    """Between the person's terminal and the job's, until the job has ended; its last message."""
-    poll = select.poll()
-    for fd in (master, stdin, connection.fileno()):
-        poll.register(fd, select.POLLIN)
-    while True:
-        ready = deadline.wait(poll)
-        if master in ready and not _copy(master, stdout):
-            poll.unregister(master)
-        elif stdin in ready and not _copy(stdin, master):
-            poll.unregister(stdin)
-        elif connection.fileno() in ready and master not in ready:
-            return connection.recv(_CHUNK)
-
-
-def _copy(source: int, target: int) -> bool:
-    """One chunk; False at the end. A terminal's master gives EIO when its last user has closed it (pty(7))."""
-    try:
-        data = os.read(source, _CHUNK)
-    except OSError:
-        return False
-    while data:
-        data = data[os.write(target, data) :]
-        if not data:
-            return True
-    return False
-
-
-@contextmanager
-def _raw(terminal: int) -> Iterator[None]:
-    """Keys go through unchanged, Ctrl-C included: they are for the job's terminal to understand."""
-    if not os.isatty(terminal):
-        yield
-        return
-    before = termios.tcgetattr(terminal)
-    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is kept
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-@contextmanager
-def _sized(terminal: int, master: int) -> Iterator[None]:
-    """The job's terminal is as large as the person's."""
-
-    def adapt(*_: object) -> None:
-        with suppress(OSError):
-            size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
-            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
-
-    adapt()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGWINCH, adapt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)

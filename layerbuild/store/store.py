@@ -27,7 +27,7 @@ from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
-from layerbuild.store.workspaces import Workspaces
+from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
     from layerbuild.layer.union import Union
@@ -67,6 +67,7 @@ class Store:
         self.sources = Sources(database, self.snapshots)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
+        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -171,6 +172,12 @@ class Store:
         from layerbuild.store.unpack import ensure_unpacked
 
         return ensure_unpacked(self, chain)
+
+    def ensure_below(self, workspace: Workspace) -> None:
+        """The same for all that lies below a workspace."""
+        from layerbuild.store.unpack import ensure_below
+
+        ensure_below(self, workspace)
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""

@@ -55,14 +55,33 @@ def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]
     is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
-    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
-    if lost:
-        wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not _blobs_here(store, snapshot)]
-        with _supplied(store, wanted) as arrivals:
-            for snapshot in lost:
-                _refill(store, snapshot, arrivals)
-        _match_roots(store, stack, lost)
+    if any(_lost(store, snapshot) for snapshot in stack):
+        with store.unpacking:  # stages side by side may stand on the same base
+            _fill_in(store, stack)
     return stack
+
+
+def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
+    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
+    wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not _blobs_here(store, snapshot)]
+    with _supplied(store, wanted) as arrivals:
+        for snapshot in lost:
+            _refill(store, snapshot, arrivals)
+    _match_roots(store, stack, lost)
+
+
+def ensure_below(store: Store, workspace: Workspace) -> None:
+    """The same for all that lies below a workspace.
+
+    It, and others that it lies on, may have been begun before any of that had come: their roots are mended.
+    """
+    snapshots = [folder for folder in workspace.below if isinstance(folder, Snapshot)]
+    if not any(_lost(store, snapshot) for snapshot in snapshots):
+        return
+    ensure_unpacked(store, snapshots[0].chain)
+    begun = [workspace, *workspace.below[: len(workspace.below) - len(snapshots)], snapshots[0]]
+    for below, folder in itertools.pairwise(reversed(begun)):
+        overlay.match_root(folder, below)
 
 
 def require_blobs(store: Store, image: StoredImage) -> None:
@@ -80,7 +99,7 @@ def require_blobs(store: Store, image: StoredImage) -> None:
             if digest not in arrivals:
                 raise NotFoundError(f"blob {digest} is not in the store", hint=_HINT)
             arrivals[digest].wait()
-            add_blob(store, diff_id, next(source.blob for source in store.sources.of_blob(digest)))
+            add_blob(store, diff_id, _as_it_is(store, store.sources.of_blob(digest)[0].blob))
 
 
 def add_blob(store: Store, diff_id: DiffID, blob: BlobRecord) -> None:
@@ -252,4 +271,9 @@ def _blobs_here(store: Store, snapshot: Snapshot) -> tuple[BlobRecord, ...]:
         return tuple(blob for blob in layer.blobs if store.blobs.has(blob.digest))
     claimed = [source.blob for source in store.sources.of_layer(snapshot.diff_id)]
     here = [blob for blob in claimed if store.blobs.has(blob.digest)]  # it came, and then something went wrong
-    return tuple(replace(blob, codec=_codec(partial(store.blobs.open, blob.digest))) for blob in here)
+    return tuple(_as_it_is(store, blob) for blob in here)
+
+
+def _as_it_is(store: Store, blob: BlobRecord) -> BlobRecord:
+    """A blob that is here, with the codec that it really has."""
+    return replace(blob, codec=_codec(partial(store.blobs.open, blob.digest)))

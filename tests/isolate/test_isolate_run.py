@@ -439,6 +439,32 @@ def test_descriptors_can_be_handed_over(world: World) -> None:
 
 
 @in_build()
+def test_files_that_are_handed_over_stay_out_of_reach(world: World) -> None:
+    given, taken = world.base / "given", world.base / "taken"
+    given.write_bytes(b"x" * 3_000_000)
+    script = "cat | wc -c; echo more >> /proc/self/fd/0; chmod 0 /proc/self/fd/* 2>&1; echo told >&2; exit 6"
+    with given.open("rb") as stdin, taken.open("wb") as stdout:
+        files = {"stdin": stdin.fileno(), "stdout": stdout.fileno(), "stderr": stdout.fileno()}
+        ended = world.sandbox.attach(world.job("sh", "-c", script), **files)
+    assert ended.code == 6
+    assert given.stat().st_size == 3_000_000
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (given, taken)] == [0o644, 0o644]
+    lines = taken.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("3000000", "told")
+
+
+@in_build()
+def test_much_goes_both_ways_and_nobody_waits_for_the_other(world: World) -> None:
+    given, taken = world.base / "given", world.base / "taken"
+    given.write_bytes(os.urandom(2_000_000))
+    for script, expected in (("cat", given.read_bytes()), ("echo no", b"no\n"), ("exec <&-; echo closed", b"closed\n")):
+        with given.open("rb") as stdin, taken.open("wb") as stdout:
+            files = {"stdin": stdin.fileno(), "stdout": stdout.fileno(), "stderr": 2}
+            assert world.sandbox.attach(world.job("sh", "-c", script), **files).code == 0
+        assert taken.read_bytes() == expected
+
+
+@in_build()
 def test_a_terminal_of_its_own(world: World) -> None:
     import fcntl
     import struct

@@ -18,7 +18,7 @@ from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import credentials, entitlements
+from layerbuild.cli.credentials import entitlements, lent
 from layerbuild.cli.place import inside, invocation
 from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.registries import Bringer
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 )
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
-@click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
-@click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
@@ -73,8 +71,6 @@ def build(
     outputs: tuple[str, ...],
     labels: tuple[str, ...],
     network: str,
-    secrets: tuple[str, ...],
-    agents: tuple[str, ...],
     allow: tuple[str, ...],
     jobs: int | None,
     isolation: str,
@@ -104,9 +100,9 @@ def build(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        credentials=credentials(secrets, agents),
         inline_cache=caches.inline,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
@@ -115,8 +111,12 @@ def build(
     if options.credentials.secrets:
         forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
-    with inside() as (store, identity), ExitStack() as going_on:
-        options = replace(options, one_id=identity.one_id)
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        inside() as (store, identity),
+        ExitStack() as going_on,
+    ):
+        options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
@@ -158,9 +158,9 @@ def _build(
 
         bases = recipes.make_bases(request, store, observe)
         runner = Runner(sandbox, network=network)
-        with opened(request, store) as found:
+        with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
-            times = recipes.build_times(request, recipe, named=found.named)
+            times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(
