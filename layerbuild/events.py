@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.image.config import Platform
 from layerbuild.steps import LayerPlan, SkippedStage, StagePlan, Step
 
 
 @dataclass(frozen=True, slots=True)
 class BuildStarted:
+    """``platform`` is the one that was asked for, None: none was. A build for several starts once for each."""
+
     plan: LayerPlan
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,15 @@ class ImageWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexWritten:
+    """The results for several platforms are in the store, under one index."""
+
+    digest: BlobDigest
+    platforms: tuple[Platform, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that its reader should know, and that is no error."""
 
@@ -108,6 +121,7 @@ Event = (
     | LayerSealed
     | StepFinished
     | ImageWritten
+    | IndexWritten
     | Note
 )
 Observer = Callable[[Event], None]

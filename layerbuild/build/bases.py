@@ -38,9 +38,9 @@ class Bases:
 
     def _find(self, name: str, platform: Platform) -> StoredImage:
         try:
-            return self._store.images.resolve(name)
+            return self._store.images.resolve(name, platform=platform)
         except NotFoundError as error:
             if self._puller is not None:
                 return self._puller.pull(Reference.parse(name), platform)
             hint = error.hint or "`layerbuild images` lists those there are; `layerbuild base` and `import` bring more"
-            raise NotFoundError(f"base image {name!r} is not in the store", hint=hint) from error
+            raise NotFoundError(f"base image {name!r} is not in the store for {platform}", hint=hint) from error

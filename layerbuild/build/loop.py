@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
@@ -12,14 +14,15 @@ from layerbuild.build.layers import LayerMaker, Made
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
+from layerbuild.build.platforms import check_platforms
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree
-from layerbuild.digest import ChainID
-from layerbuild.image.config import History, ImageConfig
+from layerbuild.digest import BlobDigest, ChainID
+from layerbuild.image.config import History, ImageConfig, Platform
 from layerbuild.image.image import Image
-from layerbuild.image.manifest import Descriptor, layer_media_type
+from layerbuild.image.manifest import Descriptor, layer_media_type, oci_layer_type
 from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
@@ -29,7 +32,8 @@ COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens."""
+    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens. ``here`` is this
+    machine's platform."""
 
     def __init__(
         self,
@@ -42,33 +46,57 @@ class Build:
         *,
         options: Options,
         times: Times,
+        here: Platform,
         observe: events.Observer,
     ) -> None:
-        self._plan = plan
+        self.plan = plan
+        self._here = here
         self._store = store
         self._bases = bases
         self._options = options
         self._times = times
         self._observe = observe
-        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
+        self._new_lookup: Callable[[], Lookup] = partial(
+            Lookup, store, bases, contexts, remote, times=times, no_cache=options.no_cache
+        )
+        self._lookup = self._new_lookup()
         self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
 
-    def run(self) -> StoredImage:
-        """Build the target and return its image, with the names that the options give it.
+    @property
+    def base_blobs(self) -> frozenset[BlobDigest]:
+        """The layers that the base brings, as blobs: what is exported has them in these bytes."""
+        return frozenset(descriptor.digest for _, descriptor in self._base_descriptors())
+
+    @property
+    def results(self) -> Mapping[int, Progress]:
+        """What each stage that is done came to, by its index."""
+        return self._lookup.results
+
+    def check(self) -> None:
+        """Raise what can be known to fail before anything runs: rights that are not granted, programs that can't be
+        executed here."""
+        check_entitlements(self.plan, self._options.entitlements)
+        check_platforms(self.plan, self._new_lookup(), here=self._here, place=self._store.temporary)
+
+    def run(self, known: Mapping[int, Progress] = MappingProxyType({})) -> StoredImage:
+        """Build the target and return its image, with the names that the options give it. Stages in ``known`` are done;
+        ``check`` has said nothing against it.
 
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
-        self._observe(events.BuildStarted(self._plan))
-        for note in self._plan.notes:
+        self._observe(events.BuildStarted(self.plan, self._options.platform))
+        for note in self.plan.notes:
             self._observe(events.Note(note))
-        for skipped in self._plan.skipped:
+        for skipped in self.plan.skipped:
             self._observe(events.StageSkipped(skipped))
-        check_entitlements(self._plan, self._options.entitlements)
         with self._mounter:
-            for stage in self._plan.stages:
-                self._lookup.results[stage.index] = self._stage(stage)
-        return self._commit(self._plan.target)
+            for stage in self.plan.stages:
+                done = known.get(stage.index)
+                if done is not None:
+                    self._observe(events.Note(f"stage {stage.title}: built already, the same for another platform"))
+                self._lookup.results[stage.index] = done or self._stage(stage)
+        return self._commit(self.plan.target)
 
     def _stage(self, stage: StagePlan) -> Progress:
         progress = self._lookup.start(stage)
@@ -166,11 +194,18 @@ class Build:
 
     def _commit(self, stage: StagePlan) -> StoredImage:
         image = self._lookup.results[stage.index].image
+        if self._options.platform is not None:
+            # As BuildKit: an image says that it is for the platform that was asked for, whatever its base says.
+            asked = self._options.platform
+            platform = replace(
+                image.config.platform, os=asked.os, architecture=asked.architecture, variant=asked.variant
+            )
+            image = Image.of_base(replace(image.config, platform=platform))
         if self._options.labels:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
-        manifest = image.manifest(self._descriptors(image.config))
+        manifest = image.manifest(self._descriptors(image.config), annotations=self._options.annotations)
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
             self._store.images.tag(name, stored.manifest_digest)
@@ -184,7 +219,8 @@ class Build:
         descriptors = []
         for position, diff_id in enumerate(config.diff_ids):
             if position < len(known) and known[position][0] == diff_id:
-                descriptors.append(known[position][1])
+                base = known[position][1]
+                descriptors.append(replace(base, media_type=oci_layer_type(base.media_type)))
                 continue
             layer = self._store.layers.get(diff_id)
             assert layer is not None, diff_id  # a snapshot's layer outlives it
@@ -193,9 +229,9 @@ class Build:
         return descriptors
 
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.target
+        stage = self.plan.target
         while isinstance(stage.base, StageBase):
-            stage = self._plan.stage(stage.base.stage)
+            stage = self.plan.stage(stage.base.stage)
         if not isinstance(stage.base, ImageBase):
             return []
         base = self._bases.image(stage.base.reference, stage.platform)

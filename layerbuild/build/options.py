@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from layerbuild.build.credentials import Credentials
+from layerbuild.image.config import Pairs, Platform
 from layerbuild.reference import Reference
 
 
@@ -12,7 +13,8 @@ from layerbuild.reference import Reference
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
-    ``cache_namespace`` keeps cache mounts apart from those of other builds."""
+    ``cache_namespace`` keeps cache mounts apart from those of other builds. ``platform`` is the one that was asked for,
+    which the image then says it is for; None: it says what its base says. ``annotations`` are its manifest's."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -22,3 +24,5 @@ class Options:
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
     credentials: Credentials = field(default_factory=Credentials)
+    platform: Platform | None = None
+    annotations: Pairs = ()

@@ -82,10 +82,14 @@ class _Plain:
             case events.ImageWritten():
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"image {event.image_id}{names}")
+            case events.IndexWritten(digest, platforms):
+                names = f" as {', '.join(event.names)}" if event.names else ""
+                self._say(f"index {digest} for {', '.join(map(str, platforms))}{names}")
             case events.Note(text):
                 self._say(f"note: {text}")
-            case events.BuildStarted():
-                pass
+            case events.BuildStarted(platform=platform):
+                if platform is not None:
+                    self._say(f"platform {platform}")
 
     def _finished(self, event: events.StepFinished) -> None:
         self._flush()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerbuild.build.context import ContextTree
     from layerbuild.build.origins import Origins
     from layerbuild.build.remote import Remote
+    from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules
     from layerbuild.recipe.syntax import Recipe
@@ -167,36 +168,36 @@ def _named_contexts(
     named: dict[str, str | None] = {}
     for name, value in request.named:
         key = context_name(name)
-        named[key] = _image(value, store)
+        named[key] = _image(value, store, request)
         if named[key] is None:
             trees[key] = _files(value, origins, name=f"the context {name}")
     return trees, named
 
 
-def _image(value: str, store: Store) -> str | None:
+def _image(value: str, store: Store, request: Request) -> str | None:
     """The image that a named context is, None: it is files."""
     from layerbuild.build.origins import is_url, repository
 
     if value.startswith(_IMAGE):
         return value.removeprefix(_IMAGE)
     if value.startswith(_LAYOUT):
-        return _layout_image(value.removeprefix(_LAYOUT), store)
+        return _layout_image(value.removeprefix(_LAYOUT), store, request.platforms or (this_platform(),))
     if os.path.exists(value) or _PATH.match(value) or is_url(value) or repository(value) is not None:
         return None
     return value
 
 
-def _layout_image(place: str, store: Store) -> str:
+def _layout_image(place: str, store: Store, platforms: tuple[Platform, ...]) -> str:
     from layerbuild.intake.load import load_layout_image
 
     form = _LAYOUT_PLACE.fullmatch(place)
     if form is None:
         raise UsageError(f"{_LAYOUT}{place} names no layout", hint=f"{_LAYOUT}PATH[:TAG][@DIGEST]")
     found: dict[str, Any] = form.groupdict("")
-    image = load_layout_image(
-        store, Path(found["path"]), platform=this_platform(), tag=found["tag"], digest=found["digest"]
-    )
-    return image.manifest_digest
+    # A build for other platforms than this machine's may want several of an index's images.
+    wanted = this_platform() if platforms == (this_platform(),) else None
+    image = load_layout_image(store, Path(found["path"]), platform=wanted, tag=found["tag"], digest=found["digest"])
+    return image.digest
 
 
 def _files(value: str, origins: Origins, *, name: str) -> ContextTree:

@@ -24,11 +24,13 @@ Values = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a build of the recipe would know. ``bases`` raises NotFoundError for a base that is not at hand. ``target``
-    None is the last stage; ``every`` has all stages examined, and not only those that the target needs."""
+    """What a build of the recipe would know. ``bases`` raises NotFoundError for a base that is not at hand.
+    ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and not
+    only those that the target needs."""
 
     bases: Bases
     platform: Platform
+    build_platform: Platform | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     every: bool = False
@@ -170,7 +172,7 @@ class _Record:
         known = predefined(
             self.outline.target(setting.target),
             platform=setting.platform,
-            build_platform=setting.platform,
+            build_platform=setting.build_platform or setting.platform,
             build_args=setting.build_args,
         )
         with suppress(RecipeError):  # a build argument may take the place of what is wrong
