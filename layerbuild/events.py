@@ -105,6 +105,18 @@ class IndexWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class BlobMoved:
+    """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
+    "push"; ``place`` names the repository."""
+
+    digest: BlobDigest
+    way: str
+    place: str
+    done: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that its reader should know, and that is no error."""
 
@@ -122,6 +134,7 @@ Event = (
     | StepFinished
     | ImageWritten
     | IndexWritten
+    | BlobMoved
     | Note
 )
 Observer = Callable[[Event], None]

@@ -94,7 +94,10 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan)."""
+    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan).
+
+    ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
+    """
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        look_only: bool = False,
     ) -> None:
         self._store = store
         self._bases = bases
@@ -112,7 +116,7 @@ class Lookup:
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
-        self.stacks = Stacks(store)
+        self.stacks = Stacks(store, look_only=look_only)
         self.results: dict[int, Progress] = {}
 
     def start(self, stage: StagePlan) -> Progress:
@@ -150,7 +154,7 @@ class Lookup:
         return hit or Miss(found, self._reason(step, progress, found), seen.matches, seen.listings)
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
-        """The files of ``root``; None for a stage whose result is not known yet."""
+        """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
         match root:
             case ContextRoot(name):
                 if name not in self._contexts:
@@ -158,9 +162,12 @@ class Lookup:
                 return self._contexts[name]
             case StageRoot(index):
                 result = self.results[index]
-                return self.stacks.tree(result.chain, name=f"stage {index}") if result.known else None
+                known = result.known and self.stacks.can_look(result.chain)
+                return self.stacks.tree(result.chain, name=f"stage {index}") if known else None
             case ImageRoot(reference):
                 image = Image.of_base(self._bases.config(reference, platform))
+                if not self.stacks.can_look(image.top):
+                    return None
                 return self.stacks.tree(image.top, name=f"image {reference}")
 
     # -- records

@@ -73,7 +73,7 @@ class _Walk:
         path = _destination(step)
         if path in self._made:
             return False
-        if not self.progress.known:
+        if not self.progress.known or not self._lookup.stacks.can_look(self.progress.chain):
             return None
         node = self._lookup.stacks.tree(self.progress.chain, name="the image").get(path)
         return node is None or node.entry.kind is not Kind.DIRECTORY

@@ -10,17 +10,25 @@ from layerbuild.store.store import Store
 
 
 class Stacks:
-    """Trees by chain ID."""
+    """Trees by chain ID. A stack is brought and unpacked when something in it is looked up for the first time;
+    ``look_only``: never, and only stacks that are here can be looked into."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, look_only: bool = False) -> None:
         self._store = store
+        self._look_only = look_only
         self._indexes: dict[DiffID, Index] = {}
 
     def tree(self, chain: ChainID | None, *, name: str) -> StackTree:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
-        snapshots = self._store.snapshots.stack(chain) if chain else ()
-        views = [LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)]
-        return StackTree(Union(views), name=name, chain=chain)
+        return StackTree(lambda: self._union(chain), name=name, chain=chain)
+
+    def can_look(self, chain: ChainID | None) -> bool:
+        """Whether a tree of ``chain`` can answer."""
+        return not self._look_only or self._store.is_here(chain)
+
+    def _union(self, chain: ChainID | None) -> Union:
+        snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_unpacked(chain)
+        return Union([LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)])
 
     def _index(self, diff_id: DiffID) -> Index:
         if diff_id not in self._indexes:

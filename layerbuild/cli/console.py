@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from layerbuild import events
+from layerbuild.cli.bars import Bars
 from layerbuild.errors import UsageError
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
 from layerbuild.views import text as show
@@ -62,6 +63,7 @@ class _Plain:
         self._color = stream.isatty() and not os.environ.get("NO_COLOR")
         self._open_line = b""
         self._layer: events.LayerSealed | None = None
+        self._bars = Bars(stream, columns=self._columns if stream.isatty() else None)
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -85,6 +87,8 @@ class _Plain:
             case events.IndexWritten(digest, platforms):
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"index {digest} for {', '.join(map(str, platforms))}{names}")
+            case events.BlobMoved():
+                self._bars.show(event)
             case events.Note(text):
                 self._say(f"note: {text}")
             case events.BuildStarted(platform=platform):
@@ -115,6 +119,7 @@ class _Plain:
         self._open_line = b""
 
     def _line(self, line: bytes) -> None:
+        self._bars.clear()
         self._stream.write(f"       | {line.decode('utf-8', 'replace').rstrip()}\n")
         self._stream.flush()
 
@@ -123,6 +128,7 @@ class _Plain:
         return f"{counted:>5}  {show.shorten(step.origin.text, max(30, min(100, self._columns - 20)))}"
 
     def _say(self, text: str) -> None:
+        self._bars.clear()
         self._stream.write(f"{text}\n")
         self._stream.flush()
 

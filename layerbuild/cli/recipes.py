@@ -18,12 +18,14 @@ from layerbuild.errors import RecipeError, Span, UsageError
 from layerbuild.steps import ContextRoot
 
 if TYPE_CHECKING:
-    from layerbuild.build.bases import Bases
+    from layerbuild.build.bases import Bases, Policy
     from layerbuild.build.times import Times
+    from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.syntax import Recipe
     from layerbuild.steps import LayerPlan
+    from layerbuild.store.store import Store
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -53,6 +55,7 @@ class Request:
     no_cache: bool
     named: tuple[tuple[str, str], ...] = ()
     platforms: tuple[Platform, ...] = ()
+    policy: Policy = "missing"
 
     @property
     def platform(self) -> Platform:
@@ -60,6 +63,14 @@ class Request:
         if len(self.platforms) > 1:
             raise UsageError("only `build` takes several platforms", hint=f"--platform {self.platforms[0]}, say")
         return self.platforms[0] if self.platforms else this_platform()
+
+
+class Command(click.Command):
+    """A command with these options. ``--pull`` alone means always, as in ``docker build``, and takes no further word:
+    a value stands behind ``=``, which click knows no way to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +99,14 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
         ),
+        click.option(
+            "--pull",
+            "policy",
+            default="missing",
+            metavar="[=WHEN]",
+            help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+            "  [default: missing]",
+        ),
         click.argument("context"),
     ]
     for option in reversed(shared):
@@ -104,6 +123,7 @@ def request(
     timestamp: str | None,
     named: tuple[str, ...],
     platform: tuple[str, ...] = (),
+    policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
     arguments = dict(_build_arg(text) for text in build_args)
@@ -116,6 +136,7 @@ def request(
         no_cache=no_cache,
         named=tuple(_named(text) for text in named),
         platforms=read_platforms(platform),
+        policy=_policy(policy),
     )
 
 
@@ -148,6 +169,14 @@ def chosen_platform(text: str | None) -> Platform | None:
     if len(platforms) > 1:
         raise UsageError(f"--platform {text} names several platforms", hint=f"--platform {platforms[0]}, say")
     return platforms[0]
+
+
+def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
+    """What resolves image names: the store, and registries as ``--pull`` says."""
+    from layerbuild.build.bases import Bases
+    from layerbuild.cli.registries import Bringer
+
+    return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
@@ -231,6 +260,15 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not value:
         raise UsageError(f"--build-context {text!r} is not NAME=WHAT", hint="--build-context src=../src, say")
     return name, value
+
+
+def _policy(text: str) -> Policy:
+    # docker build knows --pull and --pull=false, buildah the words; and a flag without a value takes no other word.
+    words: dict[str, Policy] = {"true": "always", "false": "missing", "newer": "always", "ifnewer": "always"}
+    known: dict[str, Policy] = {"always": "always", "missing": "missing", "never": "never", **words}
+    if text not in known:
+        raise UsageError(f"--pull can't be {text!r}", hint="always, missing or never, as in --pull=never")
+    return known[text]
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:

@@ -170,7 +170,8 @@ class Parcel:
 def pack(store: Store, found: StoredImage | StoredIndex, wishes: Wishes = AS_IT_IS, *, unnamed: bool = False) -> Parcel:
     """The image, or the images of an index, as ``wishes`` want them; ``unnamed``: without any name.
 
-    New blobs are kept in the store, so that the same export costs nothing the next time. Of an index leaves what the
+    New blobs are kept in the store, so that the same export costs nothing the next time; what has not come yet is
+    brought. Of an index leaves what the
     store holds of it, with a note of what it does not hold. UsageError for wishes that contradict each other.
     """
     if wishes.annotations and wishes.oci_types is False:
@@ -228,6 +229,7 @@ def _index(index: ImageIndex, packages: Sequence[Package], wishes: Wishes) -> Im
 
 
 def _package(store: Store, image: StoredImage, names: tuple[Reference, ...], wishes: Wishes) -> Package:
+    store.require_blobs(image)
     manifest, platform = image.manifest, image.config.platform
     if wishes.compression is not None:
         manifest = _compressed_manifest(store, image, wishes)

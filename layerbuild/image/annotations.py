@@ -21,7 +21,7 @@ from difflib import get_close_matches
 
 from layerbuild.errors import UsageError
 from layerbuild.image.config import Pairs, Platform
-from layerbuild.image.platforms import normal, rank, read_platform
+from layerbuild.image.platforms import distance, normal, read_platform
 
 MANIFEST = "manifest"
 INDEX = "index"
@@ -103,7 +103,7 @@ def with_pairs(pairs: Pairs, more: Pairs) -> Pairs:
 def _concerns(annotation: Annotation, platform: Platform | None) -> bool:
     if annotation.platform is None or platform is None:
         return annotation.platform is None
-    return rank(platform, annotation.platform) == 0
+    return distance(platform, annotation.platform) == 0
 
 
 def _annotation(kind: str | None, platform: str | None, key: str, value: str) -> Annotation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from layerbuild.errors import UsageError
 from layerbuild.image.config import Platform
@@ -25,7 +26,14 @@ _ARCHITECTURES = {
     "armel": "arm/v6",
 }
 _USUAL_VARIANTS = {("amd64", "v1"): "", ("arm64", "v8"): "", ("arm", ""): "v7"}
-_NUMBERED = re.compile(r"v(\d+)(?:\.\d+)?", re.ASCII)
+_LEVEL = re.compile(r"v(\d+(?:\.\d+)?)", re.ASCII)
+_LEVELS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}  # what no variant means
+_LOWEST = {"arm": 5.0}
+_RUNS_TOO = {"amd64": Platform("linux", "386"), "arm64": Platform("linux", "arm", "v8")}
+_FAR = 100.0
+_UNKNOWN = Platform("unknown", "unknown")
+
+_Item = TypeVar("_Item")
 
 
 def read_platform(text: str, *, default: Platform) -> Platform:
@@ -53,46 +61,47 @@ def normal(platform: Platform) -> Platform:
     return replace(platform, variant=_USUAL_VARIANTS.get(key, platform.variant))
 
 
-def rank(found: Platform, wanted: Platform) -> int | None:
-    """How well an image for ``found`` does where ``wanted`` is: 0 is best, None: not at all.
+def distance(found: Platform, wanted: Platform) -> float | None:
+    """How far ``found`` lies below ``wanted``, 0 if they are the same; None: it does not run there.
 
-    An older variant runs on a newer one, arm on arm64, and 386 on amd64.
+    A variant is a level of an architecture: a machine of one level runs what was made for it and for those below; and
+    arm64 runs arm, and amd64 runs 386, if there is nothing better.
+
+    >>> distance(Platform("linux", "arm", "v6"), Platform("linux", "arm", "v7"))
+    1.0
     """
     if found.os != wanted.os:
         return None
-    candidate = normal(found)
-    runnable = _runnable(normal(wanted))
-    key = (candidate.architecture, candidate.variant)
-    return runnable.index(key) if key in runnable else None
+    if found.architecture == wanted.architecture:
+        return _levels_below(found, wanted)
+    other = _RUNS_TOO.get(wanted.architecture)
+    if other is None or found.architecture != other.architecture:
+        return None
+    below = _levels_below(found, other)
+    return None if below is None else _FAR + below
 
 
-def best(found: Iterable[Platform | None], wanted: Platform) -> int | None:
-    """The position of the one that does best, of equals the first; None if none will do. A None has no platform."""
-    ranked = [
-        (level, position)
-        for position, platform in enumerate(found)
-        if platform is not None and (level := rank(platform, wanted)) is not None
-    ]
-    return min(ranked)[1] if ranked else None
+def _levels_below(found: Platform, wanted: Platform) -> float | None:
+    usual = _LEVELS.get(wanted.architecture, "")
+    has, needs = found.variant or usual, wanted.variant or usual
+    if has == needs:
+        return 0.0
+    levels = [float(level[1]) for level in map(_LEVEL.fullmatch, (has, needs)) if level]
+    if len(levels) < 2 or not _LOWEST.get(wanted.architecture, 0.0) <= levels[0] < levels[1]:
+        return None
+    return levels[1] - levels[0]
 
 
-def _runnable(wanted: Platform) -> list[tuple[str, str]]:
-    """Architectures and variants, best first."""
-    same = [(wanted.architecture, variant) for variant in _variants(wanted)]
-    match wanted.architecture:
-        case "amd64":
-            return [*same, ("386", "")]
-        case "arm64":
-            return [*same, *(("arm", f"v{number}") for number in (8, 7, 6, 5))]
-    return same
+def best(candidates: Iterable[tuple[Platform | None, _Item]], wanted: Platform) -> _Item | None:
+    """The candidate that fits ``wanted`` best, of equal ones the first; None: none runs there."""
+    fitting: list[tuple[float, _Item]] = []
+    for platform, item in candidates:
+        far = distance(platform, wanted) if platform is not None else None
+        if far is not None:
+            fitting.append((far, item))
+    return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
 
-def _variants(wanted: Platform) -> list[str]:
-    """The variant and the older ones, down to the oldest."""
-    number = _NUMBERED.fullmatch(wanted.variant)
-    oldest = {"amd64": 1, "arm64": 8, "arm": 4}.get(wanted.architecture)
-    if number is None or oldest is None:
-        return [wanted.variant]
-    older = [normal(replace(wanted, variant=f"v{level}")).variant for level in range(int(number[1]) - 1, oldest, -1)]
-    base = [] if wanted.architecture == "arm" else [""]
-    return [wanted.variant, *older, *base]
+def is_unknown(platform: Platform | None) -> bool:
+    """Whether it is what BuildKit gives to attestations: no platform at all."""
+    return platform == _UNKNOWN

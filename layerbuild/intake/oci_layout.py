@@ -14,9 +14,7 @@ from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
 from layerbuild.errors import FormatError, NotFoundError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import (
-    DOCKER_CONFIG,
     INDEX_TYPES,
-    OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
     SIZE_LIMIT,
@@ -37,8 +35,6 @@ LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
 
 _MOST_NESTED = 8
-# BuildKit's attestations stand in an index as manifests for the platform unknown/unknown.
-_ATTESTATION = "vnd.docker.reference.type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ def choose(members: Members, index: Index, *, platform: Platform | None, name: s
     """The images that ``index`` names, each once, in its order; NotFoundError if ``name`` or ``platform`` has none."""
     groups: dict[str, list[Descriptor]] = {}
     for descriptor in index.manifests:
-        if not _is_attestation(descriptor):
+        if not descriptor.is_attestation:
             groups.setdefault(_group(descriptor), []).append(descriptor)
     unnamed = [entry.platform for entry in groups.get("", ())]
     if len(set(unnamed)) < len(unnamed):  # several for one platform are no image for several platforms
@@ -125,7 +121,7 @@ def choose(members: Members, index: Index, *, platform: Platform | None, name: s
 
 def _full_tag(members: Members, index: Index, tag: str) -> str:
     """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
-    names = {_group(entry) for entry in index.manifests if not _is_attestation(entry)}
+    names = {_group(entry) for entry in index.manifests if not entry.is_attestation}
     found = [name for name in sorted(names) if (tag or "latest") in (name, name.rpartition(":")[2])]
     if tag and len(found) > 1:
         raise UsageError(f"{members.origin} has several images tagged {tag!r}: {', '.join(found)}")
@@ -177,12 +173,12 @@ def _choose(members: Members, descriptors: Sequence[Descriptor], platform: Platf
     best on ``platform``, if that is given."""
     leaves, index = _leaves(members, descriptors)
     if len(leaves) > 1 and platform is not None:
-        position = best([leaf.platform for leaf in leaves], platform)
-        if position is None:
+        fitting = best(((leaf.platform, leaf) for leaf in leaves), platform)
+        if fitting is None:
             known = ", ".join(sorted({str(leaf.platform) for leaf in leaves if leaf.platform}))
             hint = f"it has {known}; --platform chooses one" if known else ""
             raise NotFoundError(f"{members.origin} has no image for {platform}", hint=hint)
-        leaves = [leaves[position]]
+        leaves = [fitting]
     if len(leaves) == 1:
         return Chosen(tuple(leaves))
     return Chosen(tuple(leaves), index=index or Index(tuple(leaves)).to_json())
@@ -195,7 +191,7 @@ def _leaves(
     names just these, None if there is no such."""
     if depth > _MOST_NESTED:
         raise FormatError(f"{members.origin} nests more than {_MOST_NESTED} indexes in each other")
-    entries = [entry for entry in descriptors if not _is_attestation(entry)]
+    entries = [entry for entry in descriptors if not entry.is_attestation]
     leaves: list[Descriptor] = []
     index: bytes | None = None
     for entry in entries:
@@ -211,10 +207,6 @@ def _leaves(
     if not leaves:
         raise FormatError(f"{members.origin} has an index without an image in it")
     return leaves, index
-
-
-def _is_attestation(descriptor: Descriptor) -> bool:
-    return descriptor.annotation(_ATTESTATION) is not None
 
 
 # -- bringing in -------------------------------------------------------------------------------------------------------
@@ -254,7 +246,7 @@ def _load(store: Store, members: Members, chosen: Chosen) -> BlobDigest:
 def _load_image(store: Store, members: Members, descriptor: Descriptor) -> BlobDigest:
     manifest_bytes = read_blob(members, descriptor)
     manifest = Manifest.from_json(manifest_bytes)
-    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if not manifest.is_image:
         raise FormatError(
             f"{descriptor.digest} in {members.origin} is no image: its configuration is a {manifest.config.media_type}",
             hint="an artifact (a chart, a signature) has no root file system",

@@ -19,7 +19,7 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _BUSY_SECONDS = 30.0
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
@@ -35,14 +35,33 @@ CREATE TABLE download (
 ) WITHOUT ROWID;
 """
 
+_SOURCES = """
+CREATE TABLE source (
+    digest     TEXT NOT NULL,     -- of a layer's blob
+    diff_id    TEXT NOT NULL REFERENCES layer ON DELETE CASCADE,
+    size       INTEGER NOT NULL,  -- bytes
+    codec      TEXT NOT NULL,
+    repository TEXT NOT NULL,     -- registry and name of one that has it
+    PRIMARY KEY (digest, repository)
+) WITHOUT ROWID;
+CREATE INDEX source_diff_id ON source (diff_id);
+CREATE TABLE variant (
+    reference TEXT NOT NULL,
+    platform  TEXT NOT NULL,
+    manifest  TEXT NOT NULL REFERENCES image (manifest) ON DELETE CASCADE,
+    PRIMARY KEY (reference, platform)
+) WITHOUT ROWID;
+CREATE INDEX variant_manifest ON variant (manifest);
+"""
+
 # What brings a database of that version to the next one.
-_UPGRADES = {1: _DOWNLOADS}
+_UPGRADES = {1: _DOWNLOADS, 2: _SOURCES}
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
 CREATE TABLE layer (
     diff_id   TEXT PRIMARY KEY,
-    tar_size  INTEGER NOT NULL,   -- bytes
+    tar_size  INTEGER NOT NULL,   -- bytes; -1, and so are the entries: it has not come yet
     entries   INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE layer_blob (
@@ -137,13 +156,14 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_DOWNLOADS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN; {_SCHEMA} {_DOWNLOADS} {_SOURCES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):
             while (version := self._version()) in _UPGRADES:  # or another process was faster
-                self.execute(_UPGRADES[version])
+                for statement in filter(str.strip, _UPGRADES[version].split(";")):
+                    self.execute(statement)
                 self.execute(f"PRAGMA user_version={version + 1}")
 
     def _version(self) -> int:

@@ -17,7 +17,7 @@ from layerbuild.digest import BlobDigest, ChainID, chain_ids
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
-from layerbuild.image.platforms import best, rank
+from layerbuild.image.platforms import best, distance
 from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database, Row
@@ -90,8 +90,7 @@ class StoredIndex:
 
     def choose(self, platform: Platform) -> StoredImage | None:
         """The image that does best on ``platform``; None: there is none that would do."""
-        position = best([image.config.platform for image in self.images], platform)
-        return None if position is None else self.images[position]
+        return best(((image.config.platform, image) for image in self.images), platform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,8 @@ class Images:
         self.index = index
 
     def put(self, manifest: bytes, config: bytes) -> StoredImage:
-        """Store an image, in exactly these bytes. Its layers must be recorded; StoreError names those that are not.
+        """Store an image, in exactly these bytes. Its layers must be recorded, as here or as expected (``Sources``);
+        StoreError names those that are not.
 
         FormatError if the bytes are no manifest and configuration, or do not belong together.
         """
@@ -159,6 +159,20 @@ class Images:
             )
             self.write_index()
 
+    def remember(self, reference: Reference, platform: Platform, manifest: BlobDigest) -> None:
+        """Note that a name stands for this image on a platform; the name itself stays with whichever image has it."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO variant (reference, platform, manifest) VALUES (?, ?, ?)",
+            (str(reference), str(platform), manifest),
+        )
+
+    def for_platform(self, reference: Reference, platform: Platform) -> StoredImage | None:
+        """What a name was last found to stand for on a platform; None: it was not asked for."""
+        row = self._database.row(
+            "SELECT manifest FROM variant WHERE reference = ? AND platform = ?", (str(reference), str(platform))
+        )
+        return self._by_manifest(row[0]) if row else None
+
     def untag(self, reference: Reference) -> None:
         """Take a name away; the image stays, if need be without any. NotFoundError if there is no such name."""
         with self._database.transaction(durable=True):
@@ -181,7 +195,7 @@ class Images:
         if isinstance(found, StoredIndex):
             return self._chosen(found, text, platform or self._platform)
         is_for = found.config.platform
-        if platform is not None and is_for.architecture and rank(is_for, platform) is None:
+        if platform is not None and is_for.architecture and distance(is_for, platform) is None:
             hint = f"it is there for {is_for}; import one for {platform}, or build for {is_for} with --platform"
             raise NotFoundError(f"image {text!r} is not in the store for {platform}", hint=hint)
         return found
@@ -387,8 +401,7 @@ class Images:
             raise FormatError(f"the manifest has {len(manifest.layers)} layers, its image {len(config.diff_ids)}")
         unknown: list[str] = []
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            layer = self._layers.by_blob(descriptor.digest)
-            if layer is None or layer.diff_id != diff_id:
+            if not self._layers.claims(descriptor.digest, diff_id):
                 unknown.append(f"{diff_id} as blob {descriptor.digest}")
         if unknown:
             raise StoreError(f"the image needs layers that the store does not have: {', '.join(unknown)}")

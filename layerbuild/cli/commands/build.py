@@ -17,6 +17,7 @@ from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import credentials, entitlements
 from layerbuild.cli.place import inside, invocation, write_whole
+from layerbuild.cli.registries import Bringer
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from layerbuild.store.store import Store
 
 
-@click.command()
+@click.command(cls=recipes.Command)
 @recipes.options
 @click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image.")
 @click.option(
@@ -106,6 +107,7 @@ def build(
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
+        store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
         built = _build(request, options, store, identity, network=reach, annotations=asked, observe=observe)
         descriptor = _export(store, built, wanted)
@@ -136,11 +138,10 @@ def _build(
 
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
     with Sandbox.start(identity) as sandbox:
-        from layerbuild.build.bases import Bases
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
 
-        bases = Bases(store)
+        bases = recipes.make_bases(request, store, observe)
         runner = Runner(sandbox, network=network)
         with opened(request, store) as found:
             recipe = found.place.read_recipe()

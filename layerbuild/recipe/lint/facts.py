@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from layerbuild.errors import NotFoundError, RecipeError
+from layerbuild.errors import NotFoundError, RecipeError, RegistryError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.recipe.contexts import NamedContexts
 from layerbuild.recipe.ignore import IgnoreRules
@@ -24,9 +24,10 @@ Values = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a build of the recipe would know. ``bases`` raises NotFoundError for a base that is not at hand.
-    ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and not
-    only those that the target needs."""
+    """What a build of the recipe would know. ``bases`` raises NotFoundError or RegistryError for a base that can't be
+    had. ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and
+    not only those that the target needs.
+    """
 
     bases: Bases
     platform: Platform
@@ -192,7 +193,7 @@ class _Record:
     def _base(self, name: str, platform: Platform) -> ImageConfig:
         try:
             return self._setting.bases(name, platform)
-        except NotFoundError:
+        except (NotFoundError, RegistryError):
             return Unknown(platform)
 
     def named(self, start: From, word: Word, found: Expansion) -> None:
