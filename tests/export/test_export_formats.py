@@ -67,7 +67,7 @@ def test_spellings(text: str, expected: Output) -> None:
         ("type=oci,out", "'out' is not key=value", "dest"),
         ("type=oci,dest=a,tar=maybe", "tar=maybe", ""),
         ("type=oci,dest=a,compression=lzma", "unknown compression 'lzma'", "gzip"),
-        ("type=oci,dest=a,compression=gzip,compression-level=30", "levels 0 to 3", ""),
+        ("type=oci,dest=a,compression=gzip,compression-level=30", "levels 0 to 12", ""),
         ("type=oci,dest=a,compression-level=3", "need a compression", "compression="),
         ("type=oci,dest=a,rewrite-timestamp=false", "rewrite-timestamp=false", "--timestamp keep"),
         ("type=oci,dest=a,annotations.k=v", "unknown key 'annotations.k'", "annotation"),
