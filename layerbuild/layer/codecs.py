@@ -13,7 +13,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from layerbuild.digest import Sink
@@ -73,15 +72,13 @@ class _Gzip:
     """
 
     def __init__(self, sink: Sink, level: int) -> None:
-        from deflate import gzip_compress
-
         self._sink = sink
-        self._compress: Callable[[bytes], bytearray] = partial(gzip_compress, compresslevel=level)
+        self._level = level
         self._pending = bytearray()
         self._blocks = 0
         self._workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
         self._crew: ThreadPoolExecutor | None = None  # small layers need none
-        self._begun: deque[Future[bytearray]] = deque()
+        self._begun: deque[Future[bytes]] = deque()
 
     def write(self, data: bytes, /) -> None:
         self._pending += data
@@ -99,6 +96,11 @@ class _Gzip:
             self._pending.clear()
         if self._crew is not None:
             self._crew.shutdown()
+
+    def _compress(self, block: bytes) -> bytes:
+        from deflate import gzip_compress
+
+        return bytes(gzip_compress(block, self._level))
 
     def _begin(self, block: bytes) -> None:
         self._blocks += 1
