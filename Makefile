@@ -9,8 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent docker-registry htpasswd qemu-x86_64 dockerd
-TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client docker-registry apache2-utils qemu-user docker.io
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent docker-registry htpasswd qemu-x86_64 qemu-riscv64-static dockerd
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client docker-registry apache2-utils qemu-user qemu-user-static docker.io
 
 .PHONY: demo test lint bench setup setup-test test-tools clean
 

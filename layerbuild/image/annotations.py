@@ -69,8 +69,8 @@ def read_option(text: str) -> tuple[Annotation, ...]:
 
 
 def chosen(annotations: Iterable[Annotation], kind: str, platform: Platform | None = None) -> Pairs:
-    """Those for one document, by key; of equal keys the last counts. ``platform`` is the document's, None: it is for
-    all."""
+    """Those that are said of documents of one kind, by key; of equal keys the last counts. ``platform``: only those for
+    this platform, None: only those for all."""
     found = {
         annotation.key: annotation.value
         for annotation in annotations
@@ -102,7 +102,7 @@ def with_pairs(pairs: Pairs, more: Pairs) -> Pairs:
 
 def _concerns(annotation: Annotation, platform: Platform | None) -> bool:
     if annotation.platform is None or platform is None:
-        return annotation.platform is None
+        return annotation.platform is platform
     return distance(platform, annotation.platform) == 0
 
 

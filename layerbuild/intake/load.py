@@ -6,6 +6,7 @@
               otherwise ───────────────────────────▶ root file system
     a tar     with index.json and oci-layout ──────▶ OCI layout (docker save since 25 is one, too)
               with manifest.json that lists images ▶ docker archive
+              with repositories that names images ─▶ docker archive of before 1.10
               otherwise ───────────────────────────▶ root file system
 """
 
@@ -22,6 +23,7 @@ from layerbuild.image.config import Platform
 from layerbuild.intake.docker_archive import MANIFEST_FILE, load_docker_archive
 from layerbuild.intake.members import FolderMembers, Members, TarMembers, existing, member_names, plain_tar
 from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, load_layout, load_one
+from layerbuild.intake.v1_archive import REPOSITORIES_FILE, load_v1_archive
 from layerbuild.layer.codecs import decompress
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
@@ -32,6 +34,7 @@ class Shape(Enum):
 
     OCI_LAYOUT = "OCI image layout"
     DOCKER_ARCHIVE = "docker archive"
+    V1_ARCHIVE = "docker archive of before 1.10"
     ROOTFS = "root file system"
 
 
@@ -50,6 +53,8 @@ def load(
                 return load_layout(store, members, platform=platform, name=name)
             case Shape.DOCKER_ARCHIVE:
                 return [*load_docker_archive(store, members, name=name)]
+            case Shape.V1_ARCHIVE:
+                return [*load_v1_archive(store, members, name=name)]
             case Shape.ROOTFS:
                 raise FormatError(
                     f"{members.origin} is neither an OCI layout nor a docker archive",
@@ -80,7 +85,9 @@ def identify(source: Path) -> Shape:
 def _shape(has: Callable[[str], bool]) -> Shape:
     if has(LAYOUT_FILE) and has(INDEX_FILE):
         return Shape.OCI_LAYOUT
-    return Shape.DOCKER_ARCHIVE if has(MANIFEST_FILE) else Shape.ROOTFS
+    if has(MANIFEST_FILE):
+        return Shape.DOCKER_ARCHIVE
+    return Shape.V1_ARCHIVE if has(REPOSITORIES_FILE) else Shape.ROOTFS
 
 
 @contextmanager
