@@ -83,7 +83,7 @@ def without(name: str) -> Files:
         (archive(top={"parent": "c" * 64}), "has no file"),
         (archive(base={"parent": TOP}), "its own ancestor"),
         (without(f"{BASE}/layer.tar"), "has no file"),
-        (archive() | {f"{TOP}/layer.tar": b"no tar at all, but bytes of one block" * 20}, "tar"),
+        (archive() | {f"{TOP}/layer.tar": b"no tar at all, but bytes of one block" * 20}, "no valid header"),
     ],
 )
 def test_what_is_wrong(store: Store, tmp_path: Path, files: Files, message: str) -> None:
