@@ -63,7 +63,7 @@ class StepOutput:
 @dataclass(frozen=True, slots=True)
 class LayerSealed:
     """A step's changes are a layer now: complete, durable, recorded. ``size`` is the blob's, ``tar_size`` the tar's,
-    both in bytes."""
+    both in bytes. Layers are made behind the steps: later steps may have begun and ended since."""
 
     stage: StagePlan
     number: int
@@ -77,7 +77,7 @@ class LayerSealed:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """``seconds`` of wall time; ``layer`` tells whether it made one."""
+    """``seconds`` of wall time; ``layer`` tells whether it makes one: ``LayerSealed`` follows when that is whole."""
 
     stage: StagePlan
     number: int

@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
+from layerbuild.build.draft import Change, Draft
 from layerbuild.build.keys import Keys, Read, base_definition, keys
 from layerbuild.build.remote import Remote
 from layerbuild.build.selecting import Match, content_digest, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
-from layerbuild.digest import ChainID
+from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.image.config import Platform
 from layerbuild.image.image import Image
@@ -47,12 +48,12 @@ from layerbuild.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a stage stands: the image so far, the definition key, and the chain. ``known`` is False behind a miss of a
-    plan: what the chain will be is not known before the step has run. ``missed`` names the first step that missed."""
+    """Where a stage stands: the image so far, the definition key, and the stack. ``known`` is False behind a miss of a
+    plan: what the stack will be is not known before the step has run. ``missed`` names the first step that missed."""
 
-    image: Image
+    draft: Draft
     definition: str
-    chain: ChainID | None
+    stack: Stack
     known: bool = True
     missed: str = ""
 
@@ -76,7 +77,6 @@ class Miss:
     """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` their texts."""
 
     keys: Keys
-    reason: str
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
     listings: tuple[bytes, ...] = ()
 
@@ -94,7 +94,7 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan).
+    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan).
 
     ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
     """
@@ -117,22 +117,22 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self.stacks = Stacks(store, look_only=look_only)
-        self.results: dict[int, Progress] = {}
+        self.results: dict[int, Promise[Progress]] = {}
 
     def start(self, stage: StagePlan) -> Progress:
         """Where ``stage`` begins: its base."""
         match stage.base:
             case ScratchBase():
-                return Progress(Image.of_base(stage.start), base_definition(None, stage.platform), None)
+                return Progress(Draft(Image.of_base(stage.start)), base_definition(None, stage.platform), None)
             case StageBase(index):
-                parent = self.results[index]
-                return replace(parent, image=Image.of_base(replace(parent.image.config, config=stage.start.config)))
+                parent = self.results[index].get()
+                return replace(parent, draft=parent.draft.then(Change(stage.start.config)))
             case ImageBase(_):
                 image = Image.of_base(stage.start)
-                return Progress(image, base_definition(image.top, stage.platform), image.top)
+                return Progress(Draft(image), base_definition(image.top, stage.platform), image.top)
 
     def verdict(self, stage: StagePlan, step: Step, progress: Progress) -> Verdict:
-        """What ``step`` will do on ``progress``."""
+        """What ``step`` will do on ``progress``. Waits for a parent's name only if that can decide."""
         match step:
             case ConfigStep():
                 return Metadata()
@@ -140,18 +140,26 @@ class Lookup:
                 seen = self._reads_of_mounts(stage, step)
             case CopyStep():
                 seen = self._reads_of_sources(stage, step)
-        found = keys(
-            step,
-            parent=progress.definition,
-            chain=progress.chain,
-            chain_known=progress.known,
-            reads=seen.reads,
-            times=self._times.key,
-        )
+        found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
+        hit = None if self._no_cache else self._find(found, progress)
+        return hit or Miss(found, seen.matches, seen.listings)
+
+    def reason(self, step: Step, progress: Progress, miss: Miss) -> str:
+        """Why ``step`` has to run, in words."""
         if self._no_cache:
-            return Miss(found, "--no-cache", seen.matches, seen.listings)
-        hit = self._find(found)
-        return hit or Miss(found, self._reason(step, progress, found), seen.matches, seen.listings)
+            return "--no-cache"
+        if not progress.known:
+            return f"{progress.missed} runs first, and what it makes decides"
+        if miss.keys.own is None:
+            return "what it reads is made by a step that runs first"
+        chain = chain_of(progress.stack)
+        record = self._store.cache.nearest(step.origin.text, parent=chain)
+        if record is None or record.instruction != step.origin.text:
+            return "it has not run here before"
+        inputs = miss.keys.inputs(chain)
+        names = sorted({*record.inputs, *inputs})
+        changed = [name for name in names if record.inputs.get(name) != inputs.get(name)]
+        return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
         """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
@@ -161,9 +169,10 @@ class Lookup:
                     raise BuildError(f"there is no build context called {name!r}")
                 return self._contexts[name]
             case StageRoot(index):
-                result = self.results[index]
-                known = result.known and self.stacks.can_look(result.chain)
-                return self.stacks.tree(result.chain, name=f"stage {index}") if known else None
+                result = self.results[index].get()
+                chain = recorded(result.stack) if result.known else None
+                known = result.known and self.stacks.can_look(chain)
+                return self.stacks.tree(chain, name=f"stage {index}") if known else None
             case ImageRoot(reference):
                 image = Image.of_base(self._bases.config(reference, platform))
                 if not self.stacks.can_look(image.top):
@@ -172,25 +181,19 @@ class Lookup:
 
     # -- records
 
-    def _find(self, found: Keys) -> Hit | None:
-        if found.content is None:
+    def _find(self, found: Keys, progress: Progress) -> Hit | None:
+        cache = self._store.cache
+        if found.own is None or not progress.known:
             return None
+        if isinstance(progress.stack, Unnamed) and not cache.may_know(found.definition, found.own):
+            return None
+        content = found.content(chain_of(progress.stack))
         # The definition alone is not enough: the parent may have run again since, and made other bytes.
-        record = self._store.cache.by_definition(found.definition)
-        if record is not None and record.content_key == found.content:
+        record = cache.by_definition(found.definition)
+        if record is not None and record.content_key == content:
             return Hit(record, found, "definition")
-        record = self._store.cache.by_content(found.content)
+        record = cache.by_content(content)
         return Hit(record, found, "content") if record is not None else None
-
-    def _reason(self, step: RunStep | CopyStep, progress: Progress, found: Keys) -> str:
-        if not progress.known:
-            return f"{progress.missed} runs first, and what it makes decides"
-        record = self._store.cache.nearest(step.origin.text, parent=progress.chain)
-        if record is None or record.instruction != step.origin.text:
-            return "it has not run here before"
-        names = sorted({*record.inputs, *found.inputs})
-        changed = [name for name in names if record.inputs.get(name) != found.inputs.get(name)]
-        return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
 
     # -- what a step reads
 
@@ -233,7 +236,7 @@ class Lookup:
             case ContextRoot():
                 return ""
             case StageRoot(index):
-                return self.results[index].definition
+                return self.results[index].get().definition
             case ImageRoot(reference):
                 return base_definition(Image.of_base(self._bases.config(reference, platform)).top, platform)
 

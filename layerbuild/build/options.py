@@ -13,8 +13,9 @@ from layerbuild.reference import Reference
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
-    ``cache_namespace`` keeps cache mounts apart from those of other builds. ``platform`` is the one that was asked for,
-    which the image then says it is for; None: it says what its base says. ``annotations`` are its manifest's."""
+    ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
+    and layers be made, at once. ``platform`` is the one that was asked for, which the image then says it is for; None:
+    it says what its base says. ``annotations`` are its manifest's."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -23,6 +24,7 @@ class Options:
     one_id: bool = False
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
+    jobs: int = 1
     credentials: Credentials = field(default_factory=Credentials)
     platform: Platform | None = None
     annotations: Pairs = ()

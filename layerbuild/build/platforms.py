@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from layerbuild.build.lookup import Lookup, Progress, located
 from layerbuild.build.preview import preview
+from layerbuild.build.schedule import needs
 from layerbuild.image.annotations import INDEX, MANIFEST_DESCRIPTOR, Annotation, chosen, chosen_for
 from layerbuild.image.config import Platform
 from layerbuild.image.manifest import Descriptor, Index
 from layerbuild.isolate.emulation import require
 from layerbuild.reference import Reference
-from layerbuild.steps import CopyStep, LayerPlan, Root, RunStep, StageBase, StagePlan, StageRoot
+from layerbuild.steps import LayerPlan, RunStep, StageBase, StagePlan
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
 
@@ -45,26 +46,14 @@ def shared(plan: LayerPlan, other: LayerPlan) -> frozenset[int]:
     found: set[int] = set()
     theirs = {stage.index: stage for stage in other.stages}
     for stage in plan.stages:
-        if theirs.get(stage.index) == stage and found.issuperset(stages_read(stage)):
+        if theirs.get(stage.index) == stage and found >= _stages_read(stage):
             found.add(stage.index)
     return frozenset(found)
 
 
-def stages_read(stage: StagePlan) -> Iterator[int]:
-    """The stages that ``stage`` starts from, copies from or mounts."""
-    if isinstance(stage.base, StageBase):
-        yield stage.base.stage
-    for root in _roots(stage):
-        if isinstance(root, StageRoot):
-            yield root.stage
-
-
-def _roots(stage: StagePlan) -> Iterator[Root | None]:
-    for step in stage.steps:
-        if isinstance(step, CopyStep):
-            yield step.root
-        elif isinstance(step, RunStep):
-            yield from (mount.root for mount in step.mounts)
+def _stages_read(stage: StagePlan) -> set[int]:
+    read = {index for step in stage.steps for index in needs(step)}
+    return read | {stage.base.stage} if isinstance(stage.base, StageBase) else read
 
 
 def write_index(

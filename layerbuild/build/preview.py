@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, located
+from layerbuild.build.unnamed import Promise, chain_of
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.steps import CopyStep, EmptyDirectory, LayerPlan, StagePlan, Step
@@ -29,7 +30,7 @@ def preview(plan: LayerPlan, lookup: Lookup) -> Iterator[Forecast]:
         walk = _Walk(lookup, stage)
         for number, step in enumerate(stage.steps, start=1):
             yield walk.step(number, step)
-        lookup.results[stage.index] = walk.progress
+        lookup.results[stage.index] = Promise.kept(walk.progress)
 
 
 class _Walk:
@@ -49,8 +50,8 @@ class _Walk:
                 return Forecast(self._stage, number, step, False, False, "")
             case Hit(record, keys, by):
                 layer = record.diff_id is not None
-                chain = record.chain if layer else self.progress.chain
-                self.progress = replace(self.progress, definition=keys.definition, chain=chain)
+                stack = record.chain if layer else self.progress.stack
+                self.progress = replace(self.progress, definition=keys.definition, stack=stack)
                 reason = "an earlier step would run again, and give the same" if by == "content" else ""
                 return Forecast(self._stage, number, step, True, layer, reason)
             case Miss():
@@ -58,13 +59,14 @@ class _Walk:
 
     def _missed(self, number: int, step: Step, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
+        reason = self._lookup.reason(step, self.progress, miss)
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"
             self.progress = replace(self.progress, known=False, missed=missed)
         if isinstance(step, CopyStep):
             self._note_folders(step, miss)
-        return Forecast(self._stage, number, step, False, layer, miss.reason)
+        return Forecast(self._stage, number, step, False, layer, reason)
 
     def _makes_folder(self, step: Step) -> bool | None:
         """Whether a WORKDIR has to make its folder; None where that can't be told, and for every other step."""
@@ -73,9 +75,10 @@ class _Walk:
         path = _destination(step)
         if path in self._made:
             return False
-        if not self.progress.known or not self._lookup.stacks.can_look(self.progress.chain):
+        chain = chain_of(self.progress.stack)
+        if not self.progress.known or not self._lookup.stacks.can_look(chain):
             return None
-        node = self._lookup.stacks.tree(self.progress.chain, name="the image").get(path)
+        node = self._lookup.stacks.tree(chain, name="the image").get(path)
         return node is None or node.entry.kind is not Kind.DIRECTORY
 
     def _note_folders(self, step: CopyStep, miss: Miss) -> None:

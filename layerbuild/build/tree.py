@@ -122,7 +122,10 @@ class StackTree:
             raise SourceError(f"can't read {name!r} of {self.name}: {error.strerror}") from error
 
     def digest(self, node: Node) -> str:
-        return node.entry.digest
+        if node.entry.digest:
+            return node.entry.digest
+        with self.open(node) as file:  # of a layer that has no index yet
+            return file_digest(file, node.entry.size)
 
     def why_missing(self, path: bytes) -> str:
         return f"{self.name} has no such file"

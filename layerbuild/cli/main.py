@@ -29,6 +29,7 @@ COMMANDS = {
     "import": "archives:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
     "load": "archives:load",
     "login": "registry:login",
@@ -42,6 +43,7 @@ COMMANDS = {
     "save": "archives:save",
     "shell": "run:shell",
     "tag": "images:tag",
+    "where": "show:where",
 }
 
 

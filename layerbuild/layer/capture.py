@@ -25,15 +25,13 @@ from typing import BinaryIO, Self
 from layerbuild.digest import BlobDigest, DiffID, HashingWriter
 from layerbuild.errors import BuildError
 from layerbuild.layer.codecs import Codec, compress
-from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of
+from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, entry_of
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join
 from layerbuild.layer.pipeline import CHUNK, Pump
 from layerbuild.layer.tar import END, header, padding
 from layerbuild.layer.tree import Tree, explained
 from layerbuild.layer.whiteout import is_whiteout
-
-Owner = Callable[[bytes, os.stat_result], tuple[int, int]]
 
 _SMALL = 1 << 18  # files up to this size are read by one call
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,6 +71,7 @@ class LayerWriter:
     ) -> None:
         self._codec = codec
         self._root = root
+        self._folder_finished = False
         self._blob_path = blob
         self._parts: list[bytes] = []
         self._waiting = 0
@@ -101,15 +100,23 @@ class LayerWriter:
         self._index.add(entry, digest)
         return digest
 
+    def finish_folder(self) -> None:
+        """Complete the diff folder: from now on it may be read, whether the tar is finished or not."""
+        if self._tree is not None and not self._folder_finished:
+            self._folder_finished = True
+            try:
+                self._tree.finish(self._root or RootMetadata())
+            except OSError as error:
+                raise explained(error, f"writing the folder of {self._blob_path}") from error
+
     def finish(self) -> Captured:
         """Write the end of the tar, wait for the worker and close everything."""
+        self.finish_folder()
         try:
             self._put(END)
             self._flush()
             self._pump.close()
             self._compressor.close()
-            if self._tree is not None:
-                self._tree.finish(self._root or RootMetadata())
             entries = self._index.finish()
         except OSError as error:
             raise explained(error, f"writing {self._blob_path}") from error
@@ -122,6 +129,10 @@ class LayerWriter:
             entries,
             self._codec.name,
         )
+
+    def abort(self, error: BaseException) -> None:
+        """From another thread: whoever writes here gets ``error`` with the next piece of the tar."""
+        self._pump.fail(error)
 
     def __enter__(self) -> Self:
         return self

@@ -19,10 +19,11 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _BUSY_SECONDS = 30.0
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
+_ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
 Row = tuple[Any, ...]
 
@@ -54,8 +55,27 @@ CREATE TABLE variant (
 CREATE INDEX variant_manifest ON variant (manifest);
 """
 
-# What brings a database of that version to the next one.
-_UPGRADES = {1: _DOWNLOADS, 2: _SOURCES}
+_FILES = """
+CREATE TABLE file (
+    device    INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime     INTEGER NOT NULL,   -- nanoseconds, as ctime
+    ctime     INTEGER NOT NULL,
+    digest    BLOB NOT NULL,      -- sha256 of the content
+    PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
+"""
+
+_STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
+
+# What brings a database of that version to the next one: statements, each ended by a semicolon.
+_UPGRADES = {
+    1: _DOWNLOADS,
+    2: _SOURCES,
+    # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
+    3: f"{_FILES} ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''; {_STEP_OWN}",
+}
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
@@ -111,7 +131,8 @@ CREATE TABLE step (
     image          TEXT NOT NULL,
     seconds        REAL NOT NULL,
     created        REAL NOT NULL,
-    inputs         TEXT NOT NULL  -- JSON, by name
+    inputs         TEXT NOT NULL, -- JSON, by name
+    own_key        TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent
 ) WITHOUT ROWID;
 CREATE INDEX step_content ON step (content_key);
 CREATE INDEX step_parent ON step (parent);
@@ -130,6 +151,7 @@ class Database:
         """Open the file and check that its tables are of this version; ``create`` them where they are absent."""
         self._path = path
         self._lock = threading.RLock()
+        self._shared: int | None = None  # a descriptor of the memory that WAL mode shares
         with self._errors():
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -156,7 +178,8 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_DOWNLOADS} {_SOURCES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES}"
+                f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
 
     def _upgrade(self) -> None:
@@ -187,6 +210,7 @@ class Database:
         ``durable``: on the disk when this returns, at the price of an fsync.
         """
         with self._lock, self._errors():
+            self._allocate()
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             try:
@@ -205,11 +229,13 @@ class Database:
     def execute(self, sql: str, values: Sequence[object] = ()) -> int:
         """Run one statement; returns the number of rows that it changed."""
         with self._lock, self._errors():
+            self._allocate()
             return self._connection.execute(sql, values).rowcount
 
     def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run one statement for each of ``rows``."""
         with self._lock, self._errors():
+            self._allocate()
             self._connection.executemany(sql, rows)
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
@@ -227,6 +253,30 @@ class Database:
         """Close it; the last process to do so folds the WAL into the file."""
         with self._lock:
             self._connection.close()
+            if self._shared is not None:
+                os.close(self._shared)
+
+    def _allocate(self) -> None:
+        """Have blocks for all of the memory that WAL mode shares, before something is written to it.
+
+        SQLite writes one byte of each 4096; where blocks are smaller that leaves holes, and on a full disk a process
+        that writes into one gets SIGBUS (mmap(2)) instead of an error.
+        """
+        if self._shared is not None:
+            return
+        try:
+            # Closed only after the connection: to close any descriptor of a file lets go of all locks of the process
+            # on it (fcntl_locking(2)), and SQLite has some on this one.
+            shared = os.open(f"{self._path}-shm", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # nothing has been read yet: SQLite makes it then
+            return
+        self._shared = shared
+        found = os.fstat(shared)
+        if found.st_blocks * 512 < found.st_size:
+            try:
+                os.posix_fallocate(shared, 0, found.st_size)
+            except OSError as error:
+                raise SpaceError(f"no room to write {self._path}: the disk is full", hint=_ROOM_HINT) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -239,8 +289,7 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
         # The memory that WAL mode shares is a file of 32 KiB: where it finds no room, SQLite speaks of an I/O error.
         if code == sqlite3.SQLITE_IOERR and _free_bytes(self._path.parent) < _ROOM:
-            hint = "make a little room there first; `layerbuild prune` then frees more"
-            return SpaceError(f"no room to write {self._path}: the disk is full", hint=hint)
+            return SpaceError(f"no room to write {self._path}: the disk is full", hint=_ROOM_HINT)
         if code == sqlite3.SQLITE_FULL:
             return SpaceError(f"no room to write {self._path}: {error}", hint=SPACE_HINT)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):

@@ -202,15 +202,19 @@ def _apply(
             found = union.lookup(path)
             return found.entry if found else None
 
-        applied = apply(
-            codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
-            workspace.diff,
-            index=index,
-            user_xattr=store.user_xattr,
-            root=RootMetadata.of(workspace.diff),
-            below=below,
-            name=f"layer {blob.digest}",
-        )
+        try:
+            applied = apply(
+                codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
+                workspace.diff,
+                index=index,
+                user_xattr=store.user_xattr,
+                root=RootMetadata.of(workspace.diff),
+                below=below,
+                name=f"layer {blob.digest}",
+            )
+        except FormatError:
+            reader.finish()  # bytes that are not those of the digest are the better reason
+            raise
         reader.finish()
         return applied
 

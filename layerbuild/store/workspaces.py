@@ -17,11 +17,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from layerbuild.digest import ChainID, chain_id
-from layerbuild.errors import NotFoundError, StoreError, UsageError
+from layerbuild.errors import NotFoundError, SpaceError, StoreError, UsageError
 from layerbuild.image.config import canonical_json
 from layerbuild.store import overlay
 from layerbuild.store.database import Database, Row
@@ -128,8 +128,8 @@ class Workspaces:
         with disk_errors(workspace.folder):
             self._tidy(workspace, below)
             sync_filesystem(workspace.folder)
-        snapshot = self._record(workspace, layer, chain=chain, parent=parent)
-        with self._lock:
+        with self._lock:  # nobody begins on this workspace while it turns out where its folder will be
+            snapshot = self._record(workspace, layer, chain=chain, parent=parent)
             self._committed[workspace.id] = chain
             if snapshot.id == workspace.id:
                 self._finished(workspace)
@@ -188,13 +188,14 @@ class Workspaces:
                 self._remove(self._spare.pop())
 
     def close(self) -> None:
-        """Remove what this process began and did not finish."""
+        """Remove what this process began and did not finish, and the folders that wait for a next step."""
         with self._lock:
-            for workspace in (*self._open.values(), *self._superseded.values()):
-                self._remove(workspace)
+            for workspace in (*self._open.values(), *self._superseded.values(), *self._spare):
+                with suppress(SpaceError):  # the folder goes; on a full disk the row may stay, of no process any more
+                    self._remove(workspace)
             self._open.clear()
             self._superseded.clear()
-        self.drop_spares()
+            self._spare.clear()
 
     # -- what lies below -----------------------------------------------------------------------------------------------
 
@@ -243,9 +244,13 @@ class Workspaces:
             if known is None:
                 self._snapshots.insert(made)
                 self._database.execute("DELETE FROM workspace WHERE id = ?", (workspace.id,))
-            elif not known.unpacked:
+            elif not known.unpacked and not self._carries(workspace):
                 self._refill(known, workspace)
         return known or made
+
+    def _carries(self, workspace: Workspace) -> bool:
+        """Whether an open workspace lies on it, and needs its folder where that is."""
+        return any(folder.id == workspace.id for found in self._open.values() for folder in found.below)
 
     def _refill(self, known: Snapshot, workspace: Workspace) -> None:
         """Put the workspace's folder where a snapshot's has been lost: others say its id and short name."""

@@ -91,13 +91,13 @@ def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
 
 def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False) -> str:
     """The table; ``full`` spells digests and folders out."""
-    header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "CHAIN ID", "FOLDER"]
+    header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "DIGEST", "CHAIN ID", "FOLDER"]
     cells: list[list[str]] = []
     count = 0
     for row in rows:
         instruction = shorten(row.instruction, 60 if full else 40) or "(no history)"
-        if row.diff_id is None or row.chain is None:
-            cells.append(["-", instruction, "", "", "", "", "", ""])
+        if row.diff_id is None or row.chain is None or row.digest is None:
+            cells.append(["-", instruction, *[""] * (len(header) - 2)])
             continue
         count += 1
         cells.append(
@@ -108,6 +108,7 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
                 size(row.tar_size) if row.tar_size is not None else "?",
                 str(row.entries if row.entries is not None else "?"),
                 row.diff_id if full else row.diff_id.short,
+                row.digest if full else row.digest.short,
                 row.chain if full else row.chain.short,
                 (row.folder if full else _short_folder(row.folder)) or "(in the registry only)",
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
 @click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID (an index's digest) to this file.")
@@ -76,6 +80,7 @@ def build(
     secrets: tuple[str, ...],
     agents: tuple[str, ...],
     allow: tuple[str, ...],
+    jobs: int | None,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -103,6 +108,7 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
+        jobs=jobs or len(os.sched_getaffinity(0)),
     )
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
