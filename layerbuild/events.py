@@ -117,6 +117,19 @@ class BlobMoved:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """The command ends with an error. ``place`` is file, line and column, ``workspace`` the id of a failed RUN's kept
+    workspace, ``output`` the last of what it wrote; each empty where there is none."""
+
+    message: str
+    exit_code: int
+    hint: str = ""
+    place: str = ""
+    output: bytes = b""
+    workspace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something that its reader should know, and that is no error."""
 
@@ -135,6 +148,7 @@ Event = (
     | ImageWritten
     | IndexWritten
     | BlobMoved
+    | Failed
     | Note
 )
 Observer = Callable[[Event], None]

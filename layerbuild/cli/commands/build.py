@@ -18,6 +18,7 @@ from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import credentials, entitlements
 from layerbuild.cli.place import inside, invocation, write_whole
+from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 )
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
+@errors_as_events
 def build(
     tags: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -116,7 +118,7 @@ def build(
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
         built = _build(request, options, store, identity, network=reach, annotations=asked, observe=observe)
-        descriptor = _export(store, built, wanted)
+        descriptor = _export(store, built, wanted, observe)
         _tell(files, built.found, descriptor)
     if not _uses_stdout(wanted):
         click.echo(_identifier(built.found))
@@ -245,18 +247,19 @@ def _uses_stdout(outputs: list[Output]) -> bool:
     return any(output.dest == "-" for output in outputs)
 
 
-def _export(store: Store, built: Built, outputs: list[Output]) -> Descriptor:
+def _export(store: Store, built: Built, outputs: list[Output], observe: Observer) -> Descriptor:
     """Write the outputs; the manifest or index of what left last (a new compression makes a new one)."""
     from layerbuild.export.package import describe
 
     descriptor = describe(store, built.found)
     if outputs:
+        from layerbuild.events import Note
         from layerbuild.export.formats import write
 
         for output in outputs:
             exported = write(store, built.found, output.keeping(built.base_blobs), stdout=sys.stdout.buffer)
             for note in exported.notes:
-                click.echo(f"{exported.dest}: {note}", err=True)
+                observe(Note(f"{exported.dest}: {note}"))
             descriptor = exported.descriptor
     return descriptor
 

@@ -10,6 +10,7 @@ import click
 
 from layerbuild.cli.console import observer
 from layerbuild.cli.place import inside
+from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.cli.registries import Bringer, client, keychain
 from layerbuild.errors import UsageError
@@ -21,6 +22,7 @@ from layerbuild.reference import DEFAULT_REGISTRY, Reference
 @platform_option(help="Of an image for several.  [default: this machine's]")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
+@errors_as_events
 def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
     """Bring images from registries into the store, under their names."""
     wanted = chosen_platform(platform) or this_platform()
