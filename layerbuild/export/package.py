@@ -204,7 +204,11 @@ def describe(store: Store, found: StoredImage | StoredIndex) -> Descriptor:
 
 def _left_out(found: StoredIndex) -> tuple[str, ...]:
     held = {image.manifest_digest for image in found.images}
-    absent = [str(entry.platform or entry.digest.short) for entry in found.index.manifests if entry.digest not in held]
+    absent = dict.fromkeys(
+        "attestations" if entry.is_attestation else str(entry.platform or entry.digest.short)
+        for entry in found.index.manifests
+        if entry.digest not in held
+    )
     return (f"left out, as the store does not hold it: {', '.join(absent)}",) if absent else ()
 
 
