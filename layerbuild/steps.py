@@ -273,6 +273,14 @@ class LayerPlan:
         """The stage whose result is the image."""
         return self.stages[-1]
 
+    @property
+    def lineage(self) -> tuple[StagePlan, ...]:
+        """The target, the stage that it is built upon, and so on: their layers are the image's own."""
+        stages = [self.target]
+        while isinstance(stages[-1].base, StageBase):
+            stages.append(self.stage(stages[-1].base.stage))
+        return tuple(stages)
+
     def stage(self, index: int) -> StagePlan:
         """The stage with that index in the recipe."""
         return next(stage for stage in self.stages if stage.index == index)

@@ -14,8 +14,9 @@ class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
     ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
-    and layers be made, at once. ``platform`` is the one that was asked for, which the image then says it is for; None:
-    it says what its base says. ``annotations`` are its manifest's."""
+    and layers be made, at once; ``inline_cache``: the image carries its step records. ``platform`` is the one that was
+    asked for, which the image then says it is for; None: what its base says. ``annotations`` are its manifest's.
+    """
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -25,6 +26,7 @@ class Options:
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
     jobs: int = 1
+    inline_cache: bool = False
     credentials: Credentials = field(default_factory=Credentials)
     platform: Platform | None = None
     annotations: Pairs = ()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbuild.build.lookup import Lookup, Progress, located
+from layerbuild.build.lookup import Lookup, located
 from layerbuild.build.preview import preview
 from layerbuild.build.schedule import needs
 from layerbuild.image.annotations import INDEX, MANIFEST_DESCRIPTOR, Annotation, chosen, chosen_for
@@ -34,9 +34,9 @@ def build_each(builds: Sequence[Build]) -> tuple[StoredImage, ...]:
         build.check()
     images: list[StoredImage] = []
     for position, build in enumerate(builds):
-        known: dict[int, Progress] = {}
+        known: dict[int, Build] = {}
         for earlier in builds[:position]:
-            known |= {index: earlier.results[index] for index in shared(build.plan, earlier.plan)}
+            known |= dict.fromkeys(shared(build.plan, earlier.plan), earlier)
         images.append(build.run(known))
     return tuple(images)
 

@@ -38,6 +38,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
+    "push": "registry:push",
     "rmi": "images:rmi",
     "run": "run:run",
     "save": "archives:save",

@@ -37,14 +37,17 @@ _COMPRESSION = ("compression", "compression-level", "force-compression")
 _DOCUMENTS = ("name", "oci-mediatypes", "annotation", *_COMPRESSION)
 _REWRITE = "rewrite-timestamp"
 _SPLIT = "platform-split"
+_DEFAULTS = ("store", "unpack", "name-canonical")  # buildx's; taken where they say what is done anyway
+_PUSHED = ("push", "push-by-digest", _REWRITE, *_DEFAULTS, *_DOCUMENTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A way for an image to leave. ``file`` writes it to a stream, ``folder`` into an empty folder; one of the two may
-    be absent. Both get the output, and return notes for people. ``merge`` puts a finished folder into one that exists.
-    ``keys`` are those that it takes beside ``type`` and ``dest``; "annotation" stands for all that begin so.
-    ``several`` tells whether images for several platforms can leave in it.
+    be absent. Both get the output; ``folder`` returns notes for people. ``merge`` puts a finished folder into one that
+    exists. ``keys`` are those that it takes beside ``type`` and ``dest``; "annotation" stands for all that begin so.
+    ``several`` tells whether images for several platforms can leave in it. With neither ``file`` nor ``folder`` it has
+    no ``dest``: the image stays in the store, or goes to registries, which is the caller's affair.
     """
 
     name: str
@@ -59,6 +62,11 @@ class Format:
     def has_documents(self) -> bool:
         """Whether what it writes has manifests, and not files alone."""
         return "annotation" in self.keys
+
+    @property
+    def stays(self) -> bool:
+        """Whether it writes nothing on this machine but in the store."""
+        return self.file is None and self.folder is None
 
 
 def _oci_file(parcel: Parcel, _output: Output, sink: Sink) -> None:
@@ -130,6 +138,8 @@ FORMATS = {
             folder=_layers_folder,
             merge=merge_layers,
         ),
+        Format("image", "image of the store; with push=true sent to the registries of its names", _PUSHED),
+        Format("registry", "image sent to the registries of its names", _PUSHED),
     )
 }
 
@@ -139,7 +149,8 @@ class Output:
     """One ``-o``. ``dest`` is a path, or "-" for standard output. ``wishes`` tell how the image is to leave.
 
     ``tar`` None: not said; then a ``dest`` that is a folder or ends in "/" means a folder. ``split`` tells whether each
-    platform's files get a folder of their own, None: where there are several.
+    platform's files get a folder of their own, None: where there are several. ``push``: to the registries that the
+    names lead to; ``by_digest``: under no tag.
     """
 
     type: str
@@ -147,6 +158,8 @@ class Output:
     wishes: Wishes = AS_IT_IS
     tar: bool | None = None
     split: bool | None = None
+    push: bool = False
+    by_digest: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Output:
@@ -156,11 +169,24 @@ class Output:
             return cls("tar", STDOUT) if text == STDOUT else cls("local", text)
         given = _given(text, fields)
         chosen = _known("format", given.pop("type", [""])[-1], tuple(FORMATS), text)
-        keys = FORMATS[chosen].keys
+        row = FORMATS[chosen]
         for key in given:
-            _known("key", "annotation" if _is_annotation(key) else key, ("dest", *keys), f"{text} (type={chosen})")
+            word = "annotation" if _is_annotation(key) else key
+            _known("key", word, (*row.keys, *(() if row.stays else ("dest",))), f"{text} (type={chosen})")
         _refuse_kept_times(given)
-        output = cls(chosen, given.get("dest", [""])[-1], _wishes(given), _flag(given, "tar"), _flag(given, _SPLIT))
+        for key in _DEFAULTS:
+            if _flag(given, key) is False:
+                raise UsageError(f"output {text!r}: {key}=false can't be had", hint=f"leave {key} out")
+        push, by_digest = _flag(given, "push"), bool(_flag(given, "push-by-digest"))
+        output = cls(
+            chosen,
+            given.get("dest", [""])[-1],
+            _wishes(given),
+            _flag(given, "tar"),
+            _flag(given, _SPLIT),
+            push=(chosen == "registry" or by_digest) if push is None else push,
+            by_digest=by_digest,
+        )
         output._check(text)
         return output
 
@@ -193,7 +219,16 @@ class Output:
         """The same, but the layers in ``blobs`` keep their bytes unless a compression is forced."""
         return replace(self, wishes=replace(self.wishes, kept=blobs))
 
+    @property
+    def stays(self) -> bool:
+        """Whether it writes nothing on this machine but in the store."""
+        return FORMATS[self.type].stays
+
     def _check(self, text: str) -> None:
+        if self.stays:
+            if self.by_digest and not self.push:
+                raise UsageError(f"output {text!r}: push-by-digest without push", hint="push=true")
+            return
         if not self.dest:
             raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for stdout")
         if self.to_folder and self.dest == STDOUT:
@@ -271,7 +306,7 @@ def _is_annotation(key: str) -> bool:
 def _wishes(given: dict[str, list[str]]) -> Wishes:
     return Wishes(
         names=tuple(Reference.parse(name) for value in given.get("name", ()) for name in value.split(",")),
-        compression=_compression(given),
+        compression=read_compression(given),
         oci_types=_flag(given, "oci-mediatypes"),
         annotations=tuple(
             read_output_key(key, value) for key, values in given.items() if _is_annotation(key) for value in values
@@ -304,7 +339,8 @@ def _flag(given: dict[str, list[str]], key: str) -> bool | None:
     return value in ("true", "1")
 
 
-def _compression(given: dict[str, list[str]]) -> Compression | None:
+def read_compression(given: dict[str, list[str]]) -> Compression | None:
+    """What the keys ``compression``, ``compression-level`` and ``force-compression`` say together; UsageError."""
     force = _flag(given, "force-compression")
     level = given.get("compression-level", [None])[-1]
     if "compression" not in given:

@@ -21,15 +21,14 @@ from layerbuild.store.images import FULL_NAME, REF_NAME
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
-
-_LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks, on file systems that can
 
 
 def layout_files(parcels: Sequence[Parcel]) -> dict[str, Content]:
     """All files of a layout of ``parcels``, by name."""
     described = tuple(descriptor for parcel in parcels for descriptor in _descriptors(parcel))
-    files: dict[str, Content] = {LAYOUT_FILE: _LAYOUT, INDEX_FILE: Index(described).to_json()}
+    files: dict[str, Content] = {LAYOUT_FILE: LAYOUT, INDEX_FILE: Index(described).to_json()}
     for parcel in parcels:
         files |= {blob_name(digest): data for digest, data in parcel.documents.items()}
         for package in parcel.packages:

@@ -167,8 +167,16 @@ class Parcel:
         return found if self.index_bytes is None else found | {BlobDigest.of(self.index_bytes): self.index_bytes}
 
 
-def pack(store: Store, found: StoredImage | StoredIndex, wishes: Wishes = AS_IT_IS, *, unnamed: bool = False) -> Parcel:
-    """The image, or the images of an index, as ``wishes`` want them; ``unnamed``: without any name.
+def pack(
+    store: Store,
+    found: StoredImage | StoredIndex,
+    wishes: Wishes = AS_IT_IS,
+    *,
+    unnamed: bool = False,
+    bring: bool = True,
+) -> Parcel:
+    """The image, or the images of an index, as ``wishes`` want them; ``unnamed``: without any name; not ``bring``: a
+    layer that has not come need not.
 
     New blobs are kept in the store, so that the same export costs nothing the next time; what has not come yet is
     brought. Of an index leaves what the
@@ -180,8 +188,8 @@ def pack(store: Store, found: StoredImage | StoredIndex, wishes: Wishes = AS_IT_
     names = wishes.names or own
     if isinstance(found, StoredImage):
         refuse_index(wishes.annotations)
-        return Parcel((_package(store, found, names, wishes),), names)
-    packages = tuple(_package(store, image, names, wishes) for image in found.images)
+        return Parcel((_package(store, found, names, wishes, bring=bring),), names)
+    packages = tuple(_package(store, image, names, wishes, bring=bring) for image in found.images)
     note = _left_out(found)
     if not packages:
         raise UsageError("the store holds none of the images of this index", hint="pull or import one of them")
@@ -192,6 +200,17 @@ def pack(store: Store, found: StoredImage | StoredIndex, wishes: Wishes = AS_IT_
     unchanged = index == found.index
     data = store.blobs.read(found.digest) if unchanged else index.to_json()
     return Parcel(packages, names, data, index.media_type, annotations, note)
+
+
+def keep(parcel: Parcel) -> None:
+    """Put the parcel's images, and its index, into the store where they are new, and give them the parcel's names."""
+    store = parcel.store
+    for package in parcel.packages:
+        store.images.put(package.manifest_bytes, store.blobs.read(package.image_id))
+    if parcel.index_bytes is not None:
+        store.images.put_index(parcel.index_bytes)
+    for name in parcel.names:
+        store.images.tag(name, parcel.descriptor.digest)
 
 
 def describe(store: Store, found: StoredImage | StoredIndex) -> Descriptor:
@@ -232,8 +251,9 @@ def _index(index: ImageIndex, packages: Sequence[Package], wishes: Wishes) -> Im
     return replace(index, manifests=entries, media_type=media_type, annotations=annotations)
 
 
-def _package(store: Store, image: StoredImage, names: tuple[Reference, ...], wishes: Wishes) -> Package:
-    store.require_blobs(image)
+def _package(store: Store, image: StoredImage, names: tuple[Reference, ...], wishes: Wishes, *, bring: bool) -> Package:
+    if bring or wishes.compression is not None:
+        store.require_blobs(image)
     manifest, platform = image.manifest, image.config.platform
     if wishes.compression is not None:
         manifest = _compressed_manifest(store, image, wishes)
@@ -248,8 +268,9 @@ def _package(store: Store, image: StoredImage, names: tuple[Reference, ...], wis
 
 
 def _compressed_manifest(store: Store, image: StoredImage, wishes: Wishes) -> Manifest:
+    assert wishes.compression is not None  # its caller has asked
     layers = tuple(
-        _converted(store, descriptor, diff_id, wishes)
+        converted(store, descriptor, diff_id, wishes.compression, kept=descriptor.digest in wishes.kept)
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
     )
     config = replace(image.manifest.config, media_type=OCI_CONFIG)
@@ -266,13 +287,14 @@ def _layer_type(layer: Descriptor, *, oci: bool) -> str:
     return oci_layer_type(layer.media_type) if oci else docker_layer_type(layer_codec(layer.media_type))
 
 
-def _converted(store: Store, layer: Descriptor, diff_id: DiffID, wishes: Wishes) -> Descriptor:
-    wanted = wishes.compression
-    assert wanted is not None  # its caller has asked
+def converted(
+    store: Store, layer: Descriptor, diff_id: DiffID, wanted: Compression, *, kept: bool = False
+) -> Descriptor:
+    """The layer in the form that is ``wanted``; the store keeps its new blob. ``kept``: as it is, unless forced."""
     record = store.layers.get(diff_id)
     assert record is not None, diff_id  # an image in the store has its layers recorded
     if not wanted.force:
-        if layer.digest in wishes.kept or layer_codec(layer.media_type) == wanted.codec:
+        if kept or layer_codec(layer.media_type) == wanted.codec:
             return replace(layer, media_type=oci_layer_type(layer.media_type))
         for blob in record.blobs:
             if blob.codec == wanted.codec and store.blobs.has(blob.digest):

@@ -188,10 +188,8 @@ class Puller:
                 arrival.finish()
                 return
             except DigestMismatch as error:
-                hint = (
-                    "something between here and there changes it, or the registry is damaged; what came is thrown away"
-                )
-                raise RegistryError(f"{place.host}: {error.message}", hint=hint) from error
+                hint = "something between here and there changes it, or the registry is damaged"
+                raise RegistryError(f"{place.host}: {error.message}; it was thrown away", hint=hint) from error
             except RegistryError as error:
                 if number == len(places):
                     raise

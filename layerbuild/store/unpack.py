@@ -200,7 +200,9 @@ def _apply(
 
         def below(path: bytes) -> Entry | None:
             found = union.lookup(path)
-            return found.entry if found else None
+            if found is None or found.inode is found.entry:
+                return found.entry if found else None
+            return replace(found.inode, path=path)
 
         try:
             applied = apply(
@@ -210,6 +212,7 @@ def _apply(
                 user_xattr=store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
                 below=below,
+                opened=union.open,
                 name=f"layer {blob.digest}",
             )
         except FormatError:

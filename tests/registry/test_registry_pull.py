@@ -287,7 +287,7 @@ def test_the_rest_is_asked_for(store: Store, faulty: Registry) -> None:
 
 
 LASTING: dict[str, tuple[Callable[[bytes], Reply], str]] = {
-    "another content": (lambda data: Reply(data[:-1] + b"?"), "and digest sha256:.* thrown away"),
+    "another content": (lambda data: Reply(data[:-1] + b"?"), "has digest sha256:.* thrown away"),
     "too long": (lambda data: Reply(data + b"?"), r"has \d+ bytes as the blob"),
     "too long, undeclared": (lambda data: Reply(data + b"?", chunked=True), "has more bytes as the blob"),
     "too short": (lambda data: Reply(data[:-1]), r"has \d+ bytes as the blob"),

@@ -10,6 +10,7 @@ import click
 
 from layerbuild.cli.place import inside
 from layerbuild.cli.recipes import chosen_platform, layer_times, platform_option, this_platform
+from layerbuild.cli.results import identifier
 from layerbuild.errors import UsageError
 from layerbuild.reference import Reference
 
@@ -40,7 +41,7 @@ def load(source: Path | None, platform: str | None, quiet: bool) -> None:
         for name in each.names:
             click.echo(f"Loaded image: {Reference.parse(name).familiar}")
         if not each.names:
-            click.echo(f"Loaded image ID: {_identifier(each)}")
+            click.echo(f"Loaded image ID: {identifier(each)}")
 
 
 @click.command()
@@ -105,12 +106,7 @@ def import_(
         for each in found:
             names = {*each.names, *([str(reference)] if reference else [])}
             shown = ", ".join(Reference.parse(known).familiar for known in sorted(names)) or "<none>"
-            click.echo(f"{shown}: {_identifier(each)}")
-
-
-def _identifier(found: StoredImage | StoredIndex) -> str:
-    """The image ID; an index has none, and is known by its digest."""
-    return getattr(found, "image_id", found.digest)
+            click.echo(f"{shown}: {identifier(each)}")
 
 
 def _stdin() -> BinaryIO:

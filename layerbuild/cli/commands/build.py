@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
+from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
-from layerbuild.cli.console import observer
+from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import credentials, entitlements
-from layerbuild.cli.place import inside, invocation, write_whole
+from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
+from layerbuild.cli.results import identifier, remove_stale, write_files
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
 
@@ -71,6 +73,11 @@ if TYPE_CHECKING:
     "--digest-file", type=click.Path(path_type=Path), help="Write the digest of what was exported to this file."
 )
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--push", is_flag=True, help="Send the image to the registries that its names lead to.")
+@click.option("--cache-from", metavar="NAME|type=…", multiple=True, help="Ask the cache of another machine, too.")
+@click.option(
+    "--cache-to", metavar="NAME|type=…", multiple=True, help="Give steps and layers away: registry, local, inline."
+)
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 @errors_as_events
 def build(
@@ -88,6 +95,9 @@ def build(
     iidfile: Path | None,
     digest_file: Path | None,
     metadata_file: Path | None,
+    push: bool,
+    cache_from: tuple[str, ...],
+    cache_to: tuple[str, ...],
     check_only: bool,
     **shared: Any,
 ) -> None:
@@ -100,9 +110,10 @@ def build(
         return
     platforms = max(1, len(request.platforms))
     asked = _annotations(annotations, platforms=platforms)
-    wanted = _outputs(outputs, asked, platforms=platforms)
+    wanted = _outputs((*outputs, *(("type=registry",) if push else ())), asked, platforms=platforms)
+    caches = Caches.parse(cache_from, cache_to, request)
     files = {"id": iidfile, "digest": digest_file, "metadata": metadata_file}
-    _remove_stale(files.values())
+    remove_stale(files)
     options = Options(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
@@ -110,18 +121,22 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
+        inline_cache=caches.inline,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
+    destinations = [_destinations(output, options) for output in wanted]
     observe = observer("quiet" if quiet else progress)
-    with inside() as (store, identity):
+    with inside() as (store, identity), ExitStack() as going_on:
         options = replace(options, one_id=identity.one_id)
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
-        built = _build(request, options, store, identity, network=reach, annotations=asked, observe=observe)
-        descriptor = _export(store, built, wanted, observe)
-        _tell(files, built.found, descriptor)
+        pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
+        early = [push.watch for push, out in zip(pushes, wanted, strict=True) if push and not out.wishes.compression]
+        watched = told_all(observe, *early)
+        built = _build(request, options, caches, store, identity, network=reach, annotations=asked, observe=watched)
+        write_files(files, built.found, _export(store, built, wanted, pushes, observe))
     if not _uses_stdout(wanted):
-        click.echo(_identifier(built.found))
+        click.echo(identifier(built.found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,7 @@ class Built:
 def _build(
     request: recipes.Request,
     options: Options,
+    caches: Caches,
     store: Store,
     identity: Identity,
     *,
@@ -171,11 +187,14 @@ def _build(
                         times=times,
                         here=here,
                         observe=observe,
+                        caches=caches.sources(store),
                     )
                 )
             warn(request, found, recipe, bases.config, observe)
             try:
-                return _carry_out(builds, store, options.names, annotations, observe)
+                built = _carry_out(builds, store, options.names, annotations, observe)
+                caches.write(store, builds, observe)
+                return built
             except StepFailed as error:
                 error.hint = _way_back(error)
                 raise
@@ -247,7 +266,19 @@ def _uses_stdout(outputs: list[Output]) -> bool:
     return any(output.dest == "-" for output in outputs)
 
 
-def _export(store: Store, built: Built, outputs: list[Output], observe: Observer) -> Descriptor:
+def _destinations(output: Output, options: Options) -> tuple[Reference, ...]:
+    """The names that ``output`` is pushed to; UsageError if there are none where there should be."""
+    if not output.push:
+        return ()
+    names = output.wishes.names or options.names
+    if not names:
+        raise UsageError("nothing says where to push to", hint="build --tag NAME, or -o type=registry,name=NAME")
+    return tuple(pushable(name) for name in names)
+
+
+def _export(
+    store: Store, built: Built, outputs: list[Output], pushes: list[Pushing | None], observe: Observer
+) -> Descriptor:
     """Write the outputs; the manifest or index of what left last (a new compression makes a new one)."""
     from layerbuild.export.package import describe
 
@@ -256,7 +287,10 @@ def _export(store: Store, built: Built, outputs: list[Output], observe: Observer
         from layerbuild.events import Note
         from layerbuild.export.formats import write
 
-        for output in outputs:
+        for output, pushing in zip(outputs, pushes, strict=True):
+            if output.stays:
+                descriptor = deliver(store, built.found, output.keeping(built.base_blobs), pushing, observe)
+                continue
             exported = write(store, built.found, output.keeping(built.base_blobs), stdout=sys.stdout.buffer)
             for note in exported.notes:
                 observe(Note(f"{exported.dest}: {note}"))
@@ -269,36 +303,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not key:
         raise UsageError(f"--label {text!r} has no key", hint="--label KEY=VALUE")
     return key, value if equals else ""
-
-
-def _identifier(found: StoredImage | StoredIndex) -> str:
-    """The image ID; an index has none, and is known by its digest."""
-    return getattr(found, "image_id", found.digest)
-
-
-def _tell(files: Mapping[str, Path | None], found: StoredImage | StoredIndex, descriptor: Descriptor) -> None:
-    """Write the files that were asked for: for a script that waits for them, whole or not at all."""
-    metadata = json.dumps(_metadata(found, descriptor), indent=2) + "\n"
-    texts = {"id": _identifier(found), "digest": descriptor.digest, "metadata": metadata}
-    for kind, path in files.items():
-        if path is not None:
-            write_whole(path, texts[kind])
-
-
-def _metadata(found: StoredImage | StoredIndex, descriptor: Descriptor) -> dict[str, Any]:
-    """buildx's keys, so that what reads its file reads ours. Its ``buildx.build.ref`` names a record that a daemon
-    keeps of the build; there is none."""
-    told: dict[str, Any] = {
-        "containerimage.config.digest": getattr(found, "image_id", None),
-        "containerimage.digest": descriptor.digest,
-        "containerimage.descriptor": json.loads(descriptor.to_json()),
-        "image.name": ",".join(found.names),
-    }
-    return {key: value for key, value in told.items() if value is not None}
-
-
-def _remove_stale(paths: Iterable[Path | None]) -> None:
-    """What an earlier build told must not be taken for what this one tells, should it fail."""
-    for path in paths:
-        if path is not None:
-            path.unlink(missing_ok=True)

@@ -1,20 +1,26 @@
-"""``pull``, ``login``, ``logout``."""
+"""``pull``, ``push``, ``login``, ``logout``."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from layerbuild.cli.console import observer
 from layerbuild.cli.place import inside
+from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.cli.registries import Bringer, client, keychain
+from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
+
+if TYPE_CHECKING:
+    from layerbuild.store.images import StoredImage, StoredIndex
 
 
 @click.command()
@@ -35,6 +41,29 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
             store.require_blobs(image)
             store.ensure_unpacked(image.top)
             click.echo(image.image_id if quiet else f"{reference.familiar}: {image.image_id}")
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@platform_option(help="Of an image for several, only the one for this.  [default: all]")
+@click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what was pushed.")
+@errors_as_events
+def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
+    """Send images to the registries that their names lead to. What a registry has already is not sent."""
+    observe = observer("quiet" if quiet else progress)
+    chosen = chosen_platform(platform)
+    wanted: dict[BlobDigest, tuple[StoredImage | StoredIndex, list[Reference]]] = {}
+    with inside() as (store, _):
+        store.supplier = Bringer(store, observe)
+        for name in dict.fromkeys(pushable(Reference.parse(name)) for name in names):
+            found = store.images.resolve(str(name), platform=chosen) if chosen else store.images.find(str(name))
+            wanted.setdefault(found.digest, (found, []))[1].append(name)
+        for found, references in wanted.values():
+            with Pushing(store, references, observe) as pushing:
+                pushed = send(store, found, pushing, observe)
+            for reference in references:
+                click.echo(f"{reference.familiar}@{pushed.digest}")
 
 
 @click.command()
