@@ -158,7 +158,8 @@ class ConfigStep:
 class RunStep:
     """A process. ``argv`` is what is executed, the shell included; ``env`` is the whole environment that the recipe
     determines (ENV and the ARGs in force), in order; ``proxy`` reaches the process but is no part of its identity;
-    ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes.
+    ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes. ``hostname`` is what the process
+    finds itself on, empty: what every step does.
     """
 
     origin: Origin
@@ -173,6 +174,7 @@ class RunStep:
     security: str = "sandbox"
     proxy: Pairs = ()
     files: tuple[tuple[str, bytes], ...] = ()
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +317,8 @@ def _run_identity(step: RunStep) -> dict[str, str]:
         "network": step.network,
         "security": step.security,
     }
+    if step.hostname:
+        named["hostname"] = step.hostname
     named.update((f"env {key}", value) for key, value in step.env)
     named.update((f"mount {mount.target or mount.env}", _text(_mount_values(mount))) for mount in step.mounts)
     named.update((f"file {name}", hashlib.sha256(content).hexdigest()) for name, content in step.files)

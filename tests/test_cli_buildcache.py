@@ -251,6 +251,21 @@ def test_in_a_registry(machines: Machines, staged: Path, registry: Registry, who
     assert not [line for line in registry.requests(start) if line.startswith("PUT") and "/blobs/" in line]
 
 
+def test_on_a_base_that_has_not_come(machines: Machines, one: Path, registry: Registry, tmp_path: Path) -> None:
+    first, base, cache = machines(), registry.name("caches/base:1"), registry.name("caches/on-base:cache")
+    first("tag", "busybox", base)
+    first("push", base)
+    (one / "Dockerfile").write_text(ONE_STAGE.replace("busybox", base))
+    image, _ = build(first, one, "--cache-to", cache)
+    fresh = Layerbuild(tmp_path / "fresh")
+    start = registry.position
+    again, told = build(fresh, one, "--cache-from", cache, "-t", registry.name("caches/on-base:1"), "--push")
+    assert (again, ran(told), notes(told)) == (image, [], "")
+    (layer, *_) = first.layers("busybox")
+    assert not [line for line in registry.requests(start) if line.startswith("GET") and layer["digest"] in line]
+    assert fresh("run", "--rm", registry.name("caches/on-base:1"), "cat", "/one", "/second") == "1\n2\n"
+
+
 def test_inline_in_a_registry(machines: Machines, one: Path, registry: Registry) -> None:
     name = registry.name("caches/inline:1")
     image, _ = build(machines(), one, "--cache-to", "type=inline", "-t", name, "--push")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
+import threading
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -62,6 +64,12 @@ def test_others_read_what_was_pushed(
     # All its blobs can be had, under their digests.
     target = tmp_path / "copied"
     skopeo(program, "copy", "--src-tls-verify=false", f"docker://{names[2]}", f"oci:{target}:it")
+    with tempfile.TemporaryDirectory() as short:  # podman wants a runroot of at most 50 characters
+        podman = [program("podman"), "--root", f"{short}/r", "--runroot", f"{short}/rr", "--storage-driver", "vfs"]
+        for name in names[:2]:
+            subprocess.run([*podman, "pull", "--quiet", "--tls-verify=false", name], capture_output=True, check=True)
+            (told,) = json.loads(subprocess.run([*podman, "inspect", name], capture_output=True, check=True).stdout)
+            assert told["Digest"] == digest
     copied = {path.name for path in (target / "blobs/sha256").iterdir()}
     assert copied <= {path.name for path in (layerbuild.root / "blobs/sha256").iterdir()} and digest[7:] in copied
 
@@ -209,3 +217,23 @@ def test_an_index_is_pushed_with_its_images(rooted: Layerbuild, context: Path, r
     fresh = Layerbuild(context / "store", env=rooted.env)
     fresh("pull", "--platform", "linux/s390x", name)
     assert fresh.json("images")[0]["platform"] == "linux/s390x"
+
+
+def test_who_is_told_to_stop_does_not_wait_for_the_server(rooted: Layerbuild, context: Path) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def stall(what: str) -> None:
+        if what.startswith("PUT"):
+            asked.set()
+            go_on.wait(30)
+
+    with UploadServer() as server:
+        server.on_request = stall
+        name = f"{server.host}/stalled:1"
+        rooted("tag", "busybox", name)
+        process = rooted.start("push", name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert asked.wait(30)
+        process.terminate()
+        assert process.wait(10) == 143
+        go_on.set()
+        assert not server.manifests.get("stalled")

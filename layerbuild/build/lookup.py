@@ -7,7 +7,7 @@ does not know the chain, and says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -115,6 +115,7 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        no_cache_stages: Collection[str] = (),
         look_only: bool = False,
         imports: Imports | None = None,
     ) -> None:
@@ -124,6 +125,7 @@ class Lookup:
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
+        self._no_cache_stages = no_cache_stages
         self._imports = imports or Imports(store, (), tell=lambda text: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
@@ -144,18 +146,25 @@ class Lookup:
         """What ``step`` will do on ``progress``. Waits for a parent's name only if that can decide."""
         if isinstance(step, ConfigStep):
             return Metadata()
-        hit = None if self._no_cache else self._find_unseen(stage, step, progress)
+        always = bool(self._unasked(stage))
+        hit = None if always else self._find_unseen(stage, step, progress)
         if hit is not None:
             return hit
         seen = self._seen(stage, step)
         found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
-        hit = None if self._no_cache else self._find(step, progress, found, seen.reads)
+        hit = None if always else self._find(step, progress, found, seen.reads)
         return hit or Miss(found, seen.reads, seen.matches, seen.listings)
 
-    def reason(self, step: Step, progress: Progress, miss: Miss) -> str:
-        """Why ``step`` has to run, in words."""
+    def _unasked(self, stage: StagePlan) -> str:
+        """Why the steps of ``stage`` run whatever the cache knows; empty: they don't."""
         if self._no_cache:
             return "--no-cache"
+        return f"--no-cache-filter {stage.name}" if stage.name and stage.name in self._no_cache_stages else ""
+
+    def reason(self, stage: StagePlan, step: Step, progress: Progress, miss: Miss) -> str:
+        """Why ``step`` has to run, in words."""
+        if unasked := self._unasked(stage):
+            return unasked
         if not progress.known:
             return f"{progress.missed} runs first, and what it makes decides"
         if miss.keys.own is None:

@@ -65,6 +65,7 @@ class Build:
     ) -> None:
         self._plan = plan
         self._here = here
+        self._runner = runner
         self._store = store
         self._bases = bases
         self._options = options
@@ -75,7 +76,15 @@ class Build:
         self._unusable: Unusable | None = None
         self._trail = Trail()
         self._new_lookup: Callable[[], Lookup] = partial(
-            Lookup, store, bases, contexts, remote, times=times, no_cache=options.no_cache, imports=self._imports
+            Lookup,
+            store,
+            bases,
+            contexts,
+            remote,
+            times=times,
+            no_cache=options.no_cache,
+            no_cache_stages=options.no_cache_stages,
+            imports=self._imports,
         )
         self._lookup = self._new_lookup()
         self._known: Mapping[int, Build] = {}
@@ -107,7 +116,7 @@ class Build:
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
         self._observe(events.BuildStarted(self._plan, self._options.platform))
-        for note in self._plan.notes:
+        for note in (*self._plan.notes, *self._runner.notes(self._plan)):
             self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))

@@ -59,7 +59,7 @@ class _Walk:
 
     def _missed(self, number: int, step: Step, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
-        reason = self._lookup.reason(step, self.progress, miss)
+        reason = self._lookup.reason(self._stage, step, self.progress, miss)
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.errors import RecipeError, Span, UsageError
-from layerbuild.steps import ContextRoot
+from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases, Policy
@@ -35,7 +35,9 @@ _ARCHITECTURES = {
     "i686": ("386", ""),
 }
 
-_TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]"
+
+Modified = Callable[[ContextRoot | UrlSource | GitSource], int | None]
+"""When a source was last changed, in seconds since 1970; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ class Request:
     """What was asked for, before anything is looked at.
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
-    ``--timestamp`` say, None: nothing; ``named`` are the named contexts as they were given. ``platforms`` are those of
-    ``--platform``, each once; none: this machine's, and the image may say what its base says.
+    ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
+    ``secrets`` and ``agents`` what is lent, as they were given. ``platforms`` are those of ``--platform``, each
+    once; none: this machine's, and the image may say what its base says.
     """
 
     context: str
@@ -53,7 +56,10 @@ class Request:
     target: str | None
     timestamp: str | None
     no_cache: bool
+    no_cache_stages: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
     platforms: tuple[Platform, ...] = ()
     policy: Policy = "missing"
 
@@ -88,6 +94,13 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         platform_option(multiple=True, help="What the image is for: os/arch[/variant]; several, with commas."),
         click.option("--no-cache", is_flag=True, help="Run every step."),
         click.option(
+            "--no-cache-filter",
+            "no_cache_stages",
+            metavar="STAGE,…",
+            multiple=True,
+            help="Run every step of these stages.",
+        ),
+        click.option(
             "--timestamp",
             metavar="TIMES",
             help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
@@ -99,6 +112,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
         ),
+        click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+        click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
         click.option(
             "--pull",
             "policy",
@@ -122,10 +137,15 @@ def request(
     no_cache: bool,
     timestamp: str | None,
     named: tuple[str, ...],
+    no_cache_stages: tuple[str, ...] = (),
+    secrets: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
     platform: tuple[str, ...] = (),
     policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
+    if no_cache and no_cache_stages:
+        raise UsageError("--no-cache is for all stages, --no-cache-filter for some", hint="leave one of them out")
     arguments = dict(_build_arg(text) for text in build_args)
     return Request(
         context=context,
@@ -134,7 +154,10 @@ def request(
         target=target,
         timestamp=timestamp,
         no_cache=no_cache,
+        no_cache_stages=frozenset(name.strip().lower() for text in no_cache_stages for name in text.split(",")),
         named=tuple(_named(text) for text in named),
+        secrets=secrets,
+        agents=agents,
         platforms=read_platforms(platform),
         policy=_policy(policy),
     )
@@ -223,9 +246,9 @@ def make_plan(
     )
 
 
-def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Times:
+def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modified: Modified) -> Times:
     """The times that the layers of a build get: ``--timestamp``, else what the build arguments or the recipe say of
-    SOURCE_DATE_EPOCH, else the environment, else the default epoch."""
+    SOURCE_DATE_EPOCH, else the environment, else the default epoch. ``modified`` is asked where they name a source."""
     from layerbuild.recipe.planner import recipe_epoch
 
     if request.timestamp is not None:
@@ -238,12 +261,8 @@ def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Ti
         build_platform=this_platform(),
         named_contexts=named,
     )
-    if isinstance(said, int):
-        return layer_times(str(said))
-    if said is None or isinstance(said, ContextRoot):  # a folder has no time of its own
-        return layer_times(None)
-    hint = "give seconds since 1970, or leave it to the environment"
-    raise UsageError("SOURCE_DATE_EPOCH can't be taken from a stage's ADD by this version", hint=hint)
+    seconds = said if isinstance(said, int | None) else modified(said)
+    return layer_times(None if seconds is None else str(seconds))
 
 
 def this_platform() -> Platform:

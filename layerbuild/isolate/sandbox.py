@@ -27,6 +27,7 @@ import socket
 import struct
 import termios
 import threading
+import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,37 +36,48 @@ from types import TracebackType
 from typing import Final, Self
 
 from layerbuild.errors import BuildError, MachineError
-from layerbuild.isolate import linux
+from layerbuild.isolate import cgroups, linux
+from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
 from layerbuild.isolate.helper import serve
-from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, decode, encode
+from layerbuild.isolate.job import NO_LIMITS, Exit, Job, Limits, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.namespaces import Identity
 
-__all__ = ["Exit", "Job", "Network", "Process", "Rootfs", "Sandbox", "Security"]
+__all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
 
 _CHUNK: Final = 65536
+_KILLED: Final = 128 + signal.SIGKILL
 
 Output = Callable[[bytes], None]
 
 
 class Sandbox:
-    """Runs jobs through a helper process. A context manager; leaving it ends what still runs."""
+    """Runs jobs, each within ``limits``, through a helper. A context manager: leaving it ends what still runs."""
 
-    def __init__(self, identity: Identity, helper: int, control: socket.socket) -> None:
+    def __init__(
+        self, identity: Identity, helper: int, control: socket.socket, *, limits: Limits, groups: Groups | None
+    ) -> None:
         self._identity = identity
+        self._limits = limits
+        self._groups = groups
         self._helper = helper
         self._control = control
         self._reaping = threading.Lock()
         self._reaped = False
 
     @classmethod
-    def start(cls, identity: Identity) -> Self:
-        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one.
+    def start(cls, identity: Identity, limits: Limits = NO_LIMITS, *, runtime: str = "") -> Self:
+        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one. Its
+        containers are its own, or those of the OCI ``runtime``.
 
-        The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)).
+        The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)). MachineError if the
+        limits can't be had.
         """
         if threading.active_count() > 1:
             raise RuntimeError("the sandbox must be started before a thread is")
+        groups = Groups(limits) if limits.need_cgroup else None
+        if runtime:
+            cgroups.remove_stale()  # it makes groups whether there are limits or not
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = linux.fork_into(linux.CLONE_NEWPID)
@@ -75,9 +87,9 @@ class Sandbox:
                 hint="see user.max_pid_namespaces (sysctl); in a container, grant CAP_SYS_ADMIN",
             ) from error
         if pid == 0:
-            serve(theirs)
+            serve(theirs, runtime=runtime)
         theirs.close()
-        return cls(identity, pid, ours)
+        return cls(identity, pid, ours, limits=limits, groups=groups)
 
     def run(self, job: Job, on_output: Output) -> Exit:
         """Run ``job`` to its end. What it writes goes, in order, to ``on_output`` as it comes; its input is empty.
@@ -87,14 +99,16 @@ class Sandbox:
         """
         null = os.open(os.devnull, os.O_RDONLY)
         output, write_output = os.pipe()
-        with os.fdopen(output, "rb", buffering=0) as reader:
+        with os.fdopen(output, "rb", buffering=0) as reader, self._limited(job) as (limited, group):
             try:
-                connection = self._send(job, (null, write_output, write_output))
+                connection = self._send(limited, (null, write_output, write_output))
             finally:
                 os.close(null)
                 os.close(write_output)
             with _ending(connection):
-                return _outcome(_collect(connection, reader.fileno(), on_output))
+                deadline = _Deadline(self._limits.timeout, connection)
+                message = _collect(connection, reader.fileno(), on_output, deadline)
+                return _outcome(message, group, deadline)
 
     def attach(self, job: Job, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, terminal: bool = False) -> Exit:
         """Run ``job`` with these descriptors as its own; with ``terminal`` on a terminal of its own, relayed to them.
@@ -102,15 +116,19 @@ class Sandbox:
         For ``terminal``, ``stdin`` is the person's terminal: it is in raw mode until the job ends, and its size is
         passed on, also when it changes if this is the main thread. Errors as for ``run``.
         """
-        if not terminal:
-            with _ending(self._send(job, (stdin, stdout, stderr))) as connection:
-                return _outcome(connection.recv(_CHUNK))
-        with _ending(self._send(replace(job, terminal=True), ())) as connection:
+        descriptors = () if terminal else (stdin, stdout, stderr)
+        with (
+            self._limited(replace(job, terminal=terminal)) as (limited, group),
+            _ending(self._send(limited, descriptors)) as connection,
+        ):
+            deadline = _Deadline(self._limits.timeout, connection)
+            if not terminal:
+                return _outcome(_last_message(connection, deadline), group, deadline)
             message, fds, _, _ = socket.recv_fds(connection, _CHUNK, 1)
             if not fds:
-                return _outcome(message)
+                return _outcome(message, group, deadline)
             with os.fdopen(fds[0], "r+b", buffering=0) as master, _raw(stdin), _sized(stdin, master.fileno()):
-                return _outcome(_relay(connection, master.fileno(), stdin, stdout))
+                return _outcome(_relay(connection, master.fileno(), stdin, stdout, deadline), group, deadline)
 
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
@@ -134,6 +152,16 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
+        """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
+        job = replace(job, limits=self._limits, name=cgroups.job_name())
+        if self._groups is None:
+            yield job, None
+            return
+        with self._groups.group(job.name) as group:
+            yield replace(job, cgroup=group.paths), group
 
     def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""
@@ -170,7 +198,26 @@ def _ending(connection: socket.socket) -> Iterator[socket.socket]:
             raise
 
 
-def _outcome(message: bytes) -> Exit:
+class _Deadline:
+    """Cancels the job of ``connection`` when ``seconds`` (0: never) are over."""
+
+    def __init__(self, seconds: float, connection: socket.socket) -> None:
+        self._end = time.monotonic() + seconds if seconds else None
+        self._connection = connection
+        self.passed = False
+
+    def wait(self, poll: select.poll) -> list[int]:
+        """The descriptors that are ready. A job that is cancelled still has its last message to send."""
+        while True:
+            left = None if self._end is None or self.passed else max(0.0, self._end - time.monotonic()) * 1000
+            ready = [fd for fd, _ in poll.poll(left)]
+            if ready or left is None:
+                return ready
+            self.passed = True
+            self._connection.shutdown(socket.SHUT_WR)
+
+
+def _outcome(message: bytes, group: Group | None, deadline: _Deadline) -> Exit:
     if not message:
         raise _stopped()
     answer = json.loads(message)
@@ -178,20 +225,28 @@ def _outcome(message: bytes) -> Exit:
         raise as_error(answer["failure"])
     ended = decode(answer["exit"])
     assert isinstance(ended, Exit)
-    return ended
+    hit = group.hit(killed=ended.code == _KILLED) if group else ()
+    return replace(ended, hit=(*hit, "timeout") if deadline.passed else hit)
 
 
 def _stopped() -> BuildError:
     return BuildError("the sandbox was stopped before the command ended")
 
 
-def _collect(connection: socket.socket, output: int, on_output: Output) -> bytes:
+def _last_message(connection: socket.socket, deadline: _Deadline) -> bytes:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    deadline.wait(poll)
+    return connection.recv(_CHUNK)
+
+
+def _collect(connection: socket.socket, output: int, on_output: Output, deadline: _Deadline) -> bytes:
     """Pass the output on until the job has ended; its last message."""
     poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(connection, select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll()]
+        ready = deadline.wait(poll)
         if output in ready:
             data = os.read(output, _CHUNK)
             if data:
@@ -212,13 +267,13 @@ def _drain(output: int, on_output: Output) -> None:
             on_output(data)
 
 
-def _relay(connection: socket.socket, master: int, stdin: int, stdout: int) -> bytes:
+def _relay(connection: socket.socket, master: int, stdin: int, stdout: int, deadline: _Deadline) -> bytes:
     """Between the person's terminal and the job's, until the job has ended; its last message."""
     poll = select.poll()
     for fd in (master, stdin, connection.fileno()):
         poll.register(fd, select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll()]
+        ready = deadline.wait(poll)
         if master in ready and not _copy(master, stdout):
             poll.unregister(master)
         elif stdin in ready and not _copy(stdin, master):

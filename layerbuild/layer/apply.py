@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from layerbuild.digest import DiffID
-from layerbuild.errors import BuildError, FormatError
+from layerbuild.errors import BuildError, FormatError, SpaceError
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of, sort_key
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join, resolve, split
@@ -29,6 +29,7 @@ from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, PREFIX, hidden_name
 
 _SMALL = 1 << 18
 _PIECE = 1 << 20
+_LARGE = 1 << 26  # bytes from which on it is worth to ask for the room
 
 Below = Callable[[bytes], Entry | None]
 Opened = Callable[[bytes], BinaryIO]
@@ -71,7 +72,7 @@ def apply(
         writer = stack.enter_context(IndexWriter(index))
         source = stack.enter_context(Prefetch(tar))
         reader = TarReader(cast(BinaryIO, source), name=name)
-        applier = _Applier(tree, writer, layered=layered, below=below, opened=opened, name=name)
+        applier = _Applier(tree, writer, place=index.parent, layered=layered, below=below, opened=opened, name=name)
         for entry in reader:
             applier.take(entry, reader)
         reader.drain()
@@ -89,12 +90,14 @@ class _Applier:
         tree: Tree | None,
         index: IndexWriter,
         *,
+        place: Path,
         layered: bool,
         below: Below | None,
         opened: Opened | None,
         name: str,
     ) -> None:
         self._tree = tree
+        self._place = place
         self._index = index
         self._layered = layered
         self._below = below
@@ -155,6 +158,7 @@ class _Applier:
         self._index.add(entry)
 
     def _file(self, entry: Entry, reader: TarReader) -> None:
+        self._check_room(entry)
         if entry.size <= _SMALL:
             content = reader.content()
             digest = hashlib.sha256(content).hexdigest()
@@ -164,6 +168,18 @@ class _Applier:
             self._make(entry, lambda: _hashed(reader.pieces(), hasher.update))
             digest = hasher.hexdigest()
         self._index.add(entry, digest)
+
+    def _check_room(self, entry: Entry) -> None:
+        """A sparse file of a few bytes can claim to be larger than any disk; that need not be tried."""
+        if entry.size < _LARGE:
+            return
+        found = os.statvfs(self._place)
+        free = found.f_bavail * found.f_frsize
+        if entry.size > free:
+            raise SpaceError(
+                f"{self._name}: {os.fsdecode(entry.path)} is {entry.size} bytes, and there is room for {free}",
+                hint="`layerbuild df` shows what takes the room; or move the store with --root",
+            )
 
     def _hardlink(self, entry: Entry) -> None:
         parent, name = split(entry.target)

@@ -251,11 +251,11 @@ class Repository:
             raise RegistryError(f"{self.host} sent {digest} as the manifest {expected}", hint=hint)
         return Fetched(answer.headers.get("Content-Type", "").partition(";")[0].strip(), digest, data)
 
-    def manifest_digest(self, target: str) -> BlobDigest | None:
+    def manifest_digest(self, target: str, *, scopes: Scopes | None = None) -> BlobDigest | None:
         """The digest of what a tag or digest names, without fetching it; None where there is nothing."""
         found = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
-        headers = {"Accept": _ACCEPT}
-        with self.request("HEAD", f"manifests/{target}", scopes=self.pulling, headers=headers, expect=found) as answer:
+        scopes, headers = scopes or self.pulling, {"Accept": _ACCEPT}
+        with self.request("HEAD", f"manifests/{target}", scopes=scopes, headers=headers, expect=found) as answer:
             if answer.status == HTTPStatus.NOT_FOUND:
                 return None
             said = answer.headers.get("Docker-Content-Digest", "")

@@ -104,7 +104,7 @@ class Pusher:
 
     def send(self, shipment: Shipment, *, by_digest: bool = False, lenders: Sequence[str] = ()) -> None:
         """Bring all that ``shipment`` is made of, but for its last document; ``by_digest``: that one, too."""
-        if self.repository.manifest_digest(shipment.top.digest) is not None:
+        if self._has(shipment.top.digest) is not None:
             return  # a registry takes no manifest before what it names
         self._bring(shipment, lenders)
         for document in shipment.documents if by_digest else shipment.documents[:-1]:
@@ -112,12 +112,16 @@ class Pusher:
 
     def tag(self, shipment: Shipment, tag: str) -> None:
         """Let ``tag`` mean the shipment, all of which is there but for the last document."""
-        if self.repository.manifest_digest(tag) != shipment.top.digest:  # else it may be one that can't be overwritten
+        if self._has(tag) != shipment.top.digest:  # else it may be one that can't be overwritten
             self._put(tag, shipment.top, shipment)
 
     def close(self) -> None:
         """Stop what is still going on."""
         self._closed.set()
+
+    def _has(self, target: str) -> BlobDigest | None:
+        # With one scope for all that a push asks, one token does.
+        return self.repository.manifest_digest(target, scopes=self.repository.pushing)
 
     def _bring(self, shipment: Shipment, lenders: Sequence[str] = ()) -> None:
         # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).

@@ -232,7 +232,7 @@ def _read(raw: Mapping[str, Any], layers: Mapping[DiffID, Descriptor]) -> BuildC
         raise FormatError(f"its records are of version {found!r}; this layerbuild reads {_VERSION}")
     try:
         steps = [_read_step(step) for step in raw["steps"]]
-        key_format, tar_format = str(raw["keyFormat"]), int(raw["tarFormat"])
+        key_format, tar_format = _text(raw["keyFormat"]), _whole(raw["tarFormat"])
     except (FormatError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"its records are damaged: {error}") from error
     sound = tuple(step for step in steps if step.adds_up and (step.diff_id is None or step.diff_id in layers))
@@ -255,6 +255,12 @@ def _read_step(raw: Mapping[str, Any]) -> CachedStep:
 
 def _read_stack(raw: Mapping[str, Any]) -> StackRead:
     return StackRead(None if raw["chain"] == _SCRATCH else ChainID.parse(_text(raw["chain"])), _text(raw["content"]))
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int):
+        raise FormatError(f"expected a whole number, found {value!r}")
+    return value
 
 
 def _seconds(value: object) -> float:

@@ -77,6 +77,7 @@ class Store:
         self.sources = Sources(database, self.snapshots)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
+        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -212,8 +213,9 @@ def _create(root: Path, database: Database) -> None:
             return
         for name in ("blobs/sha256", "indexes", "builds", "overlay2/l", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        # Layers hold set-user-ID programs; nobody else on this machine should be able to start them.
-        (root / "overlay2").chmod(0o700)
+        # Layers and writable mounts hold set-user-ID programs; nobody else on this machine should reach them.
+        for name in ("overlay2", "tmp"):
+            (root / name).chmod(0o700)
         for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
             temporary = root / "tmp" / name
             temporary.unlink(missing_ok=True)  # of a process killed right here

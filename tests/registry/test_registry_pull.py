@@ -88,6 +88,38 @@ def test_what_nobody_needs_does_not_come(store: Store, faulty: Registry) -> None
     whole(store)
 
 
+def test_an_image_that_never_came_goes(store: Store, faulty: Registry) -> None:
+    faulty.add("app", Image(*TARS))
+    Pulling(store).puller.pull(Reference.parse(f"{faulty.host}/app"), AMD64)
+    store.images.remove(f"{faulty.host}/app")
+    whole(store)
+    for table in ("image", "layer", "source", "snapshot", "variant"):
+        assert store.database.rows(f"SELECT * FROM {table}") == []
+
+
+def test_a_damaged_blob_is_brought_again(store: Store, faulty: Registry) -> None:
+    source = Image(TARS[0])
+    faulty.add("app", source)
+    pulling = Pulling(store)
+    image = pulling(f"{faulty.host}/app")
+    store.blobs.path(BlobDigest(source.layers[0])).unlink()
+    store.require_blobs(image)
+    whole(store)
+
+
+def test_stages_side_by_side_unpack_once(store: Store, faulty: Registry) -> None:
+    faulty.add("app", Image(*TARS))
+    image = Pulling(store).puller.pull(Reference.parse(f"{faulty.host}/app"), AMD64)
+    threads = [threading.Thread(target=store.ensure_unpacked, args=(image.top,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(faulty.asked("/blobs/")) == 4
+    assert len(list(store.overlay.iterdir())) == len(TARS) + 1
+    whole(store)
+
+
 def test_nothing_comes_twice(store: Store, faulty: Registry, tmp_path: Path) -> None:
     faulty.add("one", Image(TARS[0], TARS[1], TARS[0]))
     faulty.add("two", Image(TARS[0], TARS[2]))

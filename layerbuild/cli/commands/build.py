@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli import recipes
+from layerbuild.cli import limits, recipes
 from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import credentials, entitlements
+from layerbuild.cli.credentials import entitlements, lent
 from layerbuild.cli.place import inside, invocation
 from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from layerbuild.image.annotations import Annotation
     from layerbuild.image.config import Platform
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.job import Network
+    from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.job import Limits, Network
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage, StoredIndex
     from layerbuild.store.store import Store
@@ -60,12 +62,12 @@ if TYPE_CHECKING:
 )
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
-@click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
-@click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
 )
+@click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
+@limits.options
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID (an index's digest) to this file.")
@@ -86,10 +88,9 @@ def build(
     annotations: tuple[str, ...],
     labels: tuple[str, ...],
     network: str,
-    secrets: tuple[str, ...],
-    agents: tuple[str, ...],
     allow: tuple[str, ...],
     jobs: int | None,
+    isolation: str,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -99,10 +100,13 @@ def build(
     cache_from: tuple[str, ...],
     cache_to: tuple[str, ...],
     check_only: bool,
+    most: Limits,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
+    from layerbuild.isolate.backends import backend
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
     request = recipes.request(**shared)
     if check_only:
@@ -118,22 +122,38 @@ def build(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        credentials=credentials(secrets, agents),
         inline_cache=caches.inline,
         jobs=jobs or len(os.sched_getaffinity(0)),
     )
     destinations = [_destinations(output, options) for output in wanted]
+    way = backend(isolation)
+    if options.credentials.secrets:
+        forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
-    with inside() as (store, identity), ExitStack() as going_on:
-        options = replace(options, one_id=identity.one_id)
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        inside() as (store, identity),
+        ExitStack() as going_on,
+    ):
+        options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, out in zip(pushes, wanted, strict=True) if push and not out.wishes.compression]
-        watched = told_all(observe, *early)
-        built = _build(request, options, caches, store, identity, network=reach, annotations=asked, observe=watched)
+        built = _build(
+            request,
+            options,
+            caches,
+            store,
+            identity,
+            start=lambda identity: way.start(identity, most),
+            network=reach,
+            annotations=asked,
+            observe=told_all(observe, *early),
+        )
         write_files(files, built.found, _export(store, built, wanted, pushes, observe))
     if not _uses_stdout(wanted):
         click.echo(identifier(built.found))
@@ -154,22 +174,21 @@ def _build(
     store: Store,
     identity: Identity,
     *,
+    start: Callable[[Identity], Isolation],
     network: Network,
     annotations: tuple[Annotation, ...],
     observe: Observer,
 ) -> Built:
-    from layerbuild.isolate.sandbox import Sandbox
-
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with Sandbox.start(identity) as sandbox:
+    with start(identity) as sandbox:
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
 
         bases = recipes.make_bases(request, store, observe)
         runner = Runner(sandbox, network=network)
-        with opened(request, store) as found:
+        with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
-            times = recipes.build_times(request, recipe, named=found.named)
+            times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
             here = recipes.this_platform()
             builds: list[Build] = []
             for platform in request.platforms or (None,):
