@@ -88,7 +88,6 @@ def build(
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Options
     from layerbuild.isolate.backends import backend
-    from layerbuild.isolate.rlimits import forbid_core_dumps
 
     request = recipes.request(**shared)
     if check_only:
@@ -108,8 +107,6 @@ def build(
     )
     destinations = [_destinations(output, options) for output in wanted]
     way = backend(isolation)
-    if options.credentials.secrets:
-        forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
     with (
         lent(request.secrets, request.agents) as credentials,
