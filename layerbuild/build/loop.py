@@ -72,7 +72,7 @@ class Build:
         self._times = times
         self._observer = observe
         self._telling = threading.Lock()
-        self._imports = Imports(store, caches, tell=self.note)
+        self._imports = Imports(store, caches, observe=self._observe)
         self._unusable: Unusable | None = None
         self._trail = Trail()
         self._new_lookup: Callable[[], Lookup] = partial(

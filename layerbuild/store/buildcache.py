@@ -119,7 +119,7 @@ class ImageCache:
             return BuildCache("", 0, (), {})
         return read_cache(self._image.manifest, lambda blob: self._blobs.read(blob.digest))
 
-    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
+    def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
         """Never asked for: the layers of an image in the store are the store's affair."""
         raise NotFoundError(f"blob {layer.digest} is not in the store")
 
