@@ -40,7 +40,7 @@ class Stacks:
 
     def below(self, workspace: Workspace, *, name: str) -> StackTree:
         """What lies below ``workspace``; nothing of it goes as long as that is open, named or not."""
-        return StackTree(lambda: self._union(workspace.below), name=name)
+        return StackTree(lambda: self._below(workspace), name=name)
 
     def owned(self, workspace: Workspace, owner: Owner) -> None:
         """Note that the folder of ``workspace`` can't tell owners, and ``owner`` can."""
@@ -51,6 +51,10 @@ class Stacks:
             self._bring(chain)
         snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_unpacked(chain)
         return self._union(tuple(reversed(snapshots)))
+
+    def _below(self, workspace: Workspace) -> Union:
+        self._store.ensure_below(workspace)
+        return self._union(workspace.below)
 
     def _union(self, folders: Sequence[LayerFolder]) -> Union:
         return Union([self._view(folder) for folder in folders])

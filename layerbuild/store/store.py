@@ -27,7 +27,7 @@ from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
-from layerbuild.store.workspaces import Workspaces
+from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
     from layerbuild.layer.union import Union
@@ -172,6 +172,12 @@ class Store:
         from layerbuild.store.unpack import ensure_unpacked
 
         return ensure_unpacked(self, chain)
+
+    def ensure_below(self, workspace: Workspace) -> None:
+        """The same for all that lies below a workspace."""
+        from layerbuild.store.unpack import ensure_below
+
+        ensure_below(self, workspace)
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""

@@ -70,6 +70,20 @@ def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
     _match_roots(store, stack, lost)
 
 
+def ensure_below(store: Store, workspace: Workspace) -> None:
+    """The same for all that lies below a workspace.
+
+    It, and others that it lies on, may have been begun before any of that had come: their roots are mended.
+    """
+    snapshots = [folder for folder in workspace.below if isinstance(folder, Snapshot)]
+    if not any(_lost(store, snapshot) for snapshot in snapshots):
+        return
+    ensure_unpacked(store, snapshots[0].chain)
+    begun = [workspace, *workspace.below[: len(workspace.below) - len(snapshots)], snapshots[0]]
+    for below, folder in itertools.pairwise(reversed(begun)):
+        overlay.match_root(folder, below)
+
+
 def require_blobs(store: Store, image: StoredImage) -> None:
     """Bring those blobs of an image that are not here. NotFoundError for one that can be had nowhere; DigestMismatch
     for one that is another layer than was said."""
