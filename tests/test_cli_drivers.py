@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -143,3 +144,17 @@ def test_names_of_one_file(driven: Layerbuild, context: Path) -> None:
     apart = driven.env["LAYERBUILD_DRIVER"] != "fuse-overlayfs"
     assert driven("run", "it").split() == (["1", "1", "2", "1"] if apart else ["1", "2"] * 3)
     assert driven.names("it", 2) == (["d/", "d/b"] if apart else ["d/", "d/a", "d/b", "e/", "e/c"])
+
+
+def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
+    """Also where they are noted, and of what can bear no mark."""
+    recipe = "FROM busybox\nRUN touch /f && chown 5:6 /f && ln -s f /l && chown -h 7:8 /l && mkfifo /p && chown 9 /p"
+    recipe += "\nRUN chown 1 /f && mv /l /m && chown -h 2:3 /m && mknod /c c 1 3"
+    recipe += "\nUSER 7:8\nRUN echo x > /tmp/x && id -u >> /tmp/x"
+    driven.build(context, recipe, "-t", "it")
+    archive = driven.root.parent / "it.tar"
+    driven.build(context, None, "-o", f"type=tar,dest={archive}")
+    with tarfile.open(archive) as tar:
+        found = {name: (tar.getmember(name).uid, tar.getmember(name).gid) for name in ("f", "m", "p", "c", "tmp/x")}
+    assert found == {"f": (1, 6), "m": (2, 3), "p": (9, 0), "c": (0, 0), "tmp/x": (7, 8)}
+    assert driven("run", "it", "cat", "/tmp/x") == "x\n7\n"

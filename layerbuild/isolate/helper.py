@@ -212,7 +212,7 @@ def _notices(*, one_id: bool) -> bytes | None:
 def _start_pretender(running: _Running, listener: int) -> int:
     """Fork the process that answers the calls which ``listener`` tells of; its pid."""
     job = running.job
-    upper = job.rootfs.tree if isinstance(job.rootfs, WholeTree) else job.rootfs.upper
+    upper = job.rootfs.upper or job.rootfs.tree if isinstance(job.rootfs, WholeTree) else job.rootfs.upper
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     assert running.mounts is not None
     stage = Stage(

@@ -33,14 +33,18 @@ class Rootfs:
 
 @dataclass(frozen=True, slots=True)
 class WholeTree:
-    """A complete tree, in place of a stack of folders: the job may change all of it. Paths are absolute; ``work``
-    (empty) and ``merged`` are folders as for ``Rootfs``, and ``merged`` may be ``tree`` itself. Owners of what is in
-    ``tree`` are noted beside it and beside ``noted`` (layer/owners.py)."""
+    """A complete tree, in place of a stack of folders: the job may change all of it.
+
+    Paths are absolute; ``work`` (empty) and ``merged`` are folders as for ``Rootfs``, and ``merged`` may be ``tree``
+    itself. Owners of what is in ``tree`` are noted beside it and beside ``noted`` (layer/owners.py); ``upper`` is the
+    folder in which what is written to it really lies, if that is another.
+    """
 
     tree: str
     work: str
     merged: str
     noted: tuple[str, ...] = ()
+    upper: str = ""
 
 
 @dataclass(frozen=True, slots=True)

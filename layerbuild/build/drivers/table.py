@@ -91,8 +91,7 @@ def _try_overlay(store: Path, identity: Identity) -> str:
 
 
 def _try_fuse(store: Path, identity: Identity) -> str:
-    from layerbuild.build.drivers.stacked import mount_fuse
-    from layerbuild.isolate import linux
+    from layerbuild.build.drivers.stacked import fuse_mounted
 
     if shutil.which("fuse-overlayfs") is None:
         raise MachineError("fuse-overlayfs is not installed", hint="as root: apt-get install fuse-overlayfs")
@@ -105,11 +104,8 @@ def _try_fuse(store: Path, identity: Identity) -> str:
     with probe.scratch(store) as folder:
         for name in ("lower", "upper", "work", "merged"):
             (folder / name).mkdir()
-        mount_fuse(["lower"], folder / "upper", folder / "work", folder / "merged", directory=folder)
-        try:
+        with fuse_mounted(["lower"], folder / "upper", folder / "work", folder / "merged", directory=folder):
             (folder / "merged/file").touch()
-        finally:
-            linux.umount(str(folder / "merged"), linux.MNT_DETACH)
     return f"works on {probe.file_system_of(store)}"
 
 
