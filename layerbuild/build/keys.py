@@ -62,9 +62,10 @@ def keys(
     own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
     by_definition = {**own, "parent": parent, **{read.name: read.definition for read in reads}}
     content = None
-    inputs: dict[str, str] = {**own, "parent": parent}
+    known = {read.name: read.content for read in reads if read.content is not None}
+    inputs: dict[str, str] = {**own, "parent": parent, **known}
     if chain_known and all(read.content is not None for read in reads):
-        inputs = {**own, "parent": chain or "scratch", **{read.name: str(read.content) for read in reads}}
+        inputs = {**own, "parent": chain or "scratch", **known}
         content = _digest(inputs)
     return Keys(_digest(by_definition), content, inputs)
 

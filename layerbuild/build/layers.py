@@ -12,6 +12,7 @@ from typing import assert_never
 from layerbuild.build.accounts import owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.copying import Placement, write
+from layerbuild.build.guard import Guard
 from layerbuild.build.lookup import Lookup
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
@@ -45,8 +46,11 @@ class LayerMaker:
     ``one_id``: in this user namespace every file is root's, whatever its owner in the image.
     """
 
-    def __init__(self, store: Store, lookup: Lookup, runner: Runner, *, times: Times, codec: str, one_id: bool) -> None:
+    def __init__(
+        self, store: Store, lookup: Lookup, runner: Runner, guard: Guard, *, times: Times, codec: str, one_id: bool
+    ) -> None:
         self._store = store
+        self._guard = guard
         self._lookup = lookup
         self._runner = runner
         self._times = times
@@ -71,7 +75,7 @@ class LayerMaker:
                 self._store.workspaces.discard(workspace)
                 return None
             owner_of = _owner_below(tree) if self._one_id else None
-            return self._capture(workspace, lambda writer: capture(workspace.diff, writer, owner=owner_of))
+            return self._capture(step, workspace, lambda writer: capture(workspace.diff, writer, owner=owner_of))
         except StepFailed:
             raise
         except BaseException:
@@ -90,7 +94,7 @@ class LayerMaker:
                 return None
             workspace = self._store.workspaces.begin(chain)
             try:
-                return self._capture(workspace, lambda writer: write(items, writer), folder=True)
+                return self._capture(step, workspace, lambda writer: write(items, writer), folder=True)
             except BaseException:
                 self._store.workspaces.discard(workspace)
                 raise
@@ -156,8 +160,17 @@ class LayerMaker:
             workspaces.discard(workspace)
             return None
 
-    def _capture(self, workspace: Workspace, write: Callable[[LayerWriter], Captured], *, folder: bool = False) -> Made:
-        """Make the blob and the index of a layer by ``write``, and commit its workspace; ``folder``: fill that too."""
+    def _capture(
+        self,
+        step: RunStep | CopyStep,
+        workspace: Workspace,
+        write: Callable[[LayerWriter], Captured],
+        *,
+        folder: bool = False,
+    ) -> Made:
+        """Make the blob and the index of a layer by ``write``, and commit its workspace; ``folder``: fill that too.
+        BuildError for a layer that the guard does not let pass."""
+        scan = self._guard.scan()
         blob, index = self._store.blobs.temporary(), self._store.layers.temporary_index()
         try:
             with LayerWriter(
@@ -167,8 +180,10 @@ class LayerMaker:
                 folder=workspace.diff if folder else None,
                 user_xattr=self._store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
+                watch=scan.take if scan else None,
             ) as writer:
                 captured = write(writer)
+            self._guard.judge(step, scan)
             self._store.layers.adopt_index(index, captured.diff_id)
             self._store.blobs.adopt(blob, captured.digest)
         finally:
@@ -176,7 +191,9 @@ class LayerMaker:
             index.unlink(missing_ok=True)
         record = BlobRecord(captured.digest, captured.size, captured.codec)
         layer = LayerRecord(captured.diff_id, captured.tar_size, captured.entries, (record,))
-        return Made(layer, self._store.workspaces.commit(workspace, layer))
+        made = Made(layer, self._store.workspaces.commit(workspace, layer))
+        self._guard.keep(captured.diff_id, scan)
+        return made
 
 
 def _add(placement: Placement, found: Match, archive: Archive | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
+from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.keys import Keys, Read, base_definition, keys
 from layerbuild.build.remote import Remote
 from layerbuild.build.selecting import Match, content_digest, select
@@ -42,6 +43,7 @@ from layerbuild.steps import (
     masked,
 )
 from layerbuild.store.cache import StepRecord
+from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 
@@ -73,10 +75,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` their texts."""
+    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` the texts of those
+    that it reads."""
 
     keys: Keys
-    reason: str
+    reason: Reason
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
     listings: tuple[bytes, ...] = ()
 
@@ -112,6 +115,7 @@ class Lookup:
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
+        self._explainer = Explainer(store)
         self.stacks = Stacks(store)
         self.results: dict[int, Progress] = {}
 
@@ -145,9 +149,16 @@ class Lookup:
             times=self._times.key,
         )
         if self._no_cache:
-            return Miss(found, "--no-cache", seen.matches, seen.listings)
+            return Miss(found, Reason("--no-cache"), seen.matches, seen.listings)
         hit = self._find(found)
-        return hit or Miss(found, self._reason(step, progress, found), seen.matches, seen.listings)
+        return hit or Miss(found, self._reason(stage, step, progress, found, seen), seen.matches, seen.listings)
+
+    def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:
+        """The seconds that the same instruction took when it last ran, None: never; and the layer that it made."""
+        record = self._store.cache.nearest(step.origin.text, parent=None)
+        if record is None or record.instruction != step.origin.text:
+            return None, None
+        return record.seconds, self._store.layers.get(record.diff_id) if record.diff_id else None
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
         """The files of ``root``; None for a stage whose result is not known yet."""
@@ -175,15 +186,11 @@ class Lookup:
         record = self._store.cache.by_content(found.content)
         return Hit(record, found, "content") if record is not None else None
 
-    def _reason(self, step: RunStep | CopyStep, progress: Progress, found: Keys) -> str:
-        if not progress.known:
-            return f"{progress.missed} runs first, and what it makes decides"
-        record = self._store.cache.nearest(step.origin.text, parent=progress.chain)
-        if record is None or record.instruction != step.origin.text:
-            return "it has not run here before"
-        names = sorted({*record.inputs, *found.inputs})
-        changed = [name for name in names if record.inputs.get(name) != found.inputs.get(name)]
-        return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
+    def _reason(
+        self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, found: Keys, seen: _Seen
+    ) -> Reason:
+        missed = "" if progress.known else progress.missed
+        return self._explainer.why(stage, step, found, chain=progress.chain, missed=missed, listings=seen.listings)
 
     # -- what a step reads
 
@@ -209,16 +216,18 @@ class Lookup:
 
     def _reads_of_mounts(self, stage: StagePlan, step: RunStep) -> _Seen:
         reads = []
+        listings = []
         for mount in step.mounts:
             if mount.root is None:
                 continue
             tree = self.tree(mount.root, stage.platform)
             content = None
             if tree is not None:
-                content, _ = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                content, listing = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                listings.append(listing)
             definition = self._definition(mount.root, stage.platform) or str(content)
             reads.append(Read(f"mounted at {mount.target}", definition, content))
-        return _Seen(tuple(reads))
+        return _Seen(tuple(reads), listings=tuple(listings))
 
     def _definition(self, root: Root, platform: Platform) -> str:
         """How a definition key tells ``root``; empty for a context, which is told by its content."""

@@ -8,15 +8,18 @@ from dataclasses import replace
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
+from layerbuild.build.guard import Guard
 from layerbuild.build.layers import LayerMaker, Made
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
+from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree
 from layerbuild.digest import ChainID
+from layerbuild.errors import BuildError
 from layerbuild.image.config import History, ImageConfig
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
@@ -49,16 +52,29 @@ class Build:
         self._bases = bases
         self._options = options
         self._times = times
-        self._observe = observe
+        self._recorder = Recorder(store, plan, request=options.request)
+        self._observe = observe = self._recorder.observing(observe)
         self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
         self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
-        self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
+        self._guard = Guard(
+            store,
+            gate=options.gate,
+            allowed=options.allowed,
+            tell=lambda text: observe(events.Note(f"warning: {text}")),
+        )
+        self._maker = LayerMaker(
+            store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
+        )
 
     def run(self) -> StoredImage:
         """Build the target and return its image, with the names that the options give it.
 
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
+        with self._recorder:
+            return self._run()
+
+    def _run(self) -> StoredImage:
         self._observe(events.BuildStarted(self._plan))
         for note in self._plan.notes:
             self._observe(events.Note(note))
@@ -81,6 +97,7 @@ class Build:
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
         began = time.perf_counter()
         verdict = self._lookup.verdict(stage, step, progress)
+        self._recorder.decided(stage, number, step, verdict)
         match verdict:
             case Metadata():
                 assert isinstance(step, ConfigStep)
@@ -88,6 +105,7 @@ class Build:
                 made_layer = False
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
+                self._guard.judge_cached(step, record.diff_id)
                 after = self._grown(step, progress, keys.definition, record)
                 self._observe(events.CacheHit(stage, number, step, by, after.chain))
                 if by == "content":
@@ -95,6 +113,8 @@ class Build:
                 return after
             case Miss():
                 assert not isinstance(step, ConfigStep)
+                if self._options.fail_on_miss:
+                    raise _missed(step, verdict)
                 self._observe(events.StepStarted(stage, number, step))
                 record = self._make(stage, number, step, progress, verdict, began)
                 after = self._grown(step, progress, verdict.keys.definition, record)
@@ -170,6 +190,7 @@ class Build:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
+        self._guard.judge_image(stage.start, image.config, stage.origin.span)
         manifest = image.manifest(self._descriptors(image.config))
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
@@ -200,3 +221,11 @@ class Build:
             return []
         base = self._bases.image(stage.base.reference, stage.platform)
         return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
+
+
+def _missed(step: Step, miss: Miss) -> BuildError:
+    return BuildError(
+        f"{step.origin.keyword} would have to run: {miss.reason.text}",
+        hint="`layerbuild explain` tells more; without --fail-on-miss it is run",
+        span=step.origin.span,
+    )

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from layerbuild.build.credentials import Credentials
+from layerbuild.leaks import AllowList
 from layerbuild.reference import Reference
+
+
+class Gate(StrEnum):
+    """What happens on something that looks like a secret: nothing is looked at, it is told, or the build ends."""
+
+    OFF = "off"
+    WARN = "warn"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
-    ``cache_namespace`` keeps cache mounts apart from those of other builds."""
+    ``cache_namespace`` keeps cache mounts apart from those of other builds. ``fail_on_miss``: a step that would have to
+    run ends the build. ``gate`` is for what looks like a secret, ``allowed`` what may look so. ``request`` is noted in
+    the build's record, to plan it again."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -22,3 +36,7 @@ class Options:
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
     credentials: Credentials = field(default_factory=Credentials)
+    fail_on_miss: bool = False
+    gate: Gate = Gate.WARN
+    allowed: AllowList = field(default_factory=AllowList)
+    request: Mapping[str, Any] = field(default_factory=dict)

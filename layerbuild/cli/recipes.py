@@ -7,8 +7,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,12 @@ class Request:
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that ``build`` and ``plan`` share."""
+    """The options that ``build`` and ``plan`` share, and their context."""
+    return settings(click.argument("context")(command))
+
+
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``build`` and ``plan`` share, for a command that takes its context in another way."""
     for option in reversed(
         [
             click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
@@ -68,11 +73,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Set an ARG.",
             ),
             click.option("--no-cache", is_flag=True, help="Run every step."),
-            click.option(
-                "--timestamp",
-                metavar="TIMES",
-                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
-            ),
+            click.option("--timestamp", metavar="TIMES", help=_TIMES_HELP),
             click.option(
                 "--build-context",
                 "named",
@@ -80,7 +81,6 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
             ),
-            click.argument("context"),
         ]
     ):
         command = option(command)
@@ -107,6 +107,22 @@ def request(
         no_cache=no_cache,
         named=tuple(_named(text) for text in named),
     )
+
+
+def noted(request: Request) -> dict[str, Any]:
+    """What a build's record says of the request, so that ``recalled`` can plan it again from anywhere."""
+    place = {name: os.path.abspath(path) for name, path in (("context", request.context),) if os.path.exists(path)}
+    if request.recipe not in (None, "-"):
+        place["recipe"] = os.path.abspath(str(request.recipe))
+    return {**asdict(request), **place, "folder": os.getcwd()}
+
+
+def recalled(data: Mapping[str, Any]) -> Request:
+    """The request that ``noted`` wrote down; UsageError for one whose context came on standard input."""
+    told = {name: value for name, value in data.items() if name != "folder"}
+    if not told or "-" in (told["context"], told["recipe"]):
+        raise UsageError("that build read its context or its recipe from standard input: it can't be planned again")
+    return Request(**{**told, "named": tuple((name, value) for name, value in told["named"])})
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:

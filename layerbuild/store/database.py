@@ -19,7 +19,7 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _BUSY_SECONDS = 30.0
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
@@ -35,8 +35,39 @@ CREATE TABLE download (
 ) WITHOUT ROWID;
 """
 
-# What brings a database of that version to the next one.
-_UPGRADES = {1: _DOWNLOADS}
+# What the builds of this store were like; see builds.py and findings.py.
+_BUILDS = """
+CREATE TABLE build (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    began     REAL NOT NULL,      -- seconds since 1970
+    seconds   REAL NOT NULL,
+    outcome   TEXT NOT NULL,
+    recipe    TEXT NOT NULL,
+    image     TEXT,               -- the manifest of what it made
+    data      TEXT NOT NULL       -- JSON
+);
+"""
+_BUILD_STEPS = """
+CREATE TABLE build_step (
+    build     INTEGER NOT NULL REFERENCES build ON DELETE CASCADE,
+    position  INTEGER NOT NULL,
+    data      TEXT NOT NULL,      -- JSON
+    log       BLOB,               -- zstd
+    log_kept  INTEGER,            -- bytes before those that were left out
+    log_dropped INTEGER,          -- bytes that were left out
+    PRIMARY KEY (build, position)
+) WITHOUT ROWID;
+"""
+_FINDINGS = """
+CREATE TABLE layer_scan (
+    diff_id   TEXT PRIMARY KEY REFERENCES layer ON DELETE CASCADE,
+    rules     INTEGER NOT NULL,   -- the version of the rules that it was scanned with
+    findings  TEXT NOT NULL       -- JSON
+) WITHOUT ROWID;
+"""
+
+# What brings a database of that version to the next one, statement by statement.
+_UPGRADES = {1: (_DOWNLOADS,), 2: (_BUILDS, _BUILD_STEPS, _FINDINGS)}
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
@@ -136,14 +167,14 @@ class Database:
         """Make the tables. One process at a time: switching to WAL takes no turns (sqlite.org/wal.html)."""
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_DOWNLOADS} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
+            later = " ".join(statement for version in sorted(_UPGRADES) for statement in _UPGRADES[version])
+            self._connection.executescript(f"BEGIN; {_SCHEMA} {later} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):
             while (version := self._version()) in _UPGRADES:  # or another process was faster
-                self.execute(_UPGRADES[version])
+                for statement in _UPGRADES[version]:
+                    self.execute(statement)
                 self.execute(f"PRAGMA user_version={version + 1}")
 
     def _version(self) -> int:

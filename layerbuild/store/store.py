@@ -15,11 +15,13 @@ from layerbuild.image.config import canonical_json
 from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
 from layerbuild.store.blobs import Blobs
+from layerbuild.store.builds import Builds
 from layerbuild.store.cache import StepCache
 from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
+from layerbuild.store.findings import Findings
 from layerbuild.store.images import Images
 from layerbuild.store.layers import BlobRecord, Layers
 from layerbuild.store.lease import Lease, SharedLock, folder_lock
@@ -60,6 +62,8 @@ class Store:
         self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
         self.images = Images(database, self.blobs, self.layers, root / "index.json", temporary=self.temporary_name)
         self.cache = StepCache(database)
+        self.builds = Builds(database)
+        self.findings = Findings(database)
         self.downloads = Downloads(database, self.blobs)
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 

@@ -38,7 +38,9 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store"):
         pass
     database = sqlite3.connect(tmp_path / "store" / "layerbuild.db")
-    database.executescript("DROP TABLE download; PRAGMA user_version=1;")
+    database.executescript(
+        "DROP TABLE download; DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan; PRAGMA user_version=1;"
+    )
     database.close()
     for _ in range(2):
         with Store.open(tmp_path / "store") as store:

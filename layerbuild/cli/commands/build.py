@@ -15,7 +15,7 @@ from layerbuild.cli import recipes
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import credentials, entitlements
+from layerbuild.cli.credentials import allow_list, credentials, entitlements
 from layerbuild.cli.place import inside, invocation
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -51,6 +51,21 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--fail-on-miss", is_flag=True, help="End the build where a step would have to run.")
+@click.option(
+    "--secrets",
+    "gate",
+    type=click.Choice(["warn", "fail", "off"]),
+    default="warn",
+    help="What to do about what looks like a secret in a layer, the environment or the history.",
+)
+@click.option(
+    "--secrets-allow",
+    "allowed",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What may look like a secret: globs over paths, or fingerprints, one on each line.",
+)
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
@@ -64,11 +79,14 @@ def build(
     quiet: bool,
     iidfile: Path | None,
     metadata_file: Path | None,
+    fail_on_miss: bool,
+    gate: str,
+    allowed: Path | None,
     check_only: bool,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
-    from layerbuild.build.options import Options
+    from layerbuild.build.options import Gate, Options
 
     request = recipes.request(**shared)
     if check_only:
@@ -82,6 +100,10 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
+        fail_on_miss=fail_on_miss,
+        gate=Gate(gate),
+        allowed=allow_list(allowed),
+        request=recipes.noted(request),
     )
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):

@@ -14,10 +14,16 @@ from layerbuild.cli.contexts import opened, store_for
 
 @click.command()
 @recipes.options
+@click.option("--change", "changed", metavar="PATH", multiple=True, help="Take this file of the context to be edited.")
 @format_option
-def plan(output_format: str, **shared: Any) -> None:
-    """Show which step of the recipe makes a layer, which hits the cache, and why. Nothing runs."""
+def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
+    """Show which step of the recipe makes a layer, which hits the cache, and why; of those that miss, what they took
+    when they last ran. Nothing runs.
+
+    With --change: what an edit of that file would cost.
+    """
     from layerbuild.build.bases import Bases
+    from layerbuild.build.edited import edited
     from layerbuild.build.lookup import Lookup
     from layerbuild.build.preview import preview
     from layerbuild.views.plan import as_json, as_text, describe
@@ -28,7 +34,8 @@ def plan(output_format: str, **shared: Any) -> None:
         recipe = found.place.read_recipe()
         times = recipes.build_times(request, recipe, named=found.named)
         layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache)
+        trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
+        lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=request.no_cache)
         rows = [
             describe(
                 forecast.stage.title,
@@ -37,10 +44,17 @@ def plan(output_format: str, **shared: Any) -> None:
                 hit=forecast.hit,
                 layer=forecast.layer,
                 reason=forecast.reason,
+                seconds=forecast.seconds,
+                size=forecast.size,
+                tar_size=forecast.tar_size,
             )
             for forecast in preview(layer_plan, lookup)
         ]
-    emit(output_format, as_json(layer_plan, rows), lambda: as_text(layer_plan, rows, width=width()))
+    emit(
+        output_format,
+        as_json(layer_plan, rows, changed=changed),
+        lambda: as_text(layer_plan, rows, width=width(), changed=changed),
+    )
 
 
 @click.command()

@@ -1,0 +1,121 @@
+"""Why a step has to run: what it is compared with, and the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerbuild.build.difference import differences
+from layerbuild.build.keys import Keys
+from layerbuild.digest import BlobDigest, ChainID
+from layerbuild.errors import NotFoundError
+from layerbuild.steps import CopyStep, RunStep, StagePlan
+from layerbuild.store.builds import BuildRecord, Difference, StepAccount
+from layerbuild.store.store import Store
+
+_TOLD = 3  # differences in the one line of a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a step missed: in a line, and as differences, of which ``more`` were left out."""
+
+    text: str
+    differences: tuple[Difference, ...] = ()
+    more: int = 0
+
+
+class Explainer:
+    """Finds for a step that missed what it was the last time that it ran."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._builds: dict[str, tuple[BuildRecord, ...]] = {}
+
+    def why(
+        self,
+        stage: StagePlan,
+        step: RunStep | CopyStep,
+        found: Keys,
+        *,
+        chain: ChainID | None,
+        missed: str,
+        listings: tuple[bytes, ...],
+    ) -> Reason:
+        """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
+        below, empty: that is known. ``listings`` are those that ``found`` names."""
+        before = self._before(stage, step, found, chain)
+        if before is None:
+            return Reason(f"{missed} runs first, and what it makes decides" if missed else "it has not run here before")
+        if missed:  # what is not known yet can't be told as a difference
+            before = {name: value for name, value in before.items() if name in found.inputs}
+            before["parent"] = found.inputs["parent"]
+        changed, more = differences(before, found.inputs, self._listing(listings), args=arguments_of(step))
+        if missed and not changed:
+            return Reason(f"{missed} runs first, and what it makes decides")
+        if not changed:
+            return Reason("its layer was pruned")
+        return Reason(summary(changed, more), changed, more)
+
+    def _before(
+        self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
+    ) -> Mapping[str, str] | None:
+        """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
+        file, kind = step.origin.span.file, found.inputs["kind"]
+        if file not in self._builds:
+            self._builds[file] = tuple(self._store.builds.of_recipe(file))
+        for number, build in enumerate(self._builds[file]):
+            ranked = [
+                (_likeness(account, step, found), account)
+                for account in build.steps
+                if account.stage == stage.title and account.inputs.get("kind") == kind and account.ended is not None
+            ]
+            best = max(ranked, key=lambda pair: pair[0], default=None)
+            # In an older build than the last one only the very same instruction counts.
+            if best is not None and best[0] >= (2 if number == 0 else 4):
+                return best[1].inputs
+        record = self._store.cache.nearest(step.origin.text, parent=chain)
+        return record.inputs if record is not None and record.inputs.get("kind") == kind else None
+
+    def _listing(self, listings: tuple[bytes, ...]) -> _Listings:
+        return _Listings(self._store, {BlobDigest.of(listing): listing for listing in listings})
+
+
+class _Listings:
+    """The listing that a digest names: of the step at hand, or kept by the store."""
+
+    def __init__(self, store: Store, own: Mapping[str, bytes]) -> None:
+        self._store = store
+        self._own = own
+
+    def __call__(self, digest: str) -> bytes | None:
+        return self._own.get(digest) or stored_listing(self._store, digest)
+
+
+def stored_listing(store: Store, digest: str) -> bytes | None:
+    """A listing that the store keeps, None if it is gone."""
+    try:
+        return store.cache.listing(BlobDigest(digest))
+    except NotFoundError:
+        return None
+
+
+def summary(changed: tuple[Difference, ...], more: int = 0) -> str:
+    """The differences in one line; the first ones, if there are many."""
+    told = "; ".join(map(str, changed[:_TOLD]))
+    rest = len(changed) - _TOLD + more
+    return f"{told}; and {rest} more" if rest > 0 else told
+
+
+def _likeness(account: StepAccount, step: RunStep | CopyStep, found: Keys) -> int:
+    same_text = account.instruction == step.origin.text
+    same_line = account.line == step.origin.span.line
+    same_below = account.inputs.get("parent") == found.inputs["parent"]
+    return 4 * same_text + 2 * same_line + same_below
+
+
+def arguments_of(step: RunStep | CopyStep) -> frozenset[str]:
+    """The names of the variables that a RUN sees, and that are arguments of the build rather than the image's."""
+    if not isinstance(step, RunStep):
+        return frozenset()
+    return frozenset(name for name, _ in step.env) - frozenset(name for name, _ in step.config.env)

@@ -1,0 +1,207 @@
+"""The record of a build, written while it goes on: it listens to the events, and is told each step's verdict.
+
+A step is recorded when it is decided, and again when more is known of it, so that a build that is killed has said all
+that it knew. Its output is kept as it was shown, secrets masked: of a very long one the beginning and the end.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self, assert_never
+
+from layerbuild import events
+from layerbuild.build.explaining import arguments_of
+from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
+from layerbuild.build.preview import Forecast
+from layerbuild.digest import BlobDigest
+from layerbuild.errors import LayerbuildError
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, Step, masked
+from layerbuild.store.builds import BuildRecord, Log, StageAccount, StepAccount, Surroundings
+from layerbuild.store.store import Store
+
+_HEAD = 1 << 20  # bytes of a step's output that are kept, of its beginning
+_TAIL = 3 << 20  # and of its end
+
+
+@dataclass
+class _Step:
+    """A step on its way. ``head`` and ``tail`` are what is kept of its output."""
+
+    position: int
+    account: StepAccount
+    head: bytearray = field(default_factory=bytearray)
+    tail: bytearray = field(default_factory=bytearray)
+    dropped: int = 0
+
+    def said(self, data: bytes) -> None:
+        room = _HEAD - len(self.head)
+        self.head += data[:room]
+        self.tail += data[room:] if room < len(data) else b""
+        if len(self.tail) > 2 * _TAIL:
+            self._trim()
+
+    def log(self) -> Log:
+        self._trim()
+        return Log(bytes(self.head + self.tail), len(self.head), self.dropped)
+
+    def _trim(self) -> None:
+        surplus = max(0, len(self.tail) - _TAIL)
+        del self.tail[:surplus]
+        self.dropped += surplus
+
+
+class Recorder:
+    """The record of one build of ``plan``: a context manager around it. ``request`` is what plans it again."""
+
+    def __init__(self, store: Store, plan: LayerPlan, *, request: Mapping[str, Any]) -> None:
+        self._store = store
+        self._plan = plan
+        self._request = request
+        self._recipe = plan.target.origin.span.file
+        self._lock = threading.RLock()
+        self._steps: dict[tuple[int, int], _Step] = {}
+        self._written: events.ImageWritten | None = None
+        self._number = 0
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        self._number = self._store.builds.begin(recipe=self._recipe, request=self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            for step in self._steps.values():
+                if step.head and step.account.ended is None:
+                    self._put(step)
+            self._store.builds.finish(self._record(error))
+
+    def observing(self, observe: events.Observer) -> events.Observer:
+        """An observer that listens, and passes everything on to ``observe``."""
+
+        def both(event: events.Event) -> None:
+            self._hear(event)
+            observe(event)
+
+        return both
+
+    def decided(self, stage: StagePlan, number: int, step: Step, verdict: Verdict) -> None:
+        """Record what was found out about a step before it is carried out."""
+        with self._lock:
+            account = _account(stage, number, step, verdict, began=self._now)
+            found = self._steps[stage.index, number] = _Step(len(self._steps) + 1, account)
+            self._store.builds.put(self._number, found.position, account)
+
+    # -- listening -----------------------------------------------------------------------------------------------------
+
+    def _hear(self, event: events.Event) -> None:
+        with self._lock:
+            match event:
+                case events.StepOutput(stage, number, data):
+                    self._steps[stage.index, number].said(data)
+                case events.CacheHit(stage, number):
+                    self._change(stage, number, chain=event.chain, ended=self._now)
+                case events.LayerSealed(stage, number):
+                    layer = {name: getattr(event, name) for name in ("diff_id", "chain", "size", "tar_size", "entries")}
+                    self._change(stage, number, **layer, sealed=self._now)
+                case events.StepFinished(stage, number):
+                    self._change(stage, number, ended=self._now)
+                case events.ImageWritten():
+                    self._written = event
+                case _:
+                    pass
+
+    def _change(self, stage: StagePlan, number: int, **facts: Any) -> None:
+        step = self._steps[stage.index, number]
+        step.account = replace(step.account, **facts)
+        self._put(step)
+
+    def _put(self, step: _Step) -> None:
+        self._store.builds.put(self._number, step.position, step.account)
+        if step.head:
+            self._store.builds.put_log(self._number, step.position, step.log())
+
+    @property
+    def _now(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _record(self, error: BaseException | None) -> BuildRecord:
+        written = self._written
+        return BuildRecord(
+            number=self._number,
+            began=0.0,
+            seconds=self._now,
+            outcome="failed" if error else "done",
+            recipe=self._recipe,
+            image=BlobDigest(written.manifest) if written and not error else None,
+            names=written.names if written else (),
+            error=masked(_told(error)) if error else "",
+            stages=tuple(_stage(self._plan, stage) for stage in self._plan.stages),
+            request=self._request,
+        )
+
+
+def foreseen(plan: LayerPlan, forecasts: Iterable[Forecast]) -> BuildRecord:
+    """A build that has not run, as its record would begin."""
+    steps = [_account(found.stage, found.number, found.step, found.verdict, began=0.0) for found in forecasts]
+    stages = tuple(_stage(plan, stage) for stage in plan.stages)
+    return BuildRecord(0, 0.0, 0.0, "running", plan.target.origin.span.file, stages=stages, steps=tuple(steps))
+
+
+def _told(error: BaseException) -> str:
+    return error.message if isinstance(error, LayerbuildError) else type(error).__name__
+
+
+def _stage(plan: LayerPlan, stage: StagePlan) -> StageAccount:
+    base = plan.stage(stage.base.stage).title if isinstance(stage.base, StageBase) else ""
+    return StageAccount(stage.title, stage.origin.text, base)
+
+
+def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, began: float) -> StepAccount:
+    account = StepAccount(
+        stage=stage.title,
+        number=number,
+        line=step.origin.span.line,
+        instruction=step.origin.text,
+        kind=_kind(step),
+        verdict="metadata",
+        after=_surroundings(step),
+        began=began,
+    )
+    if not isinstance(step, ConfigStep):
+        account = replace(account, args=tuple(sorted(arguments_of(step))))
+    match verdict:
+        case Metadata():
+            return account
+        case Hit(record, keys, by):
+            hit = replace(account, verdict="hit", by=by, inputs=keys.inputs)
+            return replace(hit, chain=record.chain, diff_id=record.diff_id)
+        case Miss(keys, reason):
+            miss = replace(account, verdict="miss", inputs=keys.inputs, reason=reason.text)
+            return replace(miss, differences=reason.differences, more=reason.more)
+        case _:
+            assert_never(verdict)
+
+
+def _kind(step: Step) -> str:
+    match step:
+        case ConfigStep():
+            return "metadata"
+        case RunStep():
+            return "run"
+        case CopyStep():
+            return "copy"
+        case _:
+            assert_never(step)
+
+
+def _surroundings(step: Step) -> Surroundings:
+    config = step.config
+    env = step.env if isinstance(step, RunStep) else config.env
+    return Surroundings(env, config.working_dir or "/", config.user)
