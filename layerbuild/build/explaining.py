@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Explainer:
         self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
     ) -> Mapping[str, str] | None:
         """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
-        file, kind = step.origin.span.file, found.inputs["kind"]
+        file, kind = recipe_name(step.origin.span.file), found.inputs["kind"]
         if file not in self._builds:
             self._builds[file] = tuple(self._store.builds.of_recipe(file))
         for number, build in enumerate(self._builds[file]):
@@ -90,6 +91,11 @@ class _Listings:
 
     def __call__(self, digest: str) -> bytes | None:
         return self._own.get(digest) or stored_listing(self._store, digest)
+
+
+def recipe_name(file: str) -> str:
+    """What a recipe is called in the records of its builds: a file by its whole path, wherever it is built from."""
+    return os.path.abspath(file) if os.path.exists(file) else file
 
 
 def stored_listing(store: Store, digest: str) -> bytes | None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, assert_never
 
 from layerbuild import events
-from layerbuild.build.explaining import arguments_of
+from layerbuild.build.explaining import arguments_of, recipe_name
 from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
 from layerbuild.build.preview import Forecast
 from layerbuild.digest import BlobDigest
@@ -61,7 +61,7 @@ class Recorder:
         self._store = store
         self._plan = plan
         self._request = request
-        self._recipe = plan.target.origin.span.file
+        self._recipe = recipe_name(plan.target.origin.span.file)
         self._lock = threading.RLock()
         self._steps: dict[tuple[int, int], _Step] = {}
         self._written: events.ImageWritten | None = None

@@ -18,10 +18,13 @@ from layerbuild.errors import LayerbuildError
 
 # command → module of cli/commands and the click command in it
 COMMANDS = {
+    "advise": "advise:advise",
     "base": "base:base",
+    "blame": "blame:blame",
     "build": "build:build",
     "context": "context:context",
     "df": "housekeeping:df",
+    "diff": "diff:diff",
     "doctor": "doctor:doctor",
     "explain": "explain:explain",
     "history": "show:history",
