@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
+from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
 from layerbuild.digest import ChainID
@@ -33,13 +35,24 @@ def container(
     return ended.code, ""
 
 
-def reenter(store: Store, identity: Identity, kept: KeptWorkspace, argv: tuple[str, ...], *, terminal: bool) -> int:
-    """Run ``argv`` in a kept workspace, in the surroundings that it was kept with. What it writes stays there.
+def reenter(
+    store: Store,
+    identity: Identity,
+    kept: KeptWorkspace,
+    argv: tuple[str, ...],
+    *,
+    terminal: bool,
+    mounted: Mounted | None = None,
+) -> int:
+    """Run ``argv`` in a kept workspace, in the surroundings that it was kept with, and with what ``mounted`` brings.
+    What it writes stays there.
 
     StoreError if somebody is in there already.
     """
     store.ensure_unpacked(kept.parent)
     tree = Stacks(store).tree(kept.parent, name="the image")
     command = recalled(kept.meta, argv)
+    if mounted is not None:
+        command = replace(command, env=(*command.env, *mounted.env), mounts=mounted.mounts)
     with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox:
         return sandbox.attach(job(command, tree, kept, terminal=terminal), terminal=terminal).code

@@ -7,7 +7,7 @@ judged by itself: that a later step deletes a file takes it out of sight, and le
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from layerbuild.build.options import Gate
@@ -31,7 +31,7 @@ class Scan:
 
     def take(self, entry: Entry, content: bytes) -> None:
         """Look at a file, or the beginning of a large one."""
-        self.found += in_file(os.fsdecode(entry.path), content)
+        self.found += in_file("/" + os.fsdecode(entry.path), content)
 
 
 class Guard:
@@ -98,8 +98,16 @@ def scanned(store: Store, diff_id: DiffID) -> tuple[Finding, ...]:
     return tuple(scan.found)
 
 
-def in_config(config: ImageConfig) -> Iterable[Finding]:
-    """What a configuration shows: its environment, its labels and its history."""
+def in_config(config: ImageConfig) -> Iterator[Finding]:
+    """What a configuration shows, each secret once: its environment, its labels and its history."""
+    marks: set[str] = set()
+    for finding in _in_config(config):
+        if finding.fingerprint not in marks:
+            marks.add(finding.fingerprint)
+            yield finding
+
+
+def _in_config(config: ImageConfig) -> Iterator[Finding]:
     for name, value in config.config.env:
         yield from in_variable(f"ENV {name}", name, value)
     for name, value in config.config.labels:

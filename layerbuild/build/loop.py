@@ -60,7 +60,7 @@ class Build:
             store,
             gate=options.gate,
             allowed=options.allowed,
-            tell=lambda text: observe(events.Note(f"warning: {text}")),
+            tell=lambda text: observe(events.Note(text)),
         )
         self._maker = LayerMaker(
             store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
@@ -97,7 +97,7 @@ class Build:
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
         began = time.perf_counter()
         verdict = self._lookup.verdict(stage, step, progress)
-        self._recorder.decided(stage, number, step, verdict)
+        self._recorder.decided(stage, number, step, verdict, below=progress.chain)
         match verdict:
             case Metadata():
                 assert isinstance(step, ConfigStep)
@@ -138,7 +138,7 @@ class Build:
         if made is not None:
             self._sealed(stage, number, made)
         assert miss.keys.content is not None  # a build knows the parent and every source of the step at hand
-        for listing in miss.listings:
+        for listing in miss.listings if self._options.remember else ():
             self._store.cache.put_listing(listing)
         record = StepRecord(
             definition_key=miss.keys.definition,
@@ -152,7 +152,8 @@ class Build:
             seconds=time.perf_counter() - began,
             created=time.time(),
         )
-        self._store.cache.put(record)
+        if self._options.remember:
+            self._store.cache.put(record)
         return record
 
     def _sealed(self, stage: StagePlan, number: int, made: Made) -> None:

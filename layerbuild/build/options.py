@@ -26,7 +26,7 @@ class Options:
     the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
     ``cache_namespace`` keeps cache mounts apart from those of other builds. ``fail_on_miss``: a step that would have to
     run ends the build. ``gate`` is for what looks like a secret, ``allowed`` what may look so. ``request`` is noted in
-    the build's record, to plan it again."""
+    the build's record, to plan it again. ``remember`` False: no later build is to hit what this one makes."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -40,3 +40,4 @@ class Options:
     gate: Gate = Gate.WARN
     allowed: AllowList = field(default_factory=AllowList)
     request: Mapping[str, Any] = field(default_factory=dict)
+    remember: bool = True

@@ -17,7 +17,7 @@ from layerbuild import events
 from layerbuild.build.explaining import arguments_of, recipe_name
 from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
 from layerbuild.build.preview import Forecast
-from layerbuild.digest import BlobDigest
+from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import LayerbuildError
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, Step, masked
 from layerbuild.store.builds import BuildRecord, Log, StageAccount, StepAccount, Surroundings
@@ -91,10 +91,12 @@ class Recorder:
 
         return both
 
-    def decided(self, stage: StagePlan, number: int, step: Step, verdict: Verdict) -> None:
-        """Record what was found out about a step before it is carried out."""
+    def decided(self, stage: StagePlan, number: int, step: Step, verdict: Verdict, *, below: ChainID | None) -> None:
+        """Record what was found out about a step before it is carried out on the stack ``below``."""
         with self._lock:
-            account = _account(stage, number, step, verdict, began=self._now)
+            account = replace(_account(stage, number, step, verdict, began=self._now), below=below, chain=below)
+            if isinstance(verdict, Hit) and verdict.record.diff_id is not None:
+                account = replace(account, chain=verdict.record.chain, diff_id=verdict.record.diff_id)
             found = self._steps[stage.index, number] = _Step(len(self._steps) + 1, account)
             self._store.builds.put(self._number, found.position, account)
 
@@ -179,9 +181,8 @@ def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, beg
     match verdict:
         case Metadata():
             return account
-        case Hit(record, keys, by):
-            hit = replace(account, verdict="hit", by=by, inputs=keys.inputs)
-            return replace(hit, chain=record.chain, diff_id=record.diff_id)
+        case Hit(_, keys, by):
+            return replace(account, verdict="hit", by=by, inputs=keys.inputs)
         case Miss(keys, reason):
             miss = replace(account, verdict="miss", inputs=keys.inputs, reason=reason.text)
             return replace(miss, differences=reason.differences, more=reason.more)

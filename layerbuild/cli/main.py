@@ -39,8 +39,9 @@ COMMANDS = {
     "prune": "housekeeping:prune",
     "rmi": "images:rmi",
     "run": "run:run",
-    "shell": "run:shell",
+    "shell": "shell:shell",
     "tag": "images:tag",
+    "verify": "verify:verify",
 }
 
 

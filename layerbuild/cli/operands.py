@@ -6,17 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import this_platform
 from layerbuild.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from layerbuild.digest import DiffID
     from layerbuild.layer.index import Index
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
+    from layerbuild.views.diff import Thing
     from layerbuild.views.layers import LayerRow
 
 
@@ -96,3 +99,23 @@ def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) 
         names = ", ".join(name for image in images for name in image.names)
         raise UsageError(f"{path} has several images: {names}", hint=f"name one of them: {path}:NAME")
     return Seen(text, own, images[0], own=False)
+
+
+def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator[Thing]:
+    """What a layer of the store says, in its order; contents come from its folder, where one is unpacked."""
+    from layerbuild.layer.entry import Kind
+    from layerbuild.layer.index import Index
+    from layerbuild.views.diff import Thing
+
+    index = cleaning.enter_context(Index.open(store.layers.index_path(diff_id)))
+    folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
+    for entry in index:
+        link = entry.target if entry.kind is Kind.HARDLINK else b""
+        known = entry.kind is Kind.FILE and folder is not None
+        yield Thing(entry, link, partial(_open, Path(folder or ""), entry.path) if known else None)
+
+
+def _open(folder: Path, path: bytes) -> BinaryIO:
+    # Each of the path's parents is a folder of that very layer, so no link is followed here.
+    descriptor = os.open(os.fsencode(folder) + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    return open(descriptor, "rb")

@@ -109,20 +109,32 @@ def request(
     )
 
 
+def spelled(request: Request) -> list[str]:
+    """The shared options as ``build`` takes them, but for its context and the cache."""
+    words = ["--file", str(request.recipe)] if request.recipe is not None else []
+    words += [word for name, value in request.build_args.items() for word in ("--build-arg", f"{name}={value}")]
+    words += ["--target", request.target] if request.target is not None else []
+    words += ["--timestamp", request.timestamp] if request.timestamp is not None else []
+    return words + [word for name, value in request.named for word in ("--build-context", f"{name}={value}")]
+
+
 def noted(request: Request) -> dict[str, Any]:
     """What a build's record says of the request, so that ``recalled`` can plan it again from anywhere."""
-    place = {name: os.path.abspath(path) for name, path in (("context", request.context),) if os.path.exists(path)}
-    if request.recipe not in (None, "-"):
-        place["recipe"] = os.path.abspath(str(request.recipe))
-    return {**asdict(request), **place, "folder": os.getcwd()}
+    recipe = request.recipe if request.recipe in (None, "-") else _absolute(str(request.recipe))
+    named = [(name, _absolute(value)) for name, value in request.named]
+    return {**asdict(request), "context": _absolute(request.context), "recipe": recipe, "named": named}
+
+
+def _absolute(text: str) -> str:
+    scheme, found, path = text.rpartition("oci-layout://")
+    return scheme + found + os.path.abspath(path) if found or os.path.exists(path) else text
 
 
 def recalled(data: Mapping[str, Any]) -> Request:
     """The request that ``noted`` wrote down; UsageError for one whose context came on standard input."""
-    told = {name: value for name, value in data.items() if name != "folder"}
-    if not told or "-" in (told["context"], told["recipe"]):
+    if not data or "-" in (data["context"], data["recipe"]):
         raise UsageError("that build read its context or its recipe from standard input: it can't be planned again")
-    return Request(**{**told, "named": tuple((name, value) for name, value in told["named"])})
+    return Request(**{**data, "named": tuple((name, value) for name, value in data["named"])})
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:

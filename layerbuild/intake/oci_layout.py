@@ -100,7 +100,7 @@ def choose(members: Members, index: Index, *, platform: Platform, name: str = ""
     """The images that ``index`` names, each once, in its order; NotFoundError if ``name`` or ``platform`` has none."""
     groups: dict[str, list[Descriptor]] = {}
     for descriptor in index.manifests:
-        if not _is_attestation(descriptor):
+        if not is_attestation(descriptor):
             groups.setdefault(_group(descriptor), []).append(descriptor)
     if name:
         groups = {name: _named(groups, name, members.origin)}
@@ -117,7 +117,7 @@ def choose(members: Members, index: Index, *, platform: Platform, name: str = ""
 
 def _full_tag(members: Members, index: Index, tag: str) -> str:
     """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
-    names = {_group(entry) for entry in index.manifests if not _is_attestation(entry)}
+    names = {_group(entry) for entry in index.manifests if not is_attestation(entry)}
     found = [name for name in sorted(names) if (tag or "latest") in (name, name.rpartition(":")[2])]
     if tag and len(found) > 1:
         raise UsageError(f"{members.origin} has several images tagged {tag!r}: {', '.join(found)}")
@@ -170,7 +170,7 @@ def _for_platform(
     """The one manifest among ``descriptors``, or, of several, the one for ``platform``; indexes are opened."""
     if depth > _MOST_NESTED:
         raise FormatError(f"{members.origin} nests more than {_MOST_NESTED} indexes in each other")
-    candidates = [entry for entry in descriptors if not _is_attestation(entry)]
+    candidates = [entry for entry in descriptors if not is_attestation(entry)]
     if len(candidates) > 1:
         candidates = [entry for entry in candidates if _matches(entry.platform, platform)] or _none_for(
             members.origin, candidates, platform
@@ -197,7 +197,8 @@ def _matches(found: Platform | None, wanted: Platform) -> bool:
     return (found.os, found.architecture) == (wanted.os, wanted.architecture) and variants[0] == variants[1]
 
 
-def _is_attestation(descriptor: Descriptor) -> bool:
+def is_attestation(descriptor: Descriptor) -> bool:
+    """Whether a descriptor leads to what BuildKit says about an image, rather than to one."""
     return descriptor.annotation(_ATTESTATION) is not None
 
 

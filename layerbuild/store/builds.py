@@ -58,9 +58,10 @@ class StepAccount:
     "copy"; ``verdict`` "metadata", "hit" or "miss", of a hit ``by`` is the key that found it.
 
     ``differences`` tell a miss, ``more`` counts those left out. ``args`` are the variables in its inputs that are
-    arguments of the build, and not the image's. ``chain`` is the stack after the step; ``diff_id``,
-    sizes (bytes) and ``entries`` are its layer's. ``began``, ``ended`` and ``sealed`` are in seconds since the build
-    began; a layer may be sealed while later steps run. ``output`` counts the bytes that it said; None: it never ended.
+    arguments of the build, and not the image's. ``below`` and ``chain`` are the stacks before and after the step;
+    ``diff_id``, sizes (bytes) and ``entries`` are its layer's. ``began``, ``ended`` and ``sealed`` are in seconds since
+    the build began; ``ended`` is None for a step that failed, or was not begun, and a layer may be sealed while later
+    steps run.
     """
 
     stage: str
@@ -76,6 +77,7 @@ class StepAccount:
     inputs: Mapping[str, str] = field(default_factory=dict)
     args: tuple[str, ...] = ()
     after: Surroundings = Surroundings()
+    below: ChainID | None = None
     chain: ChainID | None = None
     diff_id: DiffID | None = None
     size: int = 0
@@ -183,6 +185,10 @@ class Builds:
             (record.seconds, record.outcome, record.image, canonical_json(told).decode(), record.number),
         )
 
+    def remove(self, number: int) -> None:
+        """Forget a build."""
+        self._database.execute("DELETE FROM build WHERE number = ?", (number,))
+
     def get(self, number: int | None = None) -> BuildRecord:
         """The build with that number, None: the last one. NotFoundError."""
         where = "ORDER BY number DESC LIMIT 1" if number is None else "WHERE number = ?"
@@ -251,6 +257,7 @@ def _account(data: dict[str, Any]) -> StepAccount:
         "after": Surroundings(
             tuple((key, value) for key, value in after.get("env", ())), after.get("cwd", "/"), after.get("user", "")
         ),
+        "below": ChainID(data["below"]) if data.get("below") else None,
         "chain": ChainID(data["chain"]) if data.get("chain") else None,
         "diff_id": DiffID(data["diff_id"]) if data.get("diff_id") else None,
     }

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from layerbuild.digest import ChainID
+from layerbuild.errors import NotFoundError
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
 from layerbuild.views.text import count, rfc3339, seconds, shorten
 
@@ -39,6 +41,16 @@ def select(steps: Sequence[Explained], text: str, *, target: str) -> list[Explai
     """The step that ``text`` means: ``NUMBER`` of the ``target`` stage, or ``STAGE:NUMBER``; none if there is none."""
     stage, _, number = text.rpartition(":")
     return [found for found in steps if (found.step.stage, str(found.step.number)) == (stage or target, number)]
+
+
+def chain_after(build: BuildRecord, text: str) -> tuple[StepAccount, ChainID | None]:
+    """The step that ``text`` means, as for ``select``, and the stack after it. NotFoundError if there is none, or if it
+    has not ended."""
+    found = next(iter(select(explained(build), text, target=build.target)), None)
+    if found is not None and (found.step.verdict != "miss" or found.step.ended is not None):
+        return found.step, found.step.chain
+    known = ", ".join(f"{step.stage}:{step.number}" for step in build.steps)
+    raise NotFoundError(f"the last build did not get past a step {text!r}", hint=f"it has {known}" if known else "")
 
 
 def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = False) -> dict[str, Any]:

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="What may look like a secret: globs over paths, or fingerprints, one on each line.",
 )
+@click.option("--rehearse", "clock", type=int, hidden=True, help="For `verify`: the time that it is; remember nothing.")
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
@@ -82,6 +83,7 @@ def build(
     fail_on_miss: bool,
     gate: str,
     allowed: Path | None,
+    clock: int | None,
     check_only: bool,
     **shared: Any,
 ) -> None:
@@ -104,12 +106,13 @@ def build(
         gate=Gate(gate),
         allowed=allow_list(allowed),
         request=recipes.noted(request),
+        remember=clock is None,
     )
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, observe=observe)
+        image = _build(request, options, store, identity, network=reach, observe=observe, clock=clock)
         exported = _export(store, image, wanted)
         if iidfile is not None:
             _write(iidfile, image.image_id)
@@ -127,6 +130,7 @@ def _build(
     *,
     network: Network,
     observe: Observer,
+    clock: int | None,
 ) -> StoredImage:
     from layerbuild.isolate.sandbox import Sandbox
 
@@ -141,6 +145,7 @@ def _build(
         with opened(request, store) as found:
             recipe = found.place.read_recipe()
             times = recipes.build_times(request, recipe, named=found.named)
+            times = times if clock is None else replace(times, now=clock)
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
-from layerbuild.cli.operands import place_of, seen
+from layerbuild.cli.operands import layer_things, place_of, seen
 from layerbuild.cli.place import reading
-from layerbuild.errors import NotFoundError, UsageError
+from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from layerbuild.digest import ChainID, DiffID
@@ -65,6 +64,8 @@ def diff(ctx: click.Context, first: str, second: str, times: bool, text: bool, o
 
 
 def _sides(first: str, second: str, cleaning: ExitStack) -> tuple[_Side, _Side]:
+    from layerbuild.views.explain import chain_after
+
     texts = (first, second)
     with reading() as store:
         layers = [_layer(store, text) for text in texts]
@@ -74,9 +75,10 @@ def _sides(first: str, second: str, cleaning: ExitStack) -> tuple[_Side, _Side]:
     sides = []
     for text, layer in zip(texts, layers, strict=True):
         if layer:
-            sides.append(_Side("a layer", _layer_things(store, layer, cleaning)))
+            sides.append(_Side("a layer", layer_things(store, layer, cleaning)))
         elif text.startswith(_STEP):
-            sides.append(_Side("a whole tree", _stack_things(store, _step(store, text), cleaning)))
+            _, chain = chain_after(store.builds.get(), text.removeprefix(_STEP))
+            sides.append(_Side("a whole tree", _stack_things(store, chain, cleaning)))
         else:
             found = next(opened)
             things = _stack_things(found.store, found.image.top, cleaning)
@@ -97,22 +99,6 @@ def _layer(store: Store, text: str) -> DiffID | None:
     return found[0] if found else None
 
 
-def _step(store: Store, text: str) -> ChainID | None:
-    """The stack after a step of the last build."""
-    build = store.builds.get()
-    stage, _, number = text.removeprefix(_STEP).rpartition(":")
-    wanted = (stage or build.target, number)
-    chain: ChainID | None = None
-    for step in build.steps:
-        if step.stage == wanted[0]:
-            chain = step.chain or chain
-        if (step.stage, str(step.number)) == wanted:
-            return chain
-    raise NotFoundError(
-        f"the last build has no step {text.removeprefix(_STEP)!r}", hint="`layerbuild explain` lists them"
-    )
-
-
 def _stack_things(store: Store, chain: ChainID | None, cleaning: ExitStack) -> Iterator[Thing]:
     union = cleaning.enter_context(store.open_stack(chain))
     return (_thing(union, found) for found in union.walk())
@@ -125,24 +111,3 @@ def _thing(union: Union, found: Found) -> Thing:
     if inode is entry:
         return Thing(entry, open=partial(union.content, found))
     return Thing(replace(inode, path=entry.path), inode.path, partial(union.content, replace(found, entry=inode)))
-
-
-def _layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator[Thing]:
-    from layerbuild.layer.entry import Kind
-    from layerbuild.layer.index import Index
-    from layerbuild.views.diff import Thing
-
-    index = cleaning.enter_context(Index.open(store.layers.index_path(diff_id)))
-    folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
-    for entry in index:
-        link = entry.target if entry.kind is Kind.HARDLINK else b""
-        known = entry.kind is Kind.FILE and folder is not None
-        yield Thing(entry, link, partial(_open, Path(folder or ""), entry.path) if known else None)
-
-
-def _open(folder: Path, path: bytes) -> BinaryIO:
-    import os
-
-    # Each of the path's parents is a folder of that very layer, so no link is followed here.
-    descriptor = os.open(os.fsencode(folder) + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    return open(descriptor, "rb")

@@ -1,4 +1,4 @@
-"""``run`` and ``shell``: a container on top of an image, and a failed step's workspace entered again."""
+"""``run``: a container on top of an image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(
 
     if remove and keep:
         raise UsageError("--rm and --keep contradict each other")
-    with _exit_code_of_docker(ctx), inside() as (store, identity):
+    with exit_code_of_docker(ctx), inside() as (store, identity):
         stored = store.images.resolve(image)
         config = stored.config.config
         wanted = Command(
@@ -62,21 +62,6 @@ def run(
         code, kept = container(store, identity, stored.top, wanted, keep=keep, terminal=tty or sys.stdin.isatty())
     if kept:
         click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
-    ctx.exit(code)
-
-
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("workspace")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def shell(ctx: click.Context, workspace: str, command: tuple[str, ...]) -> None:
-    """Enter a kept WORKSPACE, of a failed step or of `run --keep`, with its user, environment and folder."""
-    from layerbuild.build.containers import reenter
-
-    with _exit_code_of_docker(ctx), inside() as (store, identity):
-        kept = store.workspaces.find(workspace)
-        click.echo(f"{kept.meta['instruction']}", err=True)
-        code = reenter(store, identity, kept, command or ("/bin/sh",), terminal=sys.stdin.isatty())
     ctx.exit(code)
 
 
@@ -99,7 +84,7 @@ def _variables(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _exit_code_of_docker(ctx: click.Context) -> Iterator[None]:
+def exit_code_of_docker(ctx: click.Context) -> Iterator[None]:
     """126 and 127 tell here, as from ``docker run`` and a shell, that the command can't be executed or is not there."""
     try:
         yield
