@@ -87,13 +87,14 @@ def _top(name: str) -> str:
     """Where the paths of a listing begin: for a pattern that is its folder."""
     if name.startswith("mounted at "):
         return name.removeprefix("mounted at ")
-    pattern = clean(name.removeprefix("files ").encode("utf-8", "surrogateescape"))
+    spelled = name.removeprefix("files ")
+    pattern = clean(spelled.encode("utf-8", "surrogateescape"))
     folder = wildcard.split(pattern)[0] if wildcard.is_pattern(pattern) else pattern
-    return folder.decode("utf-8", "backslashreplace")
+    return "/" * spelled.startswith("/") + folder.decode("utf-8", "backslashreplace")
 
 
 def _join(top: str, path: str) -> str:
-    return "/".join(part for part in (top, path) if part) or "."
+    return f"{top.rstrip('/')}/{path}" if top and path else top or path or "."
 
 
 def _lines(listing: bytes) -> dict[str, tuple[str, ...]]:

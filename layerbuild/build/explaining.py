@@ -64,7 +64,8 @@ class Explainer:
         """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
         file, kind = recipe_name(step.origin.span.file), found.inputs["kind"]
         if file not in self._builds:
-            self._builds[file] = tuple(self._store.builds.of_recipe(file))
+            ended = (build for build in self._store.builds.of_recipe(file) if build.outcome != "running")
+            self._builds[file] = tuple(ended)  # so without the one that is going on
         for number, build in enumerate(self._builds[file]):
             ranked = [
                 (_likeness(account, step, found), account)
