@@ -155,9 +155,13 @@ class Builds:
         return number
 
     def put(self, number: int, position: int, account: StepAccount) -> None:
-        """Record a step, in place of what was said of it before. ``position`` counts over all stages."""
+        """Record a step, in place of what was said of it before. ``position`` counts over all stages.
+
+        Nothing happens if the build is forgotten already, since very many were begun after it.
+        """
         self._database.execute(
-            "INSERT INTO build_step (build, position, data) VALUES (?, ?, ?) "
+            "INSERT INTO build_step (build, position, data) "
+            "SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM build WHERE number = ?1) "
             "ON CONFLICT (build, position) DO UPDATE SET data = excluded.data",
             (number, position, canonical_json(asdict(account)).decode()),
         )

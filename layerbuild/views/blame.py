@@ -118,7 +118,7 @@ def path_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
 def _version_json(rows: Sequence[LayerRow], version: Version) -> dict[str, Any]:
     row = rows[version.layer - 1]
     return {
-        "path": version.path.decode("utf-8", "backslashreplace"),
+        "path": _shown(version.path),
         "kind": version.entry.kind.value,
         "action": version.action,
         "changed": list(version.facts),
