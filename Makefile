@@ -1,7 +1,7 @@
 # make demo   set up and show what layerbuild does
 # make test   set up and pass all tests
 # make lint   style and types
-# make bench  the figures of bench/README.md
+# make bench  layerbuild beside other builders; needs root (bench/README.md)
 # Everything that the project needs from PyPI goes into $(VENV).
 
 PYTHON ?= python3
@@ -9,10 +9,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent
-TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent docker-registry htpasswd
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client docker-registry apache2-utils
+BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
 
-.PHONY: demo test lint bench setup setup-test test-tools clean
+.PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean
 
 demo: setup
 	$(LAYERBUILD) base host --tag base:host
@@ -26,17 +27,29 @@ demo: setup
 	$(LAYERBUILD) run --rm textbook
 
 test: setup-test test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Peers are those of BENCH_PACKAGES that are installed, and any BuildKit that buildctl reaches; BENCH='--scale small'
+# tries it quickly.
 bench: setup-test
+	$(BIN)/python -m bench $(BENCH)
+
+bench-parts: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py
+
+# After a text of a lesson or a translation of it has changed.
+catalogues: setup-test
+	$(BIN)/pybabel -q extract -k N_ --no-location --omit-header -o $(VENV)/lessons.pot layerbuild/lessons layerbuild/cli/commands/learn.py
+	for po in layerbuild/lessons/locale/*/LC_MESSAGES/lessons.po; do \
+	  $(BIN)/pybabel -q update --omit-header --no-fuzzy-matching --ignore-obsolete -i $(VENV)/lessons.pot -l $$(basename $$(dirname $$(dirname $$po))) -o $$po && \
+	  $(BIN)/pybabel -q compile -i $$po -o $${po%.po}.mo || exit 1; done
 
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test

@@ -59,7 +59,7 @@ class StepOutput:
 @dataclass(frozen=True, slots=True)
 class LayerSealed:
     """A step's changes are a layer now: complete, durable, recorded. ``size`` is the blob's, ``tar_size`` the tar's,
-    both in bytes."""
+    both in bytes. Layers are made behind the steps: later steps may have begun and ended since."""
 
     stage: StagePlan
     number: int
@@ -73,7 +73,7 @@ class LayerSealed:
 
 @dataclass(frozen=True, slots=True)
 class StepFinished:
-    """``seconds`` of wall time; ``layer`` tells whether it made one."""
+    """``seconds`` of wall time; ``layer`` tells whether it makes one: ``LayerSealed`` follows when that is whole."""
 
     stage: StagePlan
     number: int
@@ -89,6 +89,18 @@ class ImageWritten:
     image_id: BlobDigest
     manifest: BlobDigest
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlobMoved:
+    """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
+    "push"; ``place`` names the repository."""
+
+    digest: BlobDigest
+    way: str
+    place: str
+    done: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +120,7 @@ Event = (
     | LayerSealed
     | StepFinished
     | ImageWritten
+    | BlobMoved
     | Note
 )
 Observer = Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Mapping
@@ -17,33 +18,47 @@ EPOCH = 1_000_000_000  # seconds since 1970: when everything in a repository was
 
 @dataclass
 class Reply:
-    """What the server says. ``cut`` declares more bytes than it sends."""
+    """What the server says. ``cut`` declares more bytes than it sends; ``stall`` sends half of them, and then nothing
+    until the server ends; ``chunked`` does not declare how many there are."""
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    stall: bool = False
+    chunked: bool = False
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its path and its headers, by lower-case name."""
+    """A request: its path and its headers, by lower-case name; its method and its body."""
 
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 class Web:
     """Serves ``pages``: by path a reply, or a function from a request to one; else the files below ``folder``.
 
     Pages have an ETag of their content, and conditions are honoured. ``asked`` is every request, in order.
+    ``certificate`` is a file with certificate and key: then it speaks TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
         self.folder = folder
+        self.ended = threading.Event()
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {}
         self.asked: list[Asked] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
+        self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -84,6 +99,7 @@ class Web:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -95,13 +111,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self._web.answer(Asked(self.path, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        reply = self._web.answer(Asked(self.path, headers, self.command, body))
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(reply.body) + reply.cut))
+        if not reply.chunked and "Content-Length" not in reply.headers:
+            self.send_header("Content-Length", str(len(reply.body) + reply.cut))
         self.end_headers()
-        self.wfile.write(reply.body)
+        if self.command == "HEAD":
+            return
+        if not reply.stall:
+            self.wfile.write(reply.body)
+            return
+        self.wfile.write(reply.body[: len(reply.body) // 2])
+        self.wfile.flush()
+        self._web.ended.wait(30)
+
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
         pass

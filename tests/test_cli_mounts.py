@@ -98,7 +98,7 @@ def test_stages_and_images_are_shown_whole_and_stay_what_they_are(layerbuild: La
         RUN --mount=from=busybox,target=/b test -x /b/bin/busybox
         """
     said = layerbuild.build(context, recipe, "-t", "x")
-    shown = [line.removeprefix("       | ") for line in said.splitlines() if line.startswith("       | ")]
+    shown = [line.removeprefix("       1 | ") for line in said.splitlines() if line.startswith("       1 | ")]
     assert [line for line in shown if "touch" not in line] == ["lower", "upper", "lower", "upper", "lower"]
     assert said.count(NO_LAYER) == 4
     assert layerbuild.run("run", "--rm", "busybox", "ls", "/bin/busybox").stdout == "/bin/busybox\n"
@@ -222,7 +222,10 @@ def test_a_cache_begins_with_its_owner_its_mode_or_a_seed(rooted: Layerbuild, co
         RUN --mount=type=cache,target=/s,from=seed,source=/top/seed,uid=7 ls /s
         """
     said = rooted.build(context, recipe)
-    assert [line for line in said.splitlines() if line.startswith("       | ")] == ["       | 7 8 710", "       | 1"]
+    assert [line for line in said.splitlines() if line.startswith("       1 | ")] == [
+        "       1 | 7 8 710",
+        "       1 | 1",
+    ]
 
 
 def test_no_cache_renews_a_cache_that_has_a_mode(layerbuild: Layerbuild, context: Path) -> None:

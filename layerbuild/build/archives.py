@@ -57,7 +57,8 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
     with match.tree.open(match.node) as file:
         if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
             raise changed_meanwhile(match.tree.name, match.node.path)
-    return Archive(StackTree(Union([LayerView(Index.open(index), files)]), name=name), frozenset(implied))
+    union = Union([LayerView(Index.open(index), files)])
+    return Archive(StackTree(lambda: union, name=name), frozenset(implied))
 
 
 def _is_archive(match: Match) -> bool:

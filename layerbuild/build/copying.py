@@ -16,7 +16,7 @@ from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree, changed_meanwhile, walk
 from layerbuild.errors import BuildError, Span
-from layerbuild.layer.capture import Captured, LayerWriter
+from layerbuild.layer.capture import LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
 from layerbuild.layer.paths import clean, join, resolve, split
 from layerbuild.layer.whiteout import hidden_name
@@ -284,14 +284,13 @@ class Placement:
         return self._owner or ((entry.uid, entry.gid) if self._keep_owner else (0, 0))
 
 
-def write(items: list[Item], writer: LayerWriter) -> Captured:
-    """Write the layer. SourceError for a file whose content is not what the cache key took it for."""
+def write(items: list[Item], writer: LayerWriter) -> None:
+    """Write the entries of the layer. SourceError for a file whose content is not what the cache key took it for."""
     for item in items:
         if isinstance(item.content, tuple):
             _write_file(item.entry, *item.content, writer)
         else:
             writer.add(item.entry, item.content)
-    return writer.finish()
 
 
 def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> None:

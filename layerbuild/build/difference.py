@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from layerbuild.build import wildcard
 from layerbuild.layer.paths import clean
 from layerbuild.store.builds import Difference
+from layerbuild.store.cache import PARENT
 
 Listing = Callable[[str], bytes | None]
 
@@ -37,12 +38,12 @@ def _differences(
     before: Mapping[str, str], after: Mapping[str, str], listing: Listing, args: frozenset[str]
 ) -> Iterator[Difference]:
     names = [*after, *(name for name in before if name not in after)]
-    for name in sorted(names, key=lambda name: name == "parent"):  # what lies below is told last
+    for name in sorted(names, key=lambda name: name == PARENT):  # what lies below is told last
         old, new = before.get(name), after.get(name)
         if old == new:
             continue
-        if name == "parent":
-            yield Difference("parent", "below", old or "", new or "")
+        if name == PARENT:
+            yield Difference(PARENT, "below", old or "", new or "")
         elif (files := _files(name, old, new, listing)) is not None:
             yield from files
         else:

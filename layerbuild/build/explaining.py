@@ -12,9 +12,11 @@ from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import NotFoundError
 from layerbuild.steps import CopyStep, RunStep, StagePlan
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
+from layerbuild.store.cache import PARENT
 from layerbuild.store.store import Store
 
 _TOLD = 3  # differences in the one line of a reason
+_UNKNOWN = "what it reads is made by a step that runs first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,19 @@ class Explainer:
         """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
         below, empty: that is known. ``listings`` are those that ``found`` names."""
         before = self._before(stage, step, found, chain)
+        decides = (
+            f"{missed} runs first, and what it makes decides" if missed else _UNKNOWN if not found.complete else ""
+        )
         if before is None:
-            return Reason(f"{missed} runs first, and what it makes decides" if missed else "it has not run here before")
-        if missed:  # what is not known yet can't be told as a difference
-            before = {name: value for name, value in before.items() if name in found.inputs}
-            before["parent"] = found.inputs["parent"]
-        changed, more = differences(before, found.inputs, self._listing(listings), args=arguments_of(step))
-        if missed and not changed:
-            return Reason(f"{missed} runs first, and what it makes decides")
+            return Reason(decides or "it has not run here before")
+        after = dict(found.known)
+        if decides:  # what is not known yet can't be told as a difference
+            before = {name: value for name, value in before.items() if name in after}
+        else:
+            after[PARENT] = chain or "scratch"
+        changed, more = differences(before, after, self._listing(listings), args=arguments_of(step))
+        if decides and not changed:
+            return Reason(decides)
         if not changed:
             return Reason("its layer was pruned")
         return Reason(summary(changed, more), changed, more)
@@ -62,13 +69,13 @@ class Explainer:
         self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
     ) -> Mapping[str, str] | None:
         """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
-        file, kind = recipe_name(step.origin.span.file), found.inputs["kind"]
+        file, kind = recipe_name(step.origin.span.file), found.known["kind"]
         if file not in self._builds:
             ended = (build for build in self._store.builds.of_recipe(file) if build.outcome != "running")
             self._builds[file] = tuple(ended)  # so without the one that is going on
         for number, build in enumerate(self._builds[file]):
             ranked = [
-                (_likeness(account, step, found), account)
+                (_likeness(account, step, chain), account)
                 for account in build.steps
                 if account.stage == stage.title and account.inputs.get("kind") == kind and account.ended is not None
             ]
@@ -114,10 +121,10 @@ def summary(changed: tuple[Difference, ...], more: int = 0) -> str:
     return f"{told}; and {rest} more" if rest > 0 else told
 
 
-def _likeness(account: StepAccount, step: RunStep | CopyStep, found: Keys) -> int:
+def _likeness(account: StepAccount, step: RunStep | CopyStep, chain: ChainID | None) -> int:
     same_text = account.instruction == step.origin.text
     same_line = account.line == step.origin.span.line
-    same_below = account.inputs.get("parent") == found.inputs["parent"]
+    same_below = account.inputs.get(PARENT) == (chain or "scratch")
     return 4 * same_text + 2 * same_line + same_below
 
 

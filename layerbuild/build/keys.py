@@ -18,6 +18,7 @@ from layerbuild.digest import ChainID
 from layerbuild.image.config import Platform, canonical_json
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
 from layerbuild.steps import CopyStep, RunStep, identity
+from layerbuild.store.cache import PARENT
 
 FORMAT = "1"  # of the keys themselves: a change here empties every cache, on purpose
 
@@ -34,11 +35,26 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Both keys of a step, and its inputs by name. ``content`` is None while the parent or a source is unknown."""
+    """The definition key of a step; and ``known``, its inputs besides the parent, by name and content. With the
+    parent's chain they make the content key, if they are ``complete``: no source is unknown."""
 
     definition: str
-    content: str | None
-    inputs: Mapping[str, str]
+    known: Mapping[str, str]
+    complete: bool
+
+    @property
+    def own(self) -> Mapping[str, str] | None:
+        """All inputs besides the parent; None while a source is unknown."""
+        return self.known if self.complete else None
+
+    def inputs(self, chain: ChainID | None) -> Mapping[str, str]:
+        """All inputs by name, on the stack ``chain``."""
+        assert self.own is not None  # a build knows every source of the step at hand
+        return {**self.own, PARENT: chain or "scratch"}
+
+    def content(self, chain: ChainID | None) -> str:
+        """The content key on the stack ``chain``."""
+        return _digest(self.inputs(chain))
 
 
 def base_definition(chain: ChainID | None, platform: Platform) -> str:
@@ -50,24 +66,17 @@ def keys(
     step: RunStep | CopyStep,
     *,
     parent: str,
-    chain: ChainID | None,
-    chain_known: bool,
     reads: tuple[Read, ...],
     times: str,
 ) -> Keys:
-    """The keys of ``step`` on a parent with definition key ``parent`` and chain ID ``chain``.
+    """The keys of ``step`` on a parent with definition key ``parent``.
 
     ``times`` tells how modification times are written; it decides about a layer's bytes, so it is an input.
     """
     own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
-    by_definition = {**own, "parent": parent, **{read.name: read.definition for read in reads}}
-    content = None
-    known = {read.name: read.content for read in reads if read.content is not None}
-    inputs: dict[str, str] = {**own, "parent": parent, **known}
-    if chain_known and all(read.content is not None for read in reads):
-        inputs = {**own, "parent": chain or "scratch", **known}
-        content = _digest(inputs)
-    return Keys(_digest(by_definition), content, inputs)
+    by_definition = {**own, PARENT: parent, **{read.name: read.definition for read in reads}}
+    by_content = {read.name: read.content for read in reads if read.content is not None}
+    return Keys(_digest(by_definition), {**own, **by_content}, len(by_content) == len({read.name for read in reads}))
 
 
 def _digest(value: Mapping[str, str]) -> str:

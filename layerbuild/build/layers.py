@@ -1,113 +1,158 @@
-"""From a step that has to run to a layer in the store: workspace, changes, seal, capture, commit."""
+"""From a step that has to run to a sealed folder: workspace, changes, seal. The layer is made of it in captures.py."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import assert_never
 
 from layerbuild.build.accounts import owner
 from layerbuild.build.archives import Archive, unpacked
-from layerbuild.build.copying import Placement, write
-from layerbuild.build.guard import Guard
+from layerbuild.build.captures import Sealed
+from layerbuild.build.copying import Item, Placement, write
+from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import Lookup
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
 from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
+from layerbuild.build.unnamed import Stack, Unnamed, recorded
 from layerbuild.digest import ChainID
 from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
-from layerbuild.layer.capture import Captured, LayerWriter, Owner, capture
+from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
-from layerbuild.layer.entry import Kind, RootMetadata, kind_of
+from layerbuild.layer.entry import Kind, Owner, RootMetadata, kind_of
 from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource
-from layerbuild.store.layers import BlobRecord, LayerRecord
-from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What a step made: its layer, and the snapshot in which it is the topmost one."""
-
-    layer: LayerRecord
-    snapshot: Snapshot
 
 
 class LayerMaker:
     """Runs the steps that the cache does not know. Each method returns None for a step that changed no file.
 
-    ``one_id``: in this user namespace every file is root's, whatever its owner in the image.
+    ``one_id``: in this user namespace every file is root's, whatever its owner in the image. Several threads may make
+    layers at once.
     """
 
     def __init__(
         self, store: Store, lookup: Lookup, runner: Runner, guard: Guard, *, times: Times, codec: str, one_id: bool
     ) -> None:
         self._store = store
-        self._guard = guard
+        self._secrets = guard
         self._lookup = lookup
         self._runner = runner
         self._times = times
         self._codec = codec
         self._one_id = one_id
+        self._guard = threading.Lock()
+        self._unpacking = threading.Lock()
+        self._writing: set[LayerWriter] = set()
+        self._stopped: Exception | None = None
 
-    def run(
-        self, step: RunStep, chain: ChainID | None, mounted: Mounted, *, output: Callable[[bytes], None]
-    ) -> Made | None:
-        """Execute the process in an overlay mount, and make a layer of its upperdir. StepFailed keeps the workspace."""
-        self._store.ensure_unpacked(chain)
-        workspace = self._store.workspaces.begin(chain)
+    def stop(self, error: Exception) -> None:
+        """From another thread: end what is going on, and whatever is begun from now on."""
+        with self._guard:
+            self._stopped = error
+            for writer in self._writing:
+                writer.abort(error)
+        self._runner.stop()
+
+    def run(self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None]) -> Sealed | None:
+        """Execute the process in an overlay mount, and seal its upperdir. StepFailed keeps the workspace."""
+        workspace = self._begin(stack)
         try:
             root = RootMetadata.of(workspace.diff)
-            tree = self._lookup.stacks.tree(chain, name="the image")
+            tree = self._lookup.stacks.below(workspace, name="the image")
             ended = self._runner.run(step, tree, workspace, mounted, output=output)
             if ended.code:
-                raise self._failed(step, workspace, ended)
+                raise self._failed(step, stack, workspace, ended)
             lowers = [below.diff for below in workspace.below]
             sealed = seal(workspace.diff, lowers, epoch=self._times.epoch, root=root)
             if not sealed.entries:
                 self._store.workspaces.discard(workspace)
                 return None
             owner_of = _owner_below(tree) if self._one_id else None
-            return self._capture(step, workspace, lambda writer: capture(workspace.diff, writer, owner=owner_of))
+            if owner_of is not None:
+                self._lookup.stacks.owned(workspace, owner_of)
+            scan = self._secrets.scan()
+            blob, index, writer = self._writer(workspace, scan, folder=False)
+            return Sealed(workspace, blob, index, writer, lambda to: capture(workspace.diff, to, owner=owner_of), scan)
         except StepFailed:
             raise
         except BaseException:
             self._store.workspaces.discard(workspace)
             raise
 
-    def copy(self, step: CopyStep, chain: ChainID | None, matches: Mapping[PathSource, list[Match]]) -> Made | None:
+    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]]) -> Sealed | None:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
-                self._store.ensure_unpacked(match.tree.chain)
-        with ExitStack() as cleaning:
-            placement = self._place(step, chain, matches, cleaning)
-            items = placement.items()
-            if not items:
-                return None
-            workspace = self._store.workspaces.begin(chain)
-            try:
-                return self._capture(step, workspace, lambda writer: write(items, writer), folder=True)
-            except BaseException:
-                self._store.workspaces.discard(workspace)
-                raise
+                self._unpack(match.tree.chain)
+        workspace = self._begin(stack)
+        try:
+            with ExitStack() as cleaning:
+                items = self._place(step, workspace, matches, cleaning).items()
+                if items:
+                    return self._write(workspace, items)
+        except BaseException:
+            self._store.workspaces.discard(workspace)
+            raise
+        self._store.workspaces.discard(workspace)
+        return None
+
+    def _write(self, workspace: Workspace, items: list[Item]) -> Sealed:
+        """Fill the folder; what the tar still lacks then is its end, and what waits in memory."""
+        scan = self._secrets.scan()
+        blob, index, writer = self._writer(workspace, scan, folder=True)
+        sealed = Sealed(workspace, blob, index, writer, LayerWriter.finish, scan)
+        try:
+            with self._stoppable(writer):
+                write(items, writer)
+                writer.finish_folder()
+        except BaseException as error:
+            sealed.drop(error)
+            raise
+        return sealed
+
+    def _begin(self, stack: Stack) -> Workspace:
+        """A workspace on ``stack``, which is unpacked if it is not."""
+        if not isinstance(stack, Unnamed):
+            self._unpack(stack)
+            return self._store.workspaces.begin(stack)
+        return self._store.workspaces.begin(stack.workspace)
+
+    def _unpack(self, chain: ChainID | None) -> None:
+        with self._unpacking:  # stages that begin with one base would each unpack it
+            self._store.ensure_unpacked(chain)
+
+    @contextmanager
+    def _stoppable(self, writer: LayerWriter) -> Iterator[None]:
+        with self._guard:
+            if self._stopped is not None:
+                raise self._stopped
+            self._writing.add(writer)
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._writing.discard(writer)
 
     def _place(
         self,
         step: CopyStep,
-        chain: ChainID | None,
+        workspace: Workspace,
         matches: Mapping[PathSource, list[Match]],
         cleaning: ExitStack,
     ) -> Placement:
-        target = self._lookup.stacks.tree(None if step.link and not step.mode else chain, name="the image")
-        owned_by = owner(self._lookup.stacks.tree(chain, name="the image"), step.owner) if step.owner else None
+        below = self._lookup.stacks.below(workspace, name="the image")
+        target = self._lookup.stacks.tree(None, name="the image") if step.link and not step.mode else below
+        owned_by = owner(below, step.owner) if step.owner else None
         placement = Placement(step, target, owner=owned_by, times=self._times)
         for source in step.sources:
             match source:
@@ -133,8 +178,9 @@ class LayerMaker:
             return None
         return unpacked(match, self._store, cleaning)
 
-    def _failed(self, step: RunStep, workspace: Workspace, ended: Ended) -> StepFailed:
+    def _failed(self, step: RunStep, stack: Stack, workspace: Workspace, ended: Ended) -> StepFailed:
         """The error for a failed RUN; its workspace stays, with all that is needed to enter it again."""
+        recorded(stack)  # it can only stay on what stays
         kept = self._keep(step, workspace)
         return StepFailed(
             f"process {shlex.join(step.argv)!r} did not complete successfully: {ended.how}",
@@ -160,20 +206,12 @@ class LayerMaker:
             workspaces.discard(workspace)
             return None
 
-    def _capture(
-        self,
-        step: RunStep | CopyStep,
-        workspace: Workspace,
-        write: Callable[[LayerWriter], Captured],
-        *,
-        folder: bool = False,
-    ) -> Made:
-        """Make the blob and the index of a layer by ``write``, and commit its workspace; ``folder``: fill that too.
-        BuildError for a layer that the guard does not let pass."""
-        scan = self._guard.scan()
+    def _writer(self, workspace: Workspace, scan: Scan | None, *, folder: bool) -> tuple[Path, Path, LayerWriter]:
+        """Names for the blob and the index of a layer, and what writes them; ``folder``: and fills the diff folder.
+        ``scan`` watches what is written."""
         blob, index = self._store.blobs.temporary(), self._store.layers.temporary_index()
         try:
-            with LayerWriter(
+            writer = LayerWriter(
                 blob,
                 index,
                 codec=codecs.named(self._codec),
@@ -181,19 +219,11 @@ class LayerMaker:
                 user_xattr=self._store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
                 watch=scan.take if scan else None,
-            ) as writer:
-                captured = write(writer)
-            self._guard.judge(step, scan)
-            self._store.layers.adopt_index(index, captured.diff_id)
-            self._store.blobs.adopt(blob, captured.digest)
-        finally:
+            )
+        except BaseException:
             blob.unlink(missing_ok=True)
-            index.unlink(missing_ok=True)
-        record = BlobRecord(captured.digest, captured.size, captured.codec)
-        layer = LayerRecord(captured.diff_id, captured.tar_size, captured.entries, (record,))
-        made = Made(layer, self._store.workspaces.commit(workspace, layer))
-        self._guard.keep(captured.diff_id, scan)
-        return made
+            raise
+        return blob, index, writer
 
 
 def _add(placement: Placement, found: Match, archive: Archive | None) -> None:

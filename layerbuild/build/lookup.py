@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
+from layerbuild.build.draft import Change, Draft
 from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.keys import Keys, Read, base_definition, keys
 from layerbuild.build.remote import Remote
@@ -18,6 +19,7 @@ from layerbuild.build.selecting import Match, content_digest, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
+from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.image.config import Platform
@@ -49,12 +51,12 @@ from layerbuild.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a stage stands: the image so far, the definition key, and the chain. ``known`` is False behind a miss of a
-    plan: what the chain will be is not known before the step has run. ``missed`` names the first step that missed."""
+    """Where a stage stands: the image so far, the definition key, and the stack. ``known`` is False behind a miss of a
+    plan: what the stack will be is not known before the step has run. ``missed`` names the first step that missed."""
 
-    image: Image
+    draft: Draft
     definition: str
-    chain: ChainID | None
+    stack: Stack
     known: bool = True
     missed: str = ""
 
@@ -79,7 +81,6 @@ class Miss:
     that it reads."""
 
     keys: Keys
-    reason: Reason
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
     listings: tuple[bytes, ...] = ()
 
@@ -97,7 +98,10 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are the stages that are done (or walked, in a plan)."""
+    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan).
+
+    ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
+    """
 
     def __init__(
         self,
@@ -108,6 +112,7 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        look_only: bool = False,
     ) -> None:
         self._store = store
         self._bases = bases
@@ -116,23 +121,23 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self._explainer = Explainer(store)
-        self.stacks = Stacks(store)
-        self.results: dict[int, Progress] = {}
+        self.stacks = Stacks(store, look_only=look_only)
+        self.results: dict[int, Promise[Progress]] = {}
 
     def start(self, stage: StagePlan) -> Progress:
         """Where ``stage`` begins: its base."""
         match stage.base:
             case ScratchBase():
-                return Progress(Image.of_base(stage.start), base_definition(None, stage.platform), None)
+                return Progress(Draft(Image.of_base(stage.start)), base_definition(None, stage.platform), None)
             case StageBase(index):
-                parent = self.results[index]
-                return replace(parent, image=Image.of_base(replace(parent.image.config, config=stage.start.config)))
+                parent = self.results[index].get()
+                return replace(parent, draft=parent.draft.then(Change(stage.start.config)))
             case ImageBase(_):
                 image = Image.of_base(stage.start)
-                return Progress(image, base_definition(image.top, stage.platform), image.top)
+                return Progress(Draft(image), base_definition(image.top, stage.platform), image.top)
 
     def verdict(self, stage: StagePlan, step: Step, progress: Progress) -> Verdict:
-        """What ``step`` will do on ``progress``."""
+        """What ``step`` will do on ``progress``. Waits for a parent's name only if that can decide."""
         match step:
             case ConfigStep():
                 return Metadata()
@@ -140,18 +145,18 @@ class Lookup:
                 seen = self._reads_of_mounts(stage, step)
             case CopyStep():
                 seen = self._reads_of_sources(stage, step)
-        found = keys(
-            step,
-            parent=progress.definition,
-            chain=progress.chain,
-            chain_known=progress.known,
-            reads=seen.reads,
-            times=self._times.key,
-        )
+        found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
+        hit = None if self._no_cache else self._find(found, progress)
+        return hit or Miss(found, seen.matches, seen.listings)
+
+    def reason(
+        self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None, missed: str = ""
+    ) -> Reason:
+        """Why ``step`` has to run on the stack ``chain``; ``missed`` names the step that has to run first and decides
+        what that is, empty: it is known."""
         if self._no_cache:
-            return Miss(found, Reason("--no-cache"), seen.matches, seen.listings)
-        hit = self._find(found)
-        return hit or Miss(found, self._reason(stage, step, progress, found, seen), seen.matches, seen.listings)
+            return Reason("--no-cache")
+        return self._explainer.why(stage, step, miss.keys, chain=chain, missed=missed, listings=miss.listings)
 
     def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:
         """The seconds that the same instruction took when it last ran, None: never; and the layer that it made."""
@@ -161,36 +166,38 @@ class Lookup:
         return record.seconds, self._store.layers.get(record.diff_id) if record.diff_id else None
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
-        """The files of ``root``; None for a stage whose result is not known yet."""
+        """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
         match root:
             case ContextRoot(name):
                 if name not in self._contexts:
                     raise BuildError(f"there is no build context called {name!r}")
                 return self._contexts[name]
             case StageRoot(index):
-                result = self.results[index]
-                return self.stacks.tree(result.chain, name=f"stage {index}") if result.known else None
+                result = self.results[index].get()
+                chain = recorded(result.stack) if result.known else None
+                known = result.known and self.stacks.can_look(chain)
+                return self.stacks.tree(chain, name=f"stage {index}") if known else None
             case ImageRoot(reference):
                 image = Image.of_base(self._bases.config(reference, platform))
+                if not self.stacks.can_look(image.top):
+                    return None
                 return self.stacks.tree(image.top, name=f"image {reference}")
 
     # -- records
 
-    def _find(self, found: Keys) -> Hit | None:
-        if found.content is None:
+    def _find(self, found: Keys, progress: Progress) -> Hit | None:
+        cache = self._store.cache
+        if found.own is None or not progress.known:
             return None
+        if isinstance(progress.stack, Unnamed) and not cache.may_know(found.definition, found.own):
+            return None
+        content = found.content(chain_of(progress.stack))
         # The definition alone is not enough: the parent may have run again since, and made other bytes.
-        record = self._store.cache.by_definition(found.definition)
-        if record is not None and record.content_key == found.content:
+        record = cache.by_definition(found.definition)
+        if record is not None and record.content_key == content:
             return Hit(record, found, "definition")
-        record = self._store.cache.by_content(found.content)
+        record = cache.by_content(content)
         return Hit(record, found, "content") if record is not None else None
-
-    def _reason(
-        self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, found: Keys, seen: _Seen
-    ) -> Reason:
-        missed = "" if progress.known else progress.missed
-        return self._explainer.why(stage, step, found, chain=progress.chain, missed=missed, listings=seen.listings)
 
     # -- what a step reads
 
@@ -235,7 +242,7 @@ class Lookup:
             case ContextRoot():
                 return ""
             case StageRoot(index):
-                return self.results[index].definition
+                return self.results[index].get().definition
             case ImageRoot(reference):
                 return base_definition(Image.of_base(self._bases.config(reference, platform)).top, platform)
 

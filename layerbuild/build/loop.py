@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
+from layerbuild.build.captures import Captures
+from layerbuild.build.draft import Change
 from layerbuild.build.guard import Guard
-from layerbuild.build.layers import LayerMaker, Made
+from layerbuild.build.layers import LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
+from layerbuild.build.schedule import Schedule, needs
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree
-from layerbuild.digest import ChainID
+from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import BuildError
 from layerbuild.image.config import History, ImageConfig
-from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
 from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
+from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens."""
+    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time.
+
+    Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
+    folder of the one before it, whether that has a name yet or not.
+    """
 
     def __init__(
         self,
@@ -53,18 +62,19 @@ class Build:
         self._options = options
         self._times = times
         self._recorder = Recorder(store, plan, request=options.request)
-        self._observe = observe = self._recorder.observing(observe)
+        self._observer = self._recorder.observing(observe)
+        self._telling = threading.Lock()
         self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
-        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: observe(events.Note(text)))
+        self._lookup.results.update((stage.index, Promise()) for stage in plan.stages)
+        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: self._observe(events.Note(text)))
         self._guard = Guard(
-            store,
-            gate=options.gate,
-            allowed=options.allowed,
-            tell=lambda text: observe(events.Note(text)),
+            store, gate=options.gate, allowed=options.allowed, tell=lambda text: self._observe(events.Note(text))
         )
         self._maker = LayerMaker(
             store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
         )
+        self._schedule = Schedule(plan, jobs=options.jobs, seconds=self._seconds)
+        self._captures = Captures(store, self._guard, threads=options.jobs, failed=self._schedule.fail)
 
     def run(self) -> StoredImage:
         """Build the target and return its image, with the names that the options give it.
@@ -81,50 +91,69 @@ class Build:
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         check_entitlements(self._plan, self._options.entitlements)
-        with self._mounter:
-            for stage in self._plan.stages:
-                self._lookup.results[stage.index] = self._stage(stage)
+        with self._mounter, self._captures:
+            self._schedule.run(self._stage, stop=self._stop)
         return self._commit(self._plan.target)
 
-    def _stage(self, stage: StagePlan) -> Progress:
+    def _observe(self, event: events.Event) -> None:
+        with self._telling:
+            self._observer(event)
+
+    def _stop(self, error: Exception) -> None:
+        for promise in self._lookup.results.values():
+            promise.fail(error)
+        self._maker.stop(error)
+
+    def _seconds(self, step: Step) -> float:
+        """How long ``step`` took when it last ran; who never ran is taken for a second."""
+        if isinstance(step, ConfigStep):
+            return 0.0
+        return self._store.cache.seconds(step.origin.text, default=1.0)
+
+    # -- stages and steps, on the threads of the schedule
+
+    def _stage(self, stage: StagePlan) -> None:
         progress = self._lookup.start(stage)
-        self._observe(events.StageStarted(stage, len(progress.image.config.diff_ids)))
+        self._observe(events.StageStarted(stage, progress.draft.layers))
         for number, step in enumerate(stage.steps, start=1):
             with located(step):
-                progress = self._step(stage, number, step, progress)
-        return progress
+                for needed in needs(step):
+                    recorded(self._lookup.results[needed].get().stack)
+                with self._schedule.turn(stage, number):
+                    progress = self._step(stage, number, step, progress)
+        self._lookup.results[stage.index].keep(progress)
 
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
         began = time.perf_counter()
         verdict = self._lookup.verdict(stage, step, progress)
-        self._recorder.decided(stage, number, step, verdict, below=progress.chain)
+        self._recorder.decided(stage, number, step, verdict, stack=progress.stack, why=self._lookup.reason)
         match verdict:
             case Metadata():
                 assert isinstance(step, ConfigStep)
-                after = replace(progress, image=self._configured(step, progress))
-                made_layer = False
+                change = Change(step.config, self._created(step), author=step.author)
+                self._observe(events.StepFinished(stage, number, step, time.perf_counter() - began, layer=False))
+                return replace(progress, draft=progress.draft.then(change))
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
                 self._guard.judge_cached(step, record.diff_id)
-                after = self._grown(step, progress, keys.definition, record)
-                self._observe(events.CacheHit(stage, number, step, by, after.chain))
+                stack = progress.stack if record.diff_id is None else record.chain
+                self._observe(events.CacheHit(stage, number, step, by, record.chain))
                 if by == "content":
                     self._store.cache.put(replace(record, definition_key=keys.definition))
-                return after
+                return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
                 if self._options.fail_on_miss:
-                    raise _missed(step, verdict)
+                    raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
-                record = self._make(stage, number, step, progress, verdict, began)
-                after = self._grown(step, progress, verdict.keys.definition, record)
-                made_layer = record.diff_id is not None
-        self._observe(events.StepFinished(stage, number, step, time.perf_counter() - began, made_layer))
-        return after
+                unnamed = self._make(stage, number, step, progress, verdict, began)
+                layer = unnamed.diff_id if unnamed else None
+                return self._grown(step, progress, verdict.keys.definition, unnamed or progress.stack, layer)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> StepRecord:
+    ) -> Unnamed | None:
+        """Carry the step out; its layer, if it made one, is made and recorded in the background."""
         match step:
             case RunStep():
 
@@ -132,61 +161,94 @@ class Build:
                     self._observe(events.StepOutput(stage, number, data))
 
                 with self._mounter.mounted(stage, step) as mounted:
-                    made = self._maker.run(step, progress.chain, mounted, output=output)
+                    sealed = self._maker.run(step, progress.stack, mounted, output=output)
             case CopyStep():
-                made = self._maker.copy(step, progress.chain, miss.matches)
-        if made is not None:
-            self._sealed(stage, number, made)
-        assert miss.keys.content is not None  # a build knows the parent and every source of the step at hand
-        for listing in miss.listings if self._options.remember else ():
-            self._store.cache.put_listing(listing)
-        record = StepRecord(
-            definition_key=miss.keys.definition,
-            content_key=miss.keys.content,
-            parent=progress.chain,
-            chain=made.snapshot.chain if made else progress.chain,
-            diff_id=made.layer.diff_id if made else None,
-            inputs=miss.keys.inputs,
-            instruction=step.origin.text,
-            image=self._options.names[0].familiar if self._options.names else "",
-            seconds=time.perf_counter() - began,
-            created=time.time(),
-        )
-        if self._options.remember:
-            self._store.cache.put(record)
-        return record
+                sealed = self._maker.copy(step, progress.stack, miss.matches)
+        seconds = time.perf_counter() - began
+        self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
 
-    def _sealed(self, stage: StagePlan, number: int, made: Made) -> None:
-        blob = made.layer.blobs[0]
+        def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
+            self._recorder.settle(stage, number, below=parent)
+            if self._options.remember:
+                self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
+            if layer is not None and chain is not None:
+                self._sealed(stage, number, layer, chain)
+
+        if sealed is not None:
+            return self._captures.add(step, progress.stack, sealed, then=record)
+        self._captures.after(step, progress.stack, then=record)
+        return None
+
+    def _missed(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, miss: Miss) -> BuildError:
+        reason = self._lookup.reason(stage, step, miss, chain=chain_of(progress.stack))
+        hint = "`layerbuild explain` tells more; without --fail-on-miss it is run"
+        return BuildError(f"{step.origin.keyword} would have to run: {reason.text}", hint=hint, span=step.origin.span)
+
+    def _grown(
+        self,
+        step: RunStep | CopyStep,
+        progress: Progress,
+        definition: str,
+        stack: Stack,
+        layer: DiffID | Promise[DiffID] | None,
+    ) -> Progress:
+        change = Change(step.config, self._history(step.created_by), layer)
+        return Progress(progress.draft.then(change), definition, stack)
+
+    # -- what is known when a layer is whole, on the threads of the captures
+
+    def _record(
+        self,
+        step: RunStep | CopyStep,
+        miss: Miss,
+        seconds: float,
+        *,
+        parent: ChainID | None,
+        layer: LayerRecord | None,
+        chain: ChainID | None,
+    ) -> None:
+        for listing in miss.listings:
+            self._store.cache.put_listing(listing)
+        self._store.cache.put(
+            StepRecord(
+                definition_key=miss.keys.definition,
+                content_key=miss.keys.content(parent),
+                parent=parent,
+                chain=chain,
+                diff_id=layer.diff_id if layer else None,
+                inputs=miss.keys.inputs(parent),
+                instruction=step.origin.text,
+                image=self._options.names[0].familiar if self._options.names else "",
+                seconds=seconds,
+                created=time.time(),
+            )
+        )
+
+    def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
+        blob = layer.blobs[0]
         self._observe(
             events.LayerSealed(
                 stage,
                 number,
-                diff_id=made.layer.diff_id,
+                diff_id=layer.diff_id,
                 digest=blob.digest,
-                chain=made.snapshot.chain,
+                chain=chain,
                 size=blob.size,
-                tar_size=made.layer.tar_size,
-                entries=made.layer.entries,
+                tar_size=layer.tar_size,
+                entries=layer.entries,
             )
         )
 
     # -- the image
 
-    def _configured(self, step: ConfigStep, progress: Progress) -> Image:
-        history = None if step.created_by is None else self._history(step.created_by)
-        return progress.image.with_step(history, step.config, author=step.author)
-
-    def _grown(self, step: RunStep | CopyStep, progress: Progress, definition: str, record: StepRecord) -> Progress:
-        image = progress.image.with_step(self._history(step.created_by), step.config, layer=record.diff_id)
-        chain: ChainID | None = progress.chain if record.diff_id is None else record.chain
-        return Progress(image, definition, chain)
+    def _created(self, step: ConfigStep) -> History | None:
+        return None if step.created_by is None else self._history(step.created_by)
 
     def _history(self, created_by: str) -> History:
         return History(created=self._times.created, created_by=created_by, comment=COMMENT)
 
     def _commit(self, stage: StagePlan) -> StoredImage:
-        image = self._lookup.results[stage.index].image
+        image = self._lookup.results[stage.index].get().draft.image()
         if self._options.labels:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
@@ -222,11 +284,3 @@ class Build:
             return []
         base = self._bases.image(stage.base.reference, stage.platform)
         return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
-
-
-def _missed(step: Step, miss: Miss) -> BuildError:
-    return BuildError(
-        f"{step.origin.keyword} would have to run: {miss.reason.text}",
-        hint="`layerbuild explain` tells more; without --fail-on-miss it is run",
-        span=step.origin.span,
-    )

@@ -14,6 +14,7 @@ All of it is there for one command. Mount points that the image lacks leave no t
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -64,6 +65,7 @@ class Mounter:
         self._tell = tell
         self._renewed: set[str] = set()
         self._extracted: dict[tuple[int, bytes], Path] = {}
+        self._extracting = threading.Lock()
         self._common = ExitStack()
 
     def __enter__(self) -> Mounter:
@@ -135,12 +137,13 @@ class Mounter:
         if place is not None:
             return (place, "") if is_folder else (place.parent, place.name)
         key = (id(tree), node.path)
-        if key not in self._extracted:
-            folder = self._store.temporary_name()
-            folder.mkdir()
-            self._common.callback(remove_tree, folder)
-            extract(tree, node, folder)
-            self._extracted[key] = folder
+        with self._extracting:
+            if key not in self._extracted:
+                folder = self._store.temporary_name()
+                folder.mkdir()
+                self._common.callback(remove_tree, folder)
+                extract(tree, node, folder)
+                self._extracted[key] = folder
         return self._extracted[key], "" if is_folder else os.fsdecode(node.path.rpartition(b"/")[2])
 
     def _source(self, wanted: _Wanted, mount: RunMount) -> tuple[Tree, Node]:

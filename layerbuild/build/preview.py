@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from layerbuild.build.explaining import Reason
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Verdict, located
+from layerbuild.build.unnamed import Promise, chain_of
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, StagePlan, Step
@@ -24,7 +26,7 @@ class Forecast:
     step: Step
     verdict: Verdict
     layer: bool | None
-    reason: str
+    reason: Reason
     seconds: float | None = None
     size: int | None = None
     tar_size: int | None = None
@@ -41,7 +43,7 @@ def preview(plan: LayerPlan, lookup: Lookup) -> Iterator[Forecast]:
         walk = _Walk(lookup, stage)
         for number, step in enumerate(stage.steps, start=1):
             yield walk.step(number, step)
-        lookup.results[stage.index] = walk.progress
+        lookup.results[stage.index] = Promise.kept(walk.progress)
 
 
 class _Walk:
@@ -58,29 +60,31 @@ class _Walk:
             verdict = self._lookup.verdict(self._stage, step, self.progress)
         match verdict:
             case Metadata():
-                return Forecast(self._stage, number, step, verdict, False, "")
+                return Forecast(self._stage, number, step, verdict, False, Reason(""))
             case Hit(record, keys, by):
                 layer = record.diff_id is not None
-                chain = record.chain if layer else self.progress.chain
-                self.progress = replace(self.progress, definition=keys.definition, chain=chain)
+                stack = record.chain if layer else self.progress.stack
+                self.progress = replace(self.progress, definition=keys.definition, stack=stack)
                 reason = "an earlier step would run again, and give the same" if by == "content" else ""
-                return Forecast(self._stage, number, step, verdict, layer, reason)
+                return Forecast(self._stage, number, step, verdict, layer, Reason(reason))
             case Miss():
                 assert not isinstance(step, ConfigStep)
                 return self._missed(number, step, verdict)
 
     def _missed(self, number: int, step: RunStep | CopyStep, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
+        missed, chain = "" if self.progress.known else self.progress.missed, chain_of(self.progress.stack)
+        reason = self._lookup.reason(self._stage, step, miss, chain=chain, missed=missed)
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"
             self.progress = replace(self.progress, known=False, missed=missed)
         if isinstance(step, CopyStep):
             self._note_folders(step, miss)
-        seconds, layer_record = self._lookup.last_run(step)
-        made = (layer_record.blobs[0].size, layer_record.tar_size) if layer_record else (0, 0)
+        seconds, record = self._lookup.last_run(step)
+        made = (record.blobs[0].size, record.tar_size) if record and record.blobs else (0, 0)
         size, tar_size = (None, None) if seconds is None else made
-        return Forecast(self._stage, number, step, miss, layer, miss.reason.text, seconds, size, tar_size)
+        return Forecast(self._stage, number, step, miss, layer, reason, seconds, size, tar_size)
 
     def _makes_folder(self, step: Step) -> bool | None:
         """Whether a WORKDIR has to make its folder; None where that can't be told, and for every other step."""
@@ -89,9 +93,10 @@ class _Walk:
         path = _destination(step)
         if path in self._made:
             return False
-        if not self.progress.known:
+        chain = chain_of(self.progress.stack)
+        if not self.progress.known or not self._lookup.stacks.can_look(chain):
             return None
-        node = self._lookup.stacks.tree(self.progress.chain, name="the image").get(path)
+        node = self._lookup.stacks.tree(chain, name="the image").get(path)
         return node is None or node.entry.kind is not Kind.DIRECTORY
 
     def _note_folders(self, step: CopyStep, miss: Miss) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self, assert_never
+from typing import Any, Protocol, Self, assert_never
 
 from layerbuild import events
-from layerbuild.build.explaining import arguments_of, recipe_name
+from layerbuild.build.explaining import Reason, arguments_of, recipe_name
 from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
 from layerbuild.build.preview import Forecast
+from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import LayerbuildError
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, Step, masked
@@ -27,12 +28,22 @@ _HEAD = 1 << 20  # bytes of a step's output that are kept, of its beginning
 _TAIL = 3 << 20  # and of its end
 
 
+class Why(Protocol):
+    """Tells why a step has to run on the stack ``chain``."""
+
+    def __call__(self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None) -> Reason: ...
+
+
 @dataclass
 class _Step:
-    """A step on its way. ``head`` and ``tail`` are what is kept of its output."""
+    """A step on its way on ``stack``; ``settle`` tells all of it as soon as that has a name. ``head`` and ``tail`` are
+    what is kept of its output."""
 
     position: int
     account: StepAccount
+    stack: Stack
+    settle: Callable[[ChainID | None], StepAccount]
+    settled: bool = False
     head: bytearray = field(default_factory=bytearray)
     tail: bytearray = field(default_factory=bytearray)
     dropped: int = 0
@@ -78,6 +89,7 @@ class Recorder:
     ) -> None:
         with self._lock:
             for step in self._steps.values():
+                self._settle_late(step)
                 if step.head and step.account.ended is None:
                     self._put(step)
             self._store.builds.finish(self._record(error))
@@ -91,14 +103,47 @@ class Recorder:
 
         return both
 
-    def decided(self, stage: StagePlan, number: int, step: Step, verdict: Verdict, *, below: ChainID | None) -> None:
-        """Record what was found out about a step before it is carried out on the stack ``below``."""
+    def decided(self, stage: StagePlan, number: int, step: Step, verdict: Verdict, *, stack: Stack, why: Why) -> None:
+        """Record what was found out about a step before it is carried out on ``stack``. Of a miss the reason takes the
+        stack's name, which is not waited for: ``why`` is asked when that is known."""
         with self._lock:
-            account = replace(_account(stage, number, step, verdict, began=self._now), below=below, chain=below)
-            if isinstance(verdict, Hit) and verdict.record.diff_id is not None:
-                account = replace(account, chain=verdict.record.chain, diff_id=verdict.record.diff_id)
-            found = self._steps[stage.index, number] = _Step(len(self._steps) + 1, account)
-            self._store.builds.put(self._number, found.position, account)
+            account = _account(stage, number, step, verdict, began=self._now)
+
+            def settle(below: ChainID | None) -> StepAccount:
+                """What is known now, and all that the name of the stack tells."""
+                known = self._steps[stage.index, number].account
+                known = replace(known, below=below, chain=known.chain or below)
+                if not isinstance(verdict, Miss) or isinstance(step, ConfigStep):
+                    return known
+                reason = why(stage, step, verdict, chain=below)
+                return _explained(replace(known, inputs=verdict.keys.inputs(below)), reason)
+
+            found = self._steps[stage.index, number] = _Step(len(self._steps) + 1, account, stack, settle)
+            if isinstance(verdict, Hit):  # so the stack has a name
+                self.settle(stage, number, below=chain_of(stack))
+            else:
+                self._put(found)
+
+    def settle(self, stage: StagePlan, number: int, *, below: ChainID | None) -> None:
+        """The stack that a step lies on has a name, ``below``; asked before the step itself is in the cache."""
+        with self._lock:
+            self._settle(self._steps[stage.index, number], below)
+
+    def _settle(self, step: _Step, below: ChainID | None) -> None:
+        if not step.settled:
+            step.settled = True
+            step.account = step.settle(below)
+            self._put(step)
+
+    def _settle_late(self, step: _Step) -> None:
+        """At the end of the build: of a step that failed, or that only changed the configuration."""
+        if isinstance(step.stack, Unnamed) and not step.stack.recorded.given:
+            return
+        try:
+            below = recorded(step.stack)
+        except BaseException:  # what lies below was never made; the build's own error is the one to tell
+            return
+        self._settle(step, below)
 
     # -- listening -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +196,10 @@ class Recorder:
 
 def foreseen(plan: LayerPlan, forecasts: Iterable[Forecast]) -> BuildRecord:
     """A build that has not run, as its record would begin."""
-    steps = [_account(found.stage, found.number, found.step, found.verdict, began=0.0) for found in forecasts]
+    steps = [
+        _explained(_account(found.stage, found.number, found.step, found.verdict, began=0.0), found.reason)
+        for found in forecasts
+    ]
     stages = tuple(_stage(plan, stage) for stage in plan.stages)
     return BuildRecord(0, 0.0, 0.0, "running", plan.target.origin.span.file, stages=stages, steps=tuple(steps))
 
@@ -181,13 +229,18 @@ def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, beg
     match verdict:
         case Metadata():
             return account
-        case Hit(_, keys, by):
-            return replace(account, verdict="hit", by=by, inputs=keys.inputs)
-        case Miss(keys, reason):
-            miss = replace(account, verdict="miss", inputs=keys.inputs, reason=reason.text)
-            return replace(miss, differences=reason.differences, more=reason.more)
+        case Hit(record, keys, by):
+            layer = record.diff_id is not None
+            hit = replace(account, verdict="hit", by=by, inputs=keys.inputs(record.parent))
+            return replace(hit, chain=record.chain if layer else None, diff_id=record.diff_id)
+        case Miss(keys):
+            return replace(account, verdict="miss", inputs=keys.known)
         case _:
             assert_never(verdict)
+
+
+def _explained(account: StepAccount, reason: Reason) -> StepAccount:
+    return replace(account, reason=reason.text, differences=reason.differences, more=reason.more)
 
 
 def _kind(step: Step) -> str:

@@ -83,6 +83,10 @@ class Runner:
         mask.close()
         return Ended(code, how, bytes(tail), hint)
 
+    def stop(self) -> None:
+        """End all commands at once, from any thread; ``run`` then raises."""
+        self._sandbox.kill()
+
     def command(self, step: RunStep) -> Command:
         """What ``step`` executes, apart from what its mounts bring."""
         return Command(

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
+from layerbuild.layer.entry import Owner
+from layerbuild.layer.folder import SealedFolder
 from layerbuild.layer.index import Index
 from layerbuild.layer.union import LayerView, Union
+from layerbuild.store.overlay import LayerFolder
+from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.store import Store
+from layerbuild.store.workspaces import Workspace
 
 
 class Stacks:
-    """Trees by chain ID."""
+    """Trees of stacks. A stack is brought and unpacked when something in it is looked up for the first time;
+    ``look_only``: never, and only stacks that are here can be looked into."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, look_only: bool = False) -> None:
         self._store = store
+        self._look_only = look_only
         self._indexes: dict[DiffID, Index] = {}
+        self._owners: dict[str, Owner] = {}
 
     def tree(self, chain: ChainID | None, *, name: str) -> StackTree:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
-        snapshots = self._store.snapshots.stack(chain) if chain else ()
-        views = [LayerView(self._index(snapshot.diff_id), snapshot.diff) for snapshot in reversed(snapshots)]
-        return StackTree(Union(views), name=name, chain=chain)
+        return StackTree(lambda: self._recorded(chain), name=name, chain=chain)
+
+    def can_look(self, chain: ChainID | None) -> bool:
+        """Whether a tree of ``chain`` can answer."""
+        return not self._look_only or self._store.is_here(chain)
+
+    def below(self, workspace: Workspace, *, name: str) -> StackTree:
+        """What lies below ``workspace``; nothing of it goes as long as that is open, named or not."""
+        return StackTree(lambda: self._union(workspace.below), name=name)
+
+    def owned(self, workspace: Workspace, owner: Owner) -> None:
+        """Note that the folder of ``workspace`` can't tell owners, and ``owner`` can."""
+        self._owners[workspace.id] = owner
+
+    def _recorded(self, chain: ChainID | None) -> Union:
+        snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_unpacked(chain)
+        return self._union(tuple(reversed(snapshots)))
+
+    def _union(self, folders: Sequence[LayerFolder]) -> Union:
+        return Union([self._view(folder) for folder in folders])
+
+    def _view(self, folder: LayerFolder) -> LayerView:
+        if isinstance(folder, Snapshot):
+            return LayerView(self._index(folder.diff_id), folder.diff)
+        return LayerView(SealedFolder(folder.diff, owner=self._owners.get(folder.id)), folder.diff)
 
     def _index(self, diff_id: DiffID) -> Index:
         if diff_id not in self._indexes:

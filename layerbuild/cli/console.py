@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from layerbuild import events
+from layerbuild.cli.bars import Bars
 from layerbuild.errors import UsageError
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
 from layerbuild.views import text as show
@@ -54,14 +55,17 @@ def observer(progress: str) -> events.Observer:
 
 
 class _Plain:
-    """One line per step, and the output of a RUN below it."""
+    """One line per step, and the output of a RUN below it. Stages go on beside each other: where there are several,
+    each line bears its stage's title. A layer is told of when it is made, which may be after its step."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._columns = shutil.get_terminal_size().columns if stream.isatty() else 10_000
         self._color = stream.isatty() and not os.environ.get("NO_COLOR")
-        self._open_line = b""
-        self._layer: events.LayerSealed | None = None
+        self._open_lines: dict[int, bytes] = {}
+        self._seconds: dict[tuple[int, int], float] = {}
+        self._several = False
+        self._bars = Bars(stream, columns=self._columns if stream.isatty() else None)
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -73,52 +77,64 @@ class _Plain:
                 self._say(self._head(stage, number, step))
             case events.CacheHit(stage, number, step, by):
                 self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{_by(by)}")
-            case events.StepOutput(data=data):
-                self._output(data)
+            case events.StepOutput(stage, _, data):
+                self._output(stage, data)
             case events.LayerSealed():
-                self._layer = event
+                self._sealed(event)
             case events.StepFinished():
                 self._finished(event)
             case events.ImageWritten():
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"image {event.image_id}{names}")
+            case events.BlobMoved():
+                self._bars.show(event)
             case events.Note(text):
                 self._say(f"note: {text}")
-            case events.BuildStarted():
-                pass
+            case events.BuildStarted(plan):
+                self._several = len(plan.stages) > 1
 
     def _finished(self, event: events.StepFinished) -> None:
-        self._flush()
-        sealed, self._layer = self._layer, None
-        took = show.seconds(event.seconds)
-        if sealed is not None:
-            entries = show.count(sealed.entries, "entry", "entries")
-            sizes = f"{entries}, {show.size(sealed.tar_size)}, {show.size(sealed.size)} compressed"
-            self._say(f"       layer {sealed.diff_id.short}: {sizes}  {took}")
+        self._flush(event.stage)
+        if event.layer:
+            self._seconds[event.stage.index, event.number] = event.seconds
         elif not isinstance(event.step, ConfigStep):
-            self._say(f"       no layer: no file changed  {took}")
+            place = self._place(event.stage, event.number)
+            self._say(f"{place}  no layer: no file changed  {show.seconds(event.seconds)}")
         else:
             self._say(f"{self._head(event.stage, event.number, event.step)}  metadata")
 
-    def _output(self, data: bytes) -> None:
-        *lines, self._open_line = (self._open_line + data).split(b"\n")
+    def _sealed(self, event: events.LayerSealed) -> None:
+        entries = show.count(event.entries, "entry", "entries")
+        sizes = f"{entries}, {show.size(event.tar_size)}, {show.size(event.size)} compressed"
+        took = show.seconds(self._seconds.pop((event.stage.index, event.number), 0.0))
+        self._say(f"{self._place(event.stage, event.number)}  layer {event.diff_id.short}: {sizes}  {took}")
+
+    def _output(self, stage: StagePlan, data: bytes) -> None:
+        *lines, self._open_lines[stage.index] = (self._open_lines.get(stage.index, b"") + data).split(b"\n")
         for line in lines:
-            self._line(line)
+            self._line(stage, line)
 
-    def _flush(self) -> None:
-        if self._open_line:
-            self._line(self._open_line)
-        self._open_line = b""
+    def _flush(self, stage: StagePlan) -> None:
+        line = self._open_lines.pop(stage.index, b"")
+        if line:
+            self._line(stage, line)
 
-    def _line(self, line: bytes) -> None:
-        self._stream.write(f"       | {line.decode('utf-8', 'replace').rstrip()}\n")
+    def _line(self, stage: StagePlan, line: bytes) -> None:
+        self._bars.clear()
+        title = f"{stage.title} " if self._several else ""
+        self._stream.write(f"       {title}| {line.decode('utf-8', 'replace').rstrip()}\n")
         self._stream.flush()
 
-    def _head(self, stage: StagePlan, number: int, step: Step) -> str:
+    def _place(self, stage: StagePlan, number: int) -> str:
         counted = f"{number}/{len(stage.steps)}"
-        return f"{counted:>5}  {show.shorten(step.origin.text, max(30, min(100, self._columns - 20)))}"
+        return f"{counted:>5}  {stage.title}" if self._several else f"{counted:>5}"
+
+    def _head(self, stage: StagePlan, number: int, step: Step) -> str:
+        text = show.shorten(step.origin.text, max(30, min(100, self._columns - 20)))
+        return f"{self._place(stage, number)}  {text}"
 
     def _say(self, text: str) -> None:
+        self._bars.clear()
         self._stream.write(f"{text}\n")
         self._stream.flush()
 

@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from layerbuild import __version__
+from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
 from layerbuild.errors import LayerbuildError
 
@@ -32,24 +33,32 @@ COMMANDS = {
     "import": "images:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
     "logs": "explain:logs",
+    "login": "registry:login",
+    "logout": "registry:logout",
     "parse": "plan:parse",
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
+    "pull": "registry:pull",
     "rmi": "images:rmi",
     "run": "run:run",
     "shell": "shell:shell",
     "tag": "images:tag",
     "verify": "verify:verify",
+    "where": "show:where",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the global options say. ``root`` is where the state lives."""
+    """What the global options say. ``root`` is where the state lives; ``insecure`` and ``mirrors`` are the texts of
+    the options about registries."""
 
     root: Path
+    insecure: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
 
 
 class CommandTable(click.Group):
@@ -86,12 +95,13 @@ class CommandTable(click.Group):
     type=click.Path(path_type=Path, file_okay=False),
     help="Where images, layers and the cache live.  [env: LAYERBUILD_ROOT]",
 )
+@registries.options
 @click.pass_context
-def main(ctx: click.Context, root: Path | None) -> None:
+def main(ctx: click.Context, root: Path | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> None:
     """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
     from layerbuild.cli.place import default_root
 
-    ctx.obj = Settings((root or default_root()).absolute())
+    ctx.obj = Settings((root or default_root()).absolute(), insecure, mirrors)
 
 
 def run() -> None:

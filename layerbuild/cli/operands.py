@@ -65,12 +65,15 @@ def seen(*texts: str) -> Iterator[list[Seen]]:
     with reading() as store:
         known = [_known(store, text) for text in texts]
         places = [None if image else place_of(text) for image, text in zip(known, texts, strict=True)]
-        if not any(places):
+        if not any(places) and all(store.is_here(image.top) for image in known if image):
             yield [
                 Seen(text, store, image or store.images.resolve(text)) for text, image in zip(texts, known, strict=True)
             ]
             return
     with inside() as (store, _), ExitStack() as cleaning:
+        for image in known:
+            if image is not None:  # what was pulled comes layer by layer, as it is looked for
+                store.ensure_unpacked(image.top)
         yield [
             _loaded(store, text, *place, cleaning) if place else Seen(text, store, store.images.resolve(text))
             for text, place in zip(texts, places, strict=True)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerbuild.cli.console import observer
+from layerbuild.cli.registries import Bringer
 from layerbuild.errors import MachineError
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def inside() -> Iterator[tuple[Store, Identity]]:
     identity = enter_build_namespaces()
     try:
         with Store.open(settings_root(), user_xattr=identity.user_xattr) as store:
+            store.supplier = Bringer(store, observer("auto"))
             yield store, identity
     except MachineError as error:
         _look_into(error)

@@ -18,12 +18,14 @@ from layerbuild.errors import RecipeError, Span, UsageError
 from layerbuild.steps import ContextRoot
 
 if TYPE_CHECKING:
-    from layerbuild.build.bases import Bases
+    from layerbuild.build.bases import Bases, Policy
     from layerbuild.build.times import Times
+    from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.syntax import Recipe
     from layerbuild.steps import LayerPlan
+    from layerbuild.store.store import Store
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -52,6 +54,15 @@ class Request:
     timestamp: str | None
     no_cache: bool
     named: tuple[tuple[str, str], ...] = ()
+    policy: Policy = "missing"
+
+
+class Command(click.Command):
+    """A command with these options. ``--pull`` alone means always, as in ``docker build``, and takes no further word:
+    a value stands behind ``=``, which click knows no way to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,6 +92,14 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
             ),
+            click.option(
+                "--pull",
+                "policy",
+                default="missing",
+                metavar="[=WHEN]",
+                help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+                "  [default: missing]",
+            ),
         ]
     ):
         command = option(command)
@@ -95,6 +114,7 @@ def request(
     no_cache: bool,
     timestamp: str | None,
     named: tuple[str, ...],
+    policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
     arguments = dict(_build_arg(text) for text in build_args)
@@ -106,6 +126,7 @@ def request(
         timestamp=timestamp,
         no_cache=no_cache,
         named=tuple(_named(text) for text in named),
+        policy=_policy(policy),
     )
 
 
@@ -135,6 +156,14 @@ def recalled(data: Mapping[str, Any]) -> Request:
     if not data or "-" in (data["context"], data["recipe"]):
         raise UsageError("that build read its context or its recipe from standard input: it can't be planned again")
     return Request(**{**data, "named": tuple((name, value) for name, value in data["named"])})
+
+
+def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
+    """What resolves image names: the store, and registries as ``--pull`` says."""
+    from layerbuild.build.bases import Bases
+    from layerbuild.cli.registries import Bringer
+
+    return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
@@ -208,6 +237,15 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not value:
         raise UsageError(f"--build-context {text!r} is not NAME=WHAT", hint="--build-context src=../src, say")
     return name, value
+
+
+def _policy(text: str) -> Policy:
+    # docker build knows --pull and --pull=false, buildah the words; and a flag without a value takes no other word.
+    words: dict[str, Policy] = {"true": "always", "false": "missing", "newer": "always", "ifnewer": "always"}
+    known: dict[str, Policy] = {"always": "always", "missing": "missing", "never": "never", **words}
+    if text not in known:
+        raise UsageError(f"--pull can't be {text!r}", hint="always, missing or never, as in --pull=never")
+    return known[text]
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:

@@ -83,8 +83,10 @@ def pack(
 ) -> Package:
     """The image as it is in the store, byte for byte; with ``compression``, under a new manifest for its new blobs.
 
-    The new blobs are kept in the store, so that the same export costs nothing the next time.
+    The new blobs are kept in the store, so that the same export costs nothing the next time. What is not here yet is
+    brought.
     """
+    store.require_blobs(image)
     if compression is None:
         return Package(store, image.config, image.manifest, store.blobs.read(image.manifest_digest), names)
     layers = tuple(

@@ -35,7 +35,7 @@ from layerbuild.image.manifest import (
 )
 from layerbuild.intake.docker_archive import MANIFEST_FILE, Saved, read_saved
 from layerbuild.intake.members import Members, read_small
-from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, blob_name, is_attestation
+from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, blob_name
 from layerbuild.layer.codecs import MAGIC_SIZE, detect
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import join, split
@@ -145,7 +145,7 @@ def _tree(members: Members, descriptor: Descriptor, seen: set[BlobDigest]) -> It
 
 def _manifest(members: Members, subject: str, manifest: Manifest, descriptor: Descriptor) -> Iterator[Claim]:
     is_image = manifest.config.media_type in (OCI_CONFIG, DOCKER_CONFIG)
-    if not is_image or is_attestation(descriptor):
+    if not is_image or descriptor.is_attestation:
         if not is_image:
             yield Claim(subject, f"is no image's: its configuration is a {manifest.config.media_type}", remark=True)
         for blob in (manifest.config, *manifest.layers):

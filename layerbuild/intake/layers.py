@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, HashingWriter, VerifyingReader, chain_id
 from layerbuild.errors import DigestMismatch, FormatError
-from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect, named
+from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
+from layerbuild.store.unpack import add_blob, diff_id_of
 
 _PIECE = 1 << 20
 
@@ -71,15 +72,6 @@ def take_tar(store: Store, source: BinaryIO) -> tuple[DiffID, BlobRecord]:
     return DiffID(hashing.digest()), BlobRecord(digest, size, GZIP.name)
 
 
-def diff_id_of(store: Store, blob: BlobRecord) -> DiffID:
-    """The digest of what is in a blob of the store."""
-    hashing = HashingWriter()
-    with store.blobs.open(blob.digest) as reader:
-        shutil.copyfileobj(named(blob.codec).decompressor(cast(BinaryIO, reader)), hashing, _PIECE)
-        reader.finish()
-    return DiffID(hashing.digest())
-
-
 def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> ChainID:
     """Unpack a blob of the store on top of ``parent``, unless that is done already; the chain ID.
 
@@ -91,10 +83,6 @@ def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobR
         raise DigestMismatch(f"layer {blob.digest} has diff ID {known.diff_id} instead of {diff_id}")
     if snapshot is None or not snapshot.unpacked:
         return store.add_from_blob(parent, diff_id, blob).chain
-    record = store.layers.get(diff_id)
-    if known is None and record is not None:  # the same layer, compressed in another way
-        found = diff_id_of(store, blob)
-        if found != diff_id:
-            raise DigestMismatch(f"layer {blob.digest} has diff ID {found} instead of {diff_id}")
-        store.layers.add(replace(record, blobs=(blob,)))
+    if known is None:  # the same layer, compressed in another way
+        add_blob(store, diff_id, blob)
     return chain

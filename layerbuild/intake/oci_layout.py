@@ -14,9 +14,7 @@ from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
 from layerbuild.errors import FormatError, NotFoundError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import (
-    DOCKER_CONFIG,
     INDEX_TYPES,
-    OCI_CONFIG,
     OCI_INDEX,
     OCI_MANIFEST,
     SIZE_LIMIT,
@@ -25,6 +23,7 @@ from layerbuild.image.manifest import (
     Manifest,
     layer_codec,
 )
+from layerbuild.image.platforms import best
 from layerbuild.intake.layers import Claim, add_layer, known_blob, take_blob
 from layerbuild.intake.members import Members, read_small
 from layerbuild.reference import Reference
@@ -36,10 +35,6 @@ LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
 
 _MOST_NESTED = 8
-# BuildKit's attestations stand in an index as manifests for the platform unknown/unknown.
-_ATTESTATION = "vnd.docker.reference.type"
-# What no variant means (containerd platforms, and the OCI image index's own examples).
-_USUAL_VARIANTS = {"arm64": "v8", "arm": "v7", "amd64": "v1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ def choose(members: Members, index: Index, *, platform: Platform, name: str = ""
     """The images that ``index`` names, each once, in its order; NotFoundError if ``name`` or ``platform`` has none."""
     groups: dict[str, list[Descriptor]] = {}
     for descriptor in index.manifests:
-        if not is_attestation(descriptor):
+        if not descriptor.is_attestation:
             groups.setdefault(_group(descriptor), []).append(descriptor)
     if name:
         groups = {name: _named(groups, name, members.origin)}
@@ -117,7 +112,7 @@ def choose(members: Members, index: Index, *, platform: Platform, name: str = ""
 
 def _full_tag(members: Members, index: Index, tag: str) -> str:
     """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
-    names = {_group(entry) for entry in index.manifests if not is_attestation(entry)}
+    names = {_group(entry) for entry in index.manifests if not entry.is_attestation}
     found = [name for name in sorted(names) if (tag or "latest") in (name, name.rpartition(":")[2])]
     if tag and len(found) > 1:
         raise UsageError(f"{members.origin} has several images tagged {tag!r}: {', '.join(found)}")
@@ -170,36 +165,20 @@ def _for_platform(
     """The one manifest among ``descriptors``, or, of several, the one for ``platform``; indexes are opened."""
     if depth > _MOST_NESTED:
         raise FormatError(f"{members.origin} nests more than {_MOST_NESTED} indexes in each other")
-    candidates = [entry for entry in descriptors if not is_attestation(entry)]
-    if len(candidates) > 1:
-        candidates = [entry for entry in candidates if _matches(entry.platform, platform)] or _none_for(
-            members.origin, candidates, platform
-        )
-    first = candidates[0] if candidates else _none_for(members.origin, descriptors, platform)[0]
+    candidates = [entry for entry in descriptors if not entry.is_attestation]
+    fitting = best(((entry.platform, entry) for entry in candidates), platform)
+    first = candidates[0] if len(candidates) == 1 else fitting
+    if first is None:
+        raise _none_for(members.origin, descriptors, platform)
     if first.media_type not in INDEX_TYPES:
         return first
     return _for_platform(members, Index.from_json(read_blob(members, first)).manifests, platform, depth + 1)
 
 
-def _none_for(origin: str, descriptors: Sequence[Descriptor], platform: Platform) -> list[Descriptor]:
+def _none_for(origin: str, descriptors: Sequence[Descriptor], platform: Platform) -> NotFoundError:
     known = sorted({str(entry.platform) for entry in descriptors if entry.platform})
-    raise NotFoundError(
-        f"{origin} has no image for {platform}",
-        hint=f"it has {', '.join(known)}; --platform chooses one" if known else "",
-    )
-
-
-def _matches(found: Platform | None, wanted: Platform) -> bool:
-    if found is None:
-        return False
-    usual = _USUAL_VARIANTS.get(wanted.architecture, "")
-    variants = ((found.variant or usual), (wanted.variant or usual))
-    return (found.os, found.architecture) == (wanted.os, wanted.architecture) and variants[0] == variants[1]
-
-
-def is_attestation(descriptor: Descriptor) -> bool:
-    """Whether a descriptor leads to what BuildKit says about an image, rather than to one."""
-    return descriptor.annotation(_ATTESTATION) is not None
+    hint = f"it has {', '.join(known)}; --platform chooses one" if known else ""
+    return NotFoundError(f"{origin} has no image for {platform}", hint=hint)
 
 
 # -- bringing in -------------------------------------------------------------------------------------------------------
@@ -226,7 +205,7 @@ def blob_name(digest: BlobDigest) -> str:
 def _load(store: Store, members: Members, descriptor: Descriptor) -> BlobDigest:
     manifest_bytes = read_blob(members, descriptor)
     manifest = Manifest.from_json(manifest_bytes)
-    if manifest.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
+    if not manifest.is_image:
         raise FormatError(
             f"{descriptor.digest} in {members.origin} is no image: its configuration is a {manifest.config.media_type}",
             hint="an artifact (a chart, a signature) has no root file system",

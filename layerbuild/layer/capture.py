@@ -25,7 +25,7 @@ from typing import BinaryIO, Self
 from layerbuild.digest import BlobDigest, DiffID, HashingWriter
 from layerbuild.errors import BuildError
 from layerbuild.layer.codecs import Codec, compress
-from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of
+from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, entry_of
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join
 from layerbuild.layer.pipeline import CHUNK, Pump
@@ -33,7 +33,6 @@ from layerbuild.layer.tar import END, header, padding
 from layerbuild.layer.tree import Tree, explained
 from layerbuild.layer.whiteout import is_whiteout
 
-Owner = Callable[[bytes, os.stat_result], tuple[int, int]]
 Watch = Callable[[Entry, bytes], None]
 
 _SMALL = 1 << 18  # files up to this size are read by one call
@@ -57,9 +56,9 @@ class LayerWriter:
 
     ``add`` takes entries in the order of ``sort_key``, parents first; the root is none of them. ``folder`` must exist
     and be empty; ``root`` is what it looks like in the end. ``watch`` sees each file's content, of a large one the
-    first piece. Both files are new, appear under their names at once and are not synced: whoever records the layer
-    names and syncs them. Leaving the context without ``finish`` leaves no thread behind, and the caller removes the
-    blob. A full disk is a SpaceError.
+    first piece. Both files are new, appear under their names at once and
+    are not synced: whoever records the layer names and syncs them. Leaving the context without ``finish`` leaves no
+    thread behind, and the caller removes the blob. A full disk is a SpaceError.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class LayerWriter:
         self._watch = watch
         self._codec = codec
         self._root = root
+        self._folder_finished = False
         self._blob_path = blob
         self._parts: list[bytes] = []
         self._waiting = 0
@@ -105,15 +105,23 @@ class LayerWriter:
         self._index.add(entry, digest)
         return digest
 
+    def finish_folder(self) -> None:
+        """Complete the diff folder: from now on it may be read, whether the tar is finished or not."""
+        if self._tree is not None and not self._folder_finished:
+            self._folder_finished = True
+            try:
+                self._tree.finish(self._root or RootMetadata())
+            except OSError as error:
+                raise explained(error, f"writing the folder of {self._blob_path}") from error
+
     def finish(self) -> Captured:
         """Write the end of the tar, wait for the worker and close everything."""
+        self.finish_folder()
         try:
             self._put(END)
             self._flush()
             self._pump.close()
             self._compressor.close()
-            if self._tree is not None:
-                self._tree.finish(self._root or RootMetadata())
             entries = self._index.finish()
         except OSError as error:
             raise explained(error, f"writing {self._blob_path}") from error
@@ -126,6 +134,10 @@ class LayerWriter:
             entries,
             self._codec.name,
         )
+
+    def abort(self, error: BaseException) -> None:
+        """From another thread: whoever writes here gets ``error`` with the next piece of the tar."""
+        self._pump.fail(error)
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,9 @@ from typing import cast
 _CAPABILITY = b"security.capability"
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
+
+#: Tells the owner of a path, given its lstat, where a folder can't: in a user namespace with one mapped id.
+Owner = Callable[[bytes, os.stat_result], tuple[int, int]]
 
 
 class Kind(StrEnum):

@@ -37,6 +37,10 @@ class Pump:
             raise self._error
         self._queue.put(chunk)
 
+    def fail(self, error: BaseException) -> None:
+        """From any thread: the next ``put``, or ``close``, raises ``error``; what is still waiting is dropped."""
+        self._error = self._error or error
+
     def close(self) -> None:
         """Wait until every chunk is consumed; raises what ``consume`` raised."""
         self._stop()
@@ -52,7 +56,8 @@ class Pump:
         if kind is None:
             self.close()
             return
-        self._error = self._error or error
+        if error is not None:
+            self.fail(error)
         self._stop()
 
     def _stop(self) -> None:

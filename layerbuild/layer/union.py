@@ -13,22 +13,31 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from layerbuild.errors import NotFoundError
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.index import Index
 from layerbuild.layer.paths import join, resolve, split
 
 _ROOT = Entry(b"", Kind.DIRECTORY, 0o755)
 _REMEMBERED = 4096  # folders whose contributing layers are kept in memory
 
 
+class Entries(Protocol):
+    """What a layer holds: its index, or a sealed folder that has none yet."""
+
+    def lookup(self, path: bytes) -> Entry | None:
+        """The entry of exactly this path, links not followed."""
+
+    def children(self, folder: bytes) -> Iterator[Entry]:
+        """The entries directly in ``folder``, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerView:
-    """A layer to read: its index and, where content is wanted, its diff folder."""
+    """A layer to read: what it holds and, where content is wanted, its diff folder."""
 
-    index: Index
+    index: Entries
     folder: Path | None = None
 
 

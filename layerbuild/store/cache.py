@@ -7,6 +7,7 @@ between two records. A record whose snapshot has been pruned is not found.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import NotFoundError
 from layerbuild.image.config import canonical_json
 from layerbuild.store.database import Database, Row
+
+PARENT = "parent"  # the name that the parent has among the inputs
 
 _COLUMNS = "definition_key, content_key, parent, chain, diff_id, inputs, instruction, image, seconds, created"
 
@@ -62,6 +65,15 @@ class StepCache:
         row = self._database.row(f"{_LIVE} AND content_key = ? ORDER BY created DESC", (key,))
         return _record(row) if row else None
 
+    def may_know(self, definition_key: str, own: Mapping[str, str]) -> bool:
+        """Whether there is a record with that definition key, or one with these inputs besides the parent: if not,
+        then the step is unknown whatever the parent turns out to be."""
+        found = self._database.row(
+            "SELECT 1 FROM step WHERE definition_key = ? UNION ALL SELECT 1 FROM step WHERE own_key IN (?, '') LIMIT 1",
+            (definition_key, _own_key(own)),
+        )
+        return found is not None
+
     def nearest(self, instruction: str, *, parent: ChainID | None) -> StepRecord | None:
         """The record to compare a miss with: the same text on the same stack, else the same text elsewhere, else
         another step on the same stack; the newest of them."""
@@ -72,10 +84,17 @@ class StepCache:
         )
         return _record(row) if row else None
 
+    def seconds(self, instruction: str, *, default: float) -> float:
+        """How long the newest step with that text took; ``default`` if there is none."""
+        row = self._database.row(
+            "SELECT seconds FROM step WHERE instruction = ? ORDER BY created DESC LIMIT 1", (instruction,)
+        )
+        return float(row[0]) if row else default
+
     def put(self, record: StepRecord) -> None:
         """Record a step, in place of an older record with its definition key. Costs no fsync."""
         self._database.execute(
-            f"INSERT OR REPLACE INTO step ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO step ({_COLUMNS}, own_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.definition_key,
                 record.content_key,
@@ -87,6 +106,7 @@ class StepCache:
                 record.image,
                 record.seconds,
                 record.created,
+                _own_key({name: value for name, value in record.inputs.items() if name != PARENT}),
             ),
         )
 
@@ -112,6 +132,10 @@ class StepCache:
         if row is None:
             raise NotFoundError(f"the step cache has no listing {digest}")
         return zstandard.ZstdDecompressor().decompress(row[0])
+
+
+def _own_key(own: Mapping[str, str]) -> str:
+    return hashlib.sha256(canonical_json(dict(own))).hexdigest()
 
 
 def _record(row: Row) -> StepRecord:

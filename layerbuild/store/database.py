@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import MachineError, SpaceError, StoreError
-from layerbuild.store.space import ROOT_HINT, SPACE_HINT
+from layerbuild.store.durable import reserve
+from layerbuild.store.space import ROOT_HINT, SPACE_HINT, disk_errors
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 5
 
 _BUSY_SECONDS = 30.0
+_SHARED = 32 << 10  # bytes of the memory that WAL mode shares (sqlite.org/walformat.html, "The WAL-Index File Format")
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
+_ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
 Row = tuple[Any, ...]
 
@@ -35,7 +38,40 @@ CREATE TABLE download (
 ) WITHOUT ROWID;
 """
 
-# What the builds of this store were like; see builds.py and findings.py.
+_SOURCES = """
+CREATE TABLE source (
+    digest     TEXT NOT NULL,     -- of a layer's blob
+    diff_id    TEXT NOT NULL REFERENCES layer ON DELETE CASCADE,
+    size       INTEGER NOT NULL,  -- bytes
+    codec      TEXT NOT NULL,
+    repository TEXT NOT NULL,     -- registry and name of one that has it
+    PRIMARY KEY (digest, repository)
+) WITHOUT ROWID;
+CREATE INDEX source_diff_id ON source (diff_id);
+CREATE TABLE variant (
+    reference TEXT NOT NULL,
+    platform  TEXT NOT NULL,
+    manifest  TEXT NOT NULL REFERENCES image (manifest) ON DELETE CASCADE,
+    PRIMARY KEY (reference, platform)
+) WITHOUT ROWID;
+CREATE INDEX variant_manifest ON variant (manifest);
+"""
+
+_FILES = """
+CREATE TABLE file (
+    device    INTEGER NOT NULL,
+    inode     INTEGER NOT NULL,
+    size      INTEGER NOT NULL,
+    mtime     INTEGER NOT NULL,   -- nanoseconds, as ctime
+    ctime     INTEGER NOT NULL,
+    digest    BLOB NOT NULL,      -- sha256 of the content
+    PRIMARY KEY (device, inode)
+) WITHOUT ROWID;
+"""
+
+_STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
+
+# What the builds of this store were like, and what was found in their layers; see builds.py and findings.py.
 _BUILDS = """
 CREATE TABLE build (
     number    INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,8 +82,6 @@ CREATE TABLE build (
     image     TEXT,               -- the manifest of what it made
     data      TEXT NOT NULL       -- JSON
 );
-"""
-_BUILD_STEPS = """
 CREATE TABLE build_step (
     build     INTEGER NOT NULL REFERENCES build ON DELETE CASCADE,
     position  INTEGER NOT NULL,
@@ -57,8 +91,6 @@ CREATE TABLE build_step (
     log_dropped INTEGER,          -- bytes that were left out
     PRIMARY KEY (build, position)
 ) WITHOUT ROWID;
-"""
-_FINDINGS = """
 CREATE TABLE layer_scan (
     diff_id   TEXT PRIMARY KEY REFERENCES layer ON DELETE CASCADE,
     rules     INTEGER NOT NULL,   -- the version of the rules that it was scanned with
@@ -66,14 +98,20 @@ CREATE TABLE layer_scan (
 ) WITHOUT ROWID;
 """
 
-# What brings a database of that version to the next one, statement by statement.
-_UPGRADES = {1: (_DOWNLOADS,), 2: (_BUILDS, _BUILD_STEPS, _FINDINGS)}
+# What brings a database of that version to the next one: statements, each ended by a semicolon.
+_UPGRADES = {
+    1: _DOWNLOADS,
+    2: _SOURCES,
+    # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
+    3: f"{_FILES} ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''; {_STEP_OWN}",
+    4: _BUILDS,
+}
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
 CREATE TABLE layer (
     diff_id   TEXT PRIMARY KEY,
-    tar_size  INTEGER NOT NULL,   -- bytes
+    tar_size  INTEGER NOT NULL,   -- bytes; -1, and so are the entries: it has not come yet
     entries   INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE layer_blob (
@@ -123,7 +161,8 @@ CREATE TABLE step (
     image          TEXT NOT NULL,
     seconds        REAL NOT NULL,
     created        REAL NOT NULL,
-    inputs         TEXT NOT NULL  -- JSON, by name
+    inputs         TEXT NOT NULL, -- JSON, by name
+    own_key        TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent
 ) WITHOUT ROWID;
 CREATE INDEX step_content ON step (content_key);
 CREATE INDEX step_parent ON step (parent);
@@ -142,6 +181,7 @@ class Database:
         """Open the file and check that its tables are of this version; ``create`` them where they are absent."""
         self._path = path
         self._lock = threading.RLock()
+        self._shared: int | None = None  # a descriptor of the memory that WAL mode shares
         with self._errors():
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -157,6 +197,14 @@ class Database:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute("PRAGMA foreign_keys=ON")
         self._check_version()
+        self._reserve_memory()
+
+    def _reserve_memory(self) -> None:
+        # SQLite sees to one byte in each page of the memory that WAL mode shares; a page may have several blocks.
+        shared = self._path.with_name(f"{self._path.name}-shm")
+        if shared.exists():
+            with disk_errors(shared):
+                reserve(shared, _SHARED)
 
     @property
     def empty(self) -> bool:
@@ -167,13 +215,16 @@ class Database:
         """Make the tables. One process at a time: switching to WAL takes no turns (sqlite.org/wal.html)."""
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
-            later = " ".join(statement for version in sorted(_UPGRADES) for statement in _UPGRADES[version])
-            self._connection.executescript(f"BEGIN; {_SCHEMA} {later} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+            self._connection.executescript(
+                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES} {_BUILDS}"
+                f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+            )
+        self._reserve_memory()
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):
             while (version := self._version()) in _UPGRADES:  # or another process was faster
-                for statement in _UPGRADES[version]:
+                for statement in filter(str.strip, _UPGRADES[version].split(";")):
                     self.execute(statement)
                 self.execute(f"PRAGMA user_version={version + 1}")
 
@@ -198,6 +249,7 @@ class Database:
         ``durable``: on the disk when this returns, at the price of an fsync.
         """
         with self._lock, self._errors():
+            self._allocate()
             if durable:
                 self._connection.execute("PRAGMA synchronous=FULL")
             try:
@@ -216,11 +268,13 @@ class Database:
     def execute(self, sql: str, values: Sequence[object] = ()) -> int:
         """Run one statement; returns the number of rows that it changed."""
         with self._lock, self._errors():
+            self._allocate()
             return self._connection.execute(sql, values).rowcount
 
     def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run one statement for each of ``rows``."""
         with self._lock, self._errors():
+            self._allocate()
             self._connection.executemany(sql, rows)
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
@@ -238,6 +292,30 @@ class Database:
         """Close it; the last process to do so folds the WAL into the file."""
         with self._lock:
             self._connection.close()
+            if self._shared is not None:
+                os.close(self._shared)
+
+    def _allocate(self) -> None:
+        """Have blocks for all of the memory that WAL mode shares, before something is written to it.
+
+        SQLite writes one byte of each 4096; where blocks are smaller that leaves holes, and on a full disk a process
+        that writes into one gets SIGBUS (mmap(2)) instead of an error.
+        """
+        if self._shared is not None:
+            return
+        try:
+            # Closed only after the connection: to close any descriptor of a file lets go of all locks of the process
+            # on it (fcntl_locking(2)), and SQLite has some on this one.
+            shared = os.open(f"{self._path}-shm", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # nothing has been read yet: SQLite makes it then
+            return
+        self._shared = shared
+        found = os.fstat(shared)
+        if found.st_blocks * 512 < found.st_size:
+            try:
+                os.posix_fallocate(shared, 0, found.st_size)
+            except OSError as error:
+                raise SpaceError(f"no room to write {self._path}: the disk is full", hint=_ROOM_HINT) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -250,8 +328,7 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
         # The memory that WAL mode shares is a file of 32 KiB: where it finds no room, SQLite speaks of an I/O error.
         if code == sqlite3.SQLITE_IOERR and _free_bytes(self._path.parent) < _ROOM:
-            hint = "make a little room there first; `layerbuild prune` then frees more"
-            return SpaceError(f"no room to write {self._path}: the disk is full", hint=hint)
+            return SpaceError(f"no room to write {self._path}: the disk is full", hint=_ROOM_HINT)
         if code == sqlite3.SQLITE_FULL:
             return SpaceError(f"no room to write {self._path}: {error}", hint=SPACE_HINT)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerbuild.digest import BlobDigest, ChainID, chain_ids
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
-from layerbuild.image.config import ImageConfig
+from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
 from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
@@ -80,7 +80,8 @@ class Images:
         self.index = index
 
     def put(self, manifest: bytes, config: bytes) -> StoredImage:
-        """Store an image, in exactly these bytes. Its layers must be recorded; StoreError names those that are not.
+        """Store an image, in exactly these bytes. Its layers must be recorded, as here or as expected (``Sources``);
+        StoreError names those that are not.
 
         FormatError if the bytes are no manifest and configuration, or do not belong together.
         """
@@ -108,6 +109,20 @@ class Images:
                 (str(reference), manifest),
             )
             self.write_index()
+
+    def remember(self, reference: Reference, platform: Platform, manifest: BlobDigest) -> None:
+        """Note that a name stands for this image on a platform; the name itself stays with whichever image has it."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO variant (reference, platform, manifest) VALUES (?, ?, ?)",
+            (str(reference), str(platform), manifest),
+        )
+
+    def for_platform(self, reference: Reference, platform: Platform) -> StoredImage | None:
+        """What a name was last found to stand for on a platform; None: it was not asked for."""
+        row = self._database.row(
+            "SELECT manifest FROM variant WHERE reference = ? AND platform = ?", (str(reference), str(platform))
+        )
+        return self._by_manifest(row[0]) if row else None
 
     def untag(self, reference: Reference) -> None:
         """Take a name away; the image stays, if need be without any. NotFoundError if there is no such name."""
@@ -243,8 +258,7 @@ class Images:
             raise FormatError(f"the manifest has {len(manifest.layers)} layers, its image {len(config.diff_ids)}")
         unknown: list[str] = []
         for descriptor, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            layer = self._layers.by_blob(descriptor.digest)
-            if layer is None or layer.diff_id != diff_id:
+            if not self._layers.claims(descriptor.digest, diff_id):
                 unknown.append(f"{diff_id} as blob {descriptor.digest}")
         if unknown:
             raise StoreError(f"the image needs layers that the store does not have: {', '.join(unknown)}")

@@ -106,9 +106,17 @@ def make(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
 
 
 def make_diff(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
-    """Create its diff folder."""
+    """Create its diff folder. Below, a layer may not have come yet; then ``match_root`` is for later."""
     folder.diff.mkdir()
-    (RootMetadata.of(below[0].diff) if below else RootMetadata()).put(folder.diff)
+    if below and below[0].unpacked:
+        match_root(folder, below[0])
+    else:
+        RootMetadata().put(folder.diff)
+
+
+def match_root(folder: LayerFolder, below: LayerFolder) -> None:
+    """Give the root of its diff folder the metadata of the one below."""
+    RootMetadata.of(below.diff).put(folder.diff)
 
 
 def write_lower(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:

@@ -122,7 +122,7 @@ def plan(store: Store, *, all: bool) -> Plan:
         downloads=downloads,
         snapshots=tuple(chain for chain in snapshots if chain not in chains),
         workspaces=workspaces.dead,
-        layers=tuple(layer.diff_id for layer in store.layers.all() if layer.diff_id not in diff_ids),
+        layers=tuple(diff_id for diff_id in store.layers.diff_ids() if diff_id not in diff_ids),
         blobs=_dead_blobs(store, live_images, diff_ids, kept=store.downloads.digests(but=downloads)),
         indexes=_absent(store.layers.folder, {diff_id.hex for diff_id in diff_ids}),
         folders=tuple(store.overlay / found for found in overlay.ids(store.overlay) if found not in claimed),
@@ -205,10 +205,11 @@ def _dead_links(store: Store, claimed: set[str] | frozenset[str]) -> tuple[Path,
 
 
 def _dead_leftovers(store: Store) -> tuple[Path, ...]:
-    """Temporary files and lock files of processes that have ended."""
+    """Temporary files and lock files of processes that have ended, and parts of blobs that nobody fetches."""
     owned = [(path, path.name.partition("-")[0]) for path in store.temporary.iterdir()]
     owned += [(path, path.stem) for path in store.leases.iterdir()]
-    return tuple(path for path, owner in owned if not lease.is_alive(store.leases, owner))
+    dead = tuple(path for path, owner in owned if not lease.is_alive(store.leases, owner))
+    return (*dead, *store.arrivals.parts())
 
 
 def _absent(folder: Path, live: set[str]) -> tuple[Path, ...]:

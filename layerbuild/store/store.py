@@ -14,6 +14,7 @@ from layerbuild.errors import MachineError, StoreError
 from layerbuild.image.config import canonical_json
 from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
+from layerbuild.store.arrivals import Arrivals
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.builds import Builds
 from layerbuild.store.cache import StepCache
@@ -22,10 +23,11 @@ from layerbuild.store.database import Database
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
 from layerbuild.store.findings import Findings
-from layerbuild.store.images import Images
+from layerbuild.store.images import Images, StoredImage
 from layerbuild.store.layers import BlobRecord, Layers
 from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
+from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
 from layerbuild.store.workspaces import Workspaces
 
@@ -65,6 +67,10 @@ class Store:
         self.builds = Builds(database)
         self.findings = Findings(database)
         self.downloads = Downloads(database, self.blobs)
+        self.arrivals = Arrivals(root / "arriving", self.blobs)
+        self.sources = Sources(database, self.snapshots)
+        #: Brings what has not come yet; without one it is a NotFoundError.
+        self.supplier: Supplier | None = None
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -165,10 +171,20 @@ class Store:
         return add_from_blob(self, parent, diff_id, blob)
 
     def ensure_unpacked(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
-        """The stack of ``chain``, bottom first, with every folder and index in its place."""
+        """The stack of ``chain``, bottom first, with every folder and index in its place; what is absent is brought."""
         from layerbuild.store.unpack import ensure_unpacked
 
         return ensure_unpacked(self, chain)
+
+    def is_here(self, chain: ChainID | None) -> bool:
+        """Whether all layers of a stack have come: nothing needs to be brought to read it."""
+        return not self.sources.absent([snapshot.diff_id for snapshot in self.snapshots.stack(chain)])
+
+    def require_blobs(self, image: StoredImage) -> None:
+        """Bring those blobs of an image that are not here, and its layers with them."""
+        from layerbuild.store.unpack import require_blobs
+
+        require_blobs(self, image)
 
     def open_stack(self, chain: ChainID | None) -> AbstractContextManager[Union]:
         """The merged tree of a stack, to read without a mount."""

@@ -63,8 +63,7 @@ def _images(store: Store) -> Iterator[Mismatch]:
             yield Mismatch(subject, error.message)
             continue
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
-            layer = store.layers.by_blob(descriptor.digest)
-            if layer is None or layer.diff_id != diff_id:
+            if not store.layers.claims(descriptor.digest, diff_id):
                 yield Mismatch(subject, f"its layer {diff_id} as blob {descriptor.digest} is not recorded")
 
 
@@ -98,6 +97,8 @@ def _snapshot(store: Store, snapshot: Snapshot) -> Iterator[Mismatch]:
     subject = f"snapshot {snapshot.chain}"
     if snapshot.chain != chain_id(snapshot.parent, snapshot.diff_id):
         yield Mismatch(subject, f"is not the chain ID of {snapshot.diff_id} on {snapshot.parent}")
+    if not snapshot.unpacked and store.sources.absent((snapshot.diff_id,)):
+        return
     if not snapshot.unpacked:
         yield Mismatch(subject, f"its folder {snapshot.diff} is missing")
         return

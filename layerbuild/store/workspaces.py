@@ -128,8 +128,8 @@ class Workspaces:
         with disk_errors(workspace.folder):
             self._tidy(workspace, below)
             sync_filesystem(workspace.folder)
-        snapshot = self._record(workspace, layer, chain=chain, parent=parent)
-        with self._lock:
+        with self._lock:  # nobody begins on this workspace while it turns out where its folder will be
+            snapshot = self._record(workspace, layer, chain=chain, parent=parent)
             self._committed[workspace.id] = chain
             if snapshot.id == workspace.id:
                 self._finished(workspace)
@@ -243,9 +243,13 @@ class Workspaces:
             if known is None:
                 self._snapshots.insert(made)
                 self._database.execute("DELETE FROM workspace WHERE id = ?", (workspace.id,))
-            elif not known.unpacked:
+            elif not known.unpacked and not self._carries(workspace):
                 self._refill(known, workspace)
         return known or made
+
+    def _carries(self, workspace: Workspace) -> bool:
+        """Whether an open workspace lies on it, and needs its folder where that is."""
+        return any(folder.id == workspace.id for found in self._open.values() for folder in found.below)
 
     def _refill(self, known: Snapshot, workspace: Workspace) -> None:
         """Put the workspace's folder where a snapshot's has been lost: others say its id and short name."""

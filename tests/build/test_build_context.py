@@ -240,7 +240,8 @@ def test_what_does_not_change_is_written(tmp_path: Path) -> None:
     items = placed(tree, context(tmp_path / "t"), step("d", dest="/x"))
     (tmp_path / "out").mkdir()
     with LayerWriter(tmp_path / "blob", tmp_path / "index", codec=NONE, folder=tmp_path / "out") as writer:
-        assert write(items, writer).entries == 5
+        write(items, writer)
+        assert writer.finish().entries == 5
     assert (tmp_path / "out/x/large").read_text() == LARGE
     assert (tmp_path / "out/x/s").read_bytes() == b""
     assert (tmp_path / "out/x/f").stat().st_ino == (tmp_path / "out/x/same").stat().st_ino

@@ -22,24 +22,22 @@ def key(
     asked: RunStep | CopyStep = RUN,
     *,
     parent: str = "p",
-    chain: ChainID | None = ONE,
-    known: bool = True,
     reads: tuple[Read, ...] = (FILES,),
     times: str = "t",
 ) -> Keys:
-    return keys(asked, parent=parent, chain=chain, chain_known=known, reads=reads, times=times)
+    return keys(asked, parent=parent, reads=reads, times=times)
 
 
-def differ(other: Keys) -> tuple[bool, bool]:
+def differ(other: Keys, *, chain: ChainID | None = ONE) -> tuple[bool, bool]:
     """Whether the definition key and the content key are others than those of the plain step."""
     plain = key()
-    return other.definition != plain.definition, other.content != plain.content
+    return other.definition != plain.definition, other.content(chain) != plain.content(ONE)
 
 
 def test_each_key_has_its_own_view_of_the_parent() -> None:
     assert differ(key(parent="q")) == (True, False)
-    assert differ(key(chain=TWO)) == (False, True)
-    assert differ(key(chain=None)) == (False, True)
+    assert differ(key(), chain=TWO) == (False, True)
+    assert differ(key(), chain=None) == (False, True)
 
 
 def test_each_key_has_its_own_view_of_what_is_read() -> None:
@@ -63,13 +61,18 @@ def test_what_only_people_read_counts_for_neither() -> None:
 
 
 def test_nothing_is_known_of_content_behind_a_miss() -> None:
-    assert key(known=False).content is None
-    assert key(reads=(replace(FILES, content=None),)).content is None
-    assert key(known=False).definition == key().definition
+    assert key(reads=(replace(FILES, content=None),)).own is None
+    assert key(reads=(replace(FILES, content=None),)).definition == key().definition
+
+
+def test_what_is_asked_of_the_cache_before_the_parent_has_a_name() -> None:
+    own = key().own
+    assert own is not None and own == key(parent="q").own
+    assert {**own, "parent": ONE} == key().inputs(ONE)
 
 
 def test_inputs_tell_the_difference() -> None:
-    before, after = key().inputs, key(replace(RUN, env=(("A", "2"),))).inputs
+    before, after = key().inputs(ONE), key(replace(RUN, env=(("A", "2"),))).inputs(ONE)
     assert {name for name in before if before[name] != after[name]} == {"env A"}
     assert before["files a"] == "by content" and before["parent"] == ONE
 

@@ -38,10 +38,15 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store"):
         pass
     database = sqlite3.connect(tmp_path / "store" / "layerbuild.db")
-    database.executescript(
-        "DROP TABLE download; DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan; PRAGMA user_version=1;"
+    tables = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    older = "\n".join(line for line in tables["step"].splitlines() if "own_key" not in line).replace(
+        "NOT NULL, -- JSON", "NOT NULL -- JSON"
     )
+    newer = "DROP TABLE download; DROP TABLE source; DROP TABLE variant; DROP TABLE file; DROP TABLE step;"
+    newer += " DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan;"
+    database.executescript(f"{newer} {older}; PRAGMA user_version=1;")
     database.close()
     for _ in range(2):
         with Store.open(tmp_path / "store") as store:
             assert store.downloads.keys() == ()
+            assert not store.cache.may_know("", {})

@@ -17,6 +17,7 @@ from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import allow_list, credentials, entitlements
 from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.registries import Bringer
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from layerbuild.store.store import Store
 
 
-@click.command()
+@click.command(cls=recipes.Command)
 @recipes.options
 @click.option("-t", "--tag", "tags", metavar="NAME", multiple=True, help="Name the image.")
 @click.option(
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
 @click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
@@ -76,6 +80,7 @@ def build(
     secrets: tuple[str, ...],
     agents: tuple[str, ...],
     allow: tuple[str, ...],
+    jobs: int | None,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -102,6 +107,7 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         credentials=credentials(secrets, agents),
+        jobs=jobs or len(os.sched_getaffinity(0)),
         fail_on_miss=fail_on_miss,
         gate=Gate(gate),
         allowed=allow_list(allowed),
@@ -111,6 +117,7 @@ def build(
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, identity):
         options = replace(options, one_id=identity.one_id)
+        store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
         image = _build(request, options, store, identity, network=reach, observe=observe, clock=clock)
         exported = _export(store, image, wanted)
@@ -136,11 +143,10 @@ def _build(
 
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
     with Sandbox.start(identity) as sandbox:
-        from layerbuild.build.bases import Bases
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
 
-        bases = Bases(store)
+        bases = recipes.make_bases(request, store, observe)
         runner = Runner(sandbox, network=network)
         with opened(request, store) as found:
             recipe = found.place.read_recipe()

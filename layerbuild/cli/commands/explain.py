@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, observer
 from layerbuild.cli.contexts import opened, store_for
 from layerbuild.cli.place import reading
 from layerbuild.errors import NotFoundError, UsageError
@@ -95,17 +95,17 @@ def _chosen(build: BuildRecord, step: str | None) -> list[Explained]:
 
 def _planned(request: recipes.Request) -> BuildRecord:
     """A build that has not run, as if it were recorded."""
-    from layerbuild.build.bases import Bases
+
     from layerbuild.build.lookup import Lookup
     from layerbuild.build.preview import preview
     from layerbuild.build.recording import foreseen
 
     with store_for(request) as store, opened(request, store) as found:
-        bases = Bases(store)
+        bases = recipes.make_bases(request, store, observer("quiet"))
         recipe = found.place.read_recipe()
         times = recipes.build_times(request, recipe, named=found.named)
         plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache)
+        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache, look_only=True)
         return foreseen(plan, preview(plan, lookup))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from layerbuild.cli import recipes
-from layerbuild.cli.console import emit, format_option, width
+from layerbuild.cli.console import emit, format_option, observer, width
 from layerbuild.cli.contexts import opened, store_for
 
 
-@click.command()
+@click.command(cls=recipes.Command)
 @recipes.options
 @click.option("--change", "changed", metavar="PATH", multiple=True, help="Take this file of the context to be edited.")
 @format_option
@@ -22,7 +22,6 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
 
     With --change: what an edit of that file would cost.
     """
-    from layerbuild.build.bases import Bases
     from layerbuild.build.edited import edited
     from layerbuild.build.lookup import Lookup
     from layerbuild.build.preview import preview
@@ -30,12 +29,12 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
 
     request = recipes.request(**shared)
     with store_for(request) as store, opened(request, store) as found:
-        bases = Bases(store)
+        bases = recipes.make_bases(request, store, observer("auto"))
         recipe = found.place.read_recipe()
         times = recipes.build_times(request, recipe, named=found.named)
         layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
         trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
-        lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=request.no_cache)
+        lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=request.no_cache, look_only=True)
         rows = [
             describe(
                 forecast.stage.title,
@@ -43,7 +42,7 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
                 forecast.step,
                 hit=forecast.hit,
                 layer=forecast.layer,
-                reason=forecast.reason,
+                reason=forecast.reason.text,
                 seconds=forecast.seconds,
                 size=forecast.size,
                 tar_size=forecast.tar_size,

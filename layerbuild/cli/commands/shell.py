@@ -11,6 +11,7 @@ import click
 
 from layerbuild.cli import recipes
 from layerbuild.cli.commands.run import exit_code_of_docker
+from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import credentials
 from layerbuild.cli.place import inside
@@ -136,7 +137,6 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Crede
     """What the step's mounts bring: its build is planned again for it, as the files are now."""
     from dataclasses import replace
 
-    from layerbuild.build.bases import Bases
     from layerbuild.build.lookup import Lookup
     from layerbuild.build.mounting import Mounter
     from layerbuild.build.options import Options
@@ -145,7 +145,7 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Crede
 
     request = recipes.recalled(build.request)
     with opened(request, store) as found:
-        bases = Bases(store)
+        bases = recipes.make_bases(request, store, observer("quiet"))
         recipe = found.place.read_recipe()
         times = recipes.build_times(request, recipe, named=found.named)
         plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)

@@ -1,14 +1,15 @@
-"""``inspect``, ``history``, ``layers``: one image, seen from three sides."""
+"""``inspect``, ``history``, ``layers``, ``where``: one image, seen from four sides."""
 
 from __future__ import annotations
 
 import click
 
 from layerbuild.cli.console import emit, format_option
-from layerbuild.cli.place import reading
+from layerbuild.cli.place import inside, reading
 from layerbuild.views import images as image_views
 from layerbuild.views import inspect as inspect_view
 from layerbuild.views import layers as layer_view
+from layerbuild.views import where as where_view
 
 
 @click.command()
@@ -46,3 +47,22 @@ def layers(image: str, no_trunc: bool, output_format: str) -> None:
         layer_view.as_json(stored, rows),
         lambda: layer_view.as_text(stored, rows, full=no_trunc),
     )
+
+
+@click.command()
+@click.argument("image")
+@click.option("--layer", metavar="N|top", help="Print the diff folder of this layer alone; 1 is the lowest.")
+@format_option
+def where(image: str, layer: str | None, output_format: str) -> None:
+    """Tell where the layers of IMAGE lie on this disk, and what is what in their folders."""
+    with inside() as (store, _):
+        stored = store.images.resolve(image)
+        found = where_view.places(store, stored)
+        if layer is not None:
+            click.echo(where_view.one(found, layer, image).diff)
+            return
+        emit(
+            output_format,
+            where_view.as_json(store, stored, found),
+            lambda: where_view.as_text(store, stored, found),
+        )

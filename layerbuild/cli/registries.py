@@ -1,0 +1,121 @@
+"""From the environment and the global options to a registry client, and to what brings images into a store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from layerbuild.digest import BlobDigest
+    from layerbuild.events import Observer
+    from layerbuild.image.config import Platform
+    from layerbuild.reference import Reference
+    from layerbuild.registry.client import Client
+    from layerbuild.registry.credentials import Keychain
+    from layerbuild.registry.hosts import Hosts
+    from layerbuild.registry.pull import Puller
+    from layerbuild.store.arrivals import Arrival
+    from layerbuild.store.images import StoredImage
+    from layerbuild.store.sources import Source
+    from layerbuild.store.store import Store
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The global options about registries, spelled as dockerd has them."""
+    for option in reversed(
+        [
+            click.option(
+                "--insecure-registry",
+                "insecure",
+                metavar="HOST",
+                multiple=True,
+                envvar="LAYERBUILD_INSECURE_REGISTRIES",
+                help="Take any certificate from it, and plain HTTP.  [env: LAYERBUILD_INSECURE_REGISTRIES]",
+            ),
+            click.option(
+                "--registry-mirror",
+                "mirrors",
+                metavar="[REGISTRY=]HOST[/PATH]",
+                multiple=True,
+                help="Ask it before the registry.  [default registry: docker.io]",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def client() -> Client:
+    """The client of this run."""
+    from layerbuild.registry.client import Client
+    from layerbuild.registry.transport import Transport
+
+    return Client(_hosts(), keychain(), Transport(dict(os.environ)))
+
+
+def keychain() -> Keychain:
+    """The credentials of this user."""
+    from layerbuild.registry.credentials import Keychain, credential_files
+
+    environment = dict(os.environ)
+    return Keychain(credential_files(environment, home=Path.home(), user=os.getuid()), environment)
+
+
+def read_mirrors(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What ``--registry-mirror`` says, by registry; UsageError."""
+    from layerbuild.reference import DEFAULT_REGISTRY
+
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        registry, equals, place = text.rpartition("=")
+        registry = registry if equals else DEFAULT_REGISTRY
+        place = place.removeprefix("https://").rstrip("/")
+        if not place or not registry or "://" in place:
+            hint = "--registry-mirror mirror.example.com; plain HTTP needs --insecure-registry mirror.example.com"
+            raise UsageError(f"--registry-mirror {text!r} names no host", hint=hint)
+        found[registry] = (*found.get(registry, ()), place)
+    return found
+
+
+def _hosts() -> Hosts:
+    from layerbuild.registry.hosts import Hosts, read_rules, rule_files
+
+    settings = click.get_current_context().find_root().obj
+    rules = read_rules(rule_files(dict(os.environ), home=Path.home()))
+    return Hosts(rules, frozenset(settings.insecure), read_mirrors(settings.mirrors))
+
+
+class Bringer:
+    """Pulls into a store, once something is asked for: most commands ask for nothing, and need no client."""
+
+    def __init__(self, store: Store, observe: Observer) -> None:
+        self._store = store
+        self._observe = observe
+
+    def pull(self, reference: Reference, platform: Platform, *, tag: bool = True) -> StoredImage:
+        """As ``build.bases.Puller`` has it."""
+        return self._puller.pull(reference, platform, tag=tag)
+
+    @contextmanager
+    def supply(self, wanted: Sequence[Sequence[Source]]) -> Iterator[Mapping[BlobDigest, Arrival]]:
+        """As ``store.sources.Supplier`` has it."""
+        with self._puller.supply(wanted) as arrivals:
+            yield arrivals
+
+    @cached_property
+    def _puller(self) -> Puller:
+        from layerbuild.events import BlobMoved, Note
+        from layerbuild.registry.pull import Puller
+
+        def tell(digest: BlobDigest, place: str, done: int, size: int) -> None:
+            self._observe(BlobMoved(digest, "pull", place, done, size))
+
+        return Puller(self._store, client(), tell=tell, note=lambda text: self._observe(Note(text)))
