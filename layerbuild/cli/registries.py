@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +94,17 @@ def _hosts() -> Hosts:
 
 
 class Bringer:
-    """Pulls into a store, once something is asked for: most commands ask for nothing, and need no client."""
+    """Pulls into a store, once something is asked for: most commands ask for nothing, and need no client.
+
+    Stages that are built side by side may all ask, each from a thread of its own.
+    """
 
     def __init__(self, store: Store, observe: Observer) -> None:
         self._store = store
         self._observe = observe
+        self._context = click.get_current_context()  # of the thread that read the command line
+        self._guard = threading.Lock()
+        self._made: Puller | None = None
 
     def pull(self, reference: Reference, platform: Platform, *, tag: bool = True) -> StoredImage:
         """As ``build.bases.Puller`` has it."""
@@ -110,8 +116,15 @@ class Bringer:
         with self._puller.supply(wanted) as arrivals:
             yield arrivals
 
-    @cached_property
+    @property
     def _puller(self) -> Puller:
+        with self._guard:
+            if self._made is None:
+                with self._context.scope(cleanup=False):
+                    self._made = self._make()
+            return self._made
+
+    def _make(self) -> Puller:
         from layerbuild.events import BlobMoved, Note
         from layerbuild.registry.pull import Puller
 

@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import MachineError, SpaceError, StoreError
-from layerbuild.store.durable import reserve
-from layerbuild.store.space import ROOT_HINT, SPACE_HINT, disk_errors
+from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
 SCHEMA_VERSION = 5
 
 _BUSY_SECONDS = 30.0
-_SHARED = 32 << 10  # bytes of the memory that WAL mode shares (sqlite.org/walformat.html, "The WAL-Index File Format")
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
 _ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
@@ -197,14 +195,6 @@ class Database:
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute("PRAGMA foreign_keys=ON")
         self._check_version()
-        self._reserve_memory()
-
-    def _reserve_memory(self) -> None:
-        # SQLite sees to one byte in each page of the memory that WAL mode shares; a page may have several blocks.
-        shared = self._path.with_name(f"{self._path.name}-shm")
-        if shared.exists():
-            with disk_errors(shared):
-                reserve(shared, _SHARED)
 
     @property
     def empty(self) -> bool:
@@ -219,7 +209,6 @@ class Database:
                 f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES} {_BUILDS}"
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
-        self._reserve_memory()
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 from functools import cache
 from pathlib import Path
@@ -57,21 +56,6 @@ def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-
-
-def reserve(path: Path, size: int) -> None:
-    """Have the disk's blocks for the first ``size`` bytes of a file (fallocate(2)); OSError if there is no room.
-
-    Who writes through a memory map to a block that a full disk can't give is killed by SIGBUS (mmap(2)).
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if _libc().fallocate(descriptor, 0, ctypes.c_long(0), ctypes.c_long(size)) != 0:
-            number = ctypes.get_errno()
-            if number != errno.EOPNOTSUPP:
-                raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(descriptor)
 
 
 @cache

@@ -17,11 +17,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from layerbuild.digest import ChainID, chain_id
-from layerbuild.errors import NotFoundError, StoreError, UsageError
+from layerbuild.errors import NotFoundError, SpaceError, StoreError, UsageError
 from layerbuild.image.config import canonical_json
 from layerbuild.store import overlay
 from layerbuild.store.database import Database, Row
@@ -188,13 +188,14 @@ class Workspaces:
                 self._remove(self._spare.pop())
 
     def close(self) -> None:
-        """Remove what this process began and did not finish."""
+        """Remove what this process began and did not finish, and the folders that wait for a next step."""
         with self._lock:
-            for workspace in (*self._open.values(), *self._superseded.values()):
-                self._remove(workspace)
+            for workspace in (*self._open.values(), *self._superseded.values(), *self._spare):
+                with suppress(SpaceError):  # the folder goes; on a full disk the row may stay, of no process any more
+                    self._remove(workspace)
             self._open.clear()
             self._superseded.clear()
-        self.drop_spares()
+            self._spare.clear()
 
     # -- what lies below -----------------------------------------------------------------------------------------------
 
