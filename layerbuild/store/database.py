@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 SCHEMA_VERSION = 5
 
 _BUSY_SECONDS = 30.0
+_RESERVE = 128 << 10  # bytes that are set aside for the commit that frees space
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
 _ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
@@ -209,6 +210,25 @@ class Database:
                 f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES} {_BUILDS}"
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
+        self._set_aside()
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """For what frees space, and has to commit first: have the bytes that were set aside. A commit appends to the
+        WAL before it takes anything away, which a disk that is full to the last block would not allow."""
+        self._reserve.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        with suppress(OSError):  # there will be room after the next prune
+            self._reserve.write_bytes(bytes(_RESERVE))
+
+    @property
+    def _reserve(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-reserve")
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):

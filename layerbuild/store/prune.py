@@ -94,8 +94,9 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
         # No row has ever named these; on a full disk they make room for the rows' own journal.
         for path in found.leftovers:
             overlay.remove_any(path)
-        _delete_rows(store, found)
-        trash = _take_away(store, found)
+        with store.database.room():
+            _delete_rows(store, found)
+            trash = _take_away(store, found)
     # Others may use the store again while the folders are taken apart.
     for path in trash:
         overlay.remove_any(path)
