@@ -110,7 +110,7 @@ def path_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
         row = rows[version.layer - 1]
         what = f"changed ({', '.join(version.facts)})" if version.facts else version.action
         amount = f"  {size(version.size)}" if version.size else ""
-        fate = "" if version.visible else f"  {_fate(version)}"
+        fate = f"  {_fate(version)}" if version.hidden_by else ""
         lines.append(f"  layer {version.layer}  {what}{amount}{fate}  {shorten(row.instruction, 70)}")
     return "\n".join(lines)
 
@@ -133,8 +133,6 @@ def _version_json(rows: Sequence[LayerRow], version: Version) -> dict[str, Any]:
 
 
 def _fate(version: Version) -> str:
-    if version.action == "deleted":
-        return ""
     verb = "deleted" if version.deleted else "replaced"
     return f"of layer {version.layer}, {verb} by layer {version.hidden_by}"
 
