@@ -86,14 +86,16 @@ _RULES = (
     ),
 )
 
-_NAMES = (
-    ("private key", ("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")),
-    ("key store", ("*.p12", "*.pfx", "*.jks", "*.kdbx")),
-    ("environment file", (".env", ".env.*")),
-    ("credentials file", (".netrc", ".git-credentials", ".pgpass", ".pypirc", ".htpasswd")),
-)
+_NAMES = {
+    **dict.fromkeys(("id_rsa", "id_dsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk"), "private key"),
+    **dict.fromkeys((".netrc", ".git-credentials", ".pgpass", ".pypirc", ".htpasswd"), "credentials file"),
+    ".env": "environment file",
+}
+_STORES = (".p12", ".pfx", ".jks", ".kdbx")
 _HARMLESS = (".env.example", ".env.sample", ".env.template", ".env.dist", ".env.test")
 _PATHS = (("credentials file", ".aws/credentials"), ("credentials file", ".config/gcloud/credentials.db"))
+
+_WITH_URLS = (".npmrc", "pip.conf")
 
 _URL = re.compile(rb"\b[a-z][a-z0-9+.-]*://[^/\s:@'\"]+:([^/\s@'\"$]{3,})@")
 _VARIABLE = re.compile(
@@ -108,7 +110,12 @@ def in_file(path: str, data: bytes) -> Iterator[Finding]:
     if not data:
         return
     rule = _by_name(path)
-    found = list(_in_content(path, data))
+    binary = data.find(0, 0, _HEAD) >= 0
+    hits = [] if binary else _search()(data if len(data) <= LIMIT else data[:LIMIT])
+    urls = path.endswith(_WITH_URLS)
+    if not (rule or hits or urls):  # nearly always
+        return
+    found = [] if binary else list(_in_content(path, data[:LIMIT], urls=urls))
     if rule and not any(finding.rule == rule for finding in found):
         yield Finding(rule, path, 0, _fingerprint(rule, path.encode("utf-8", "replace")))
     yield from found
@@ -160,20 +167,20 @@ class AllowList:
 
 
 def _by_name(path: str) -> str:
+    """The rule that the name of a file alone fulfils, empty: none. Every file comes by here."""
     name = path.rpartition("/")[2]
-    if name in _HARMLESS:
-        return ""
-    for rule, globs in _NAMES:
-        if any(fnmatchcase(name, glob) for glob in globs):
-            return rule
+    rule = _NAMES.get(name, "")
+    if rule:
+        return rule
+    if name.endswith(_STORES):
+        return "key store"
+    if name.startswith(".env.") and name not in _HARMLESS:
+        return "environment file"
     return next((rule for rule, tail in _PATHS if path.endswith(tail)), "")
 
 
-def _in_content(path: str, data: bytes) -> Iterator[Finding]:
-    data = data[:LIMIT]
-    if b"\0" in data[:_HEAD]:
-        return
-    for number, (rule, start, mark, hint) in enumerate(_matches(data, urls=path.endswith((".npmrc", "pip.conf")))):
+def _in_content(path: str, data: bytes, *, urls: bool) -> Iterator[Finding]:
+    for number, (rule, start, mark, hint) in enumerate(_matches(data, urls=urls)):
         if number == _MOST:
             return
         yield Finding(rule, path, data.count(b"\n", 0, start) + 1, mark, hint)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from layerbuild.build.options import Gate
 from layerbuild.digest import DiffID
-from layerbuild.errors import BuildError, Span
+from layerbuild.errors import BuildError, NotFoundError, Span
 from layerbuild.image.config import ImageConfig
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.index import Index
+from layerbuild.layer.union import Found, LayerView, Union
 from layerbuild.leaks import LIMIT, AllowList, Finding, in_file, in_history, in_variable
 from layerbuild.steps import Step
 from layerbuild.store.store import Store
@@ -92,7 +93,7 @@ def scanned(store: Store, diff_id: DiffID) -> tuple[Finding, ...]:
     with Index.open(store.layers.index_path(diff_id)) as index:
         for entry in index:
             if entry.kind is Kind.FILE and entry.size:
-                scan.take(entry, _beginning(os.fsencode(folder), entry) if folder else b"\0")
+                scan.take(entry, _beginning(LayerView(index, folder), entry))
     if folder is not None:
         store.findings.put(diff_id, tuple(scan.found))
     return tuple(scan.found)
@@ -116,15 +117,13 @@ def _in_config(config: ImageConfig) -> Iterator[Finding]:
         yield from in_history(entry.created_by)
 
 
-def _beginning(folder: bytes, entry: Entry) -> bytes:
+def _beginning(layer: LayerView, entry: Entry) -> bytes:
+    """The beginning of a file; where it can't be read, bytes that tell nothing."""
     try:
-        descriptor = os.open(folder + b"/" + entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:  # a namespace of one id can't read what another user's mode closes
+        with Union([layer]).content(Found(entry, entry, 0)) as file:
+            return file.read(LIMIT)
+    except (OSError, NotFoundError):  # a namespace of one id can't read what another user's mode closes
         return b"\0"
-    try:
-        return os.read(descriptor, LIMIT)
-    finally:
-        os.close(descriptor)
 
 
 def _named(step: Step) -> str:

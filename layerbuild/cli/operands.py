@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import this_platform
@@ -108,17 +108,12 @@ def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator
     """What a layer of the store says, in its order; contents come from its folder, where one is unpacked."""
     from layerbuild.layer.entry import Kind
     from layerbuild.layer.index import Index
+    from layerbuild.layer.union import Found, LayerView, Union
     from layerbuild.views.diff import Thing
 
     index = cleaning.enter_context(Index.open(store.layers.index_path(diff_id)))
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
+    alone = Union([LayerView(index, folder)])
     for entry in index:
         link = entry.target if entry.kind is Kind.HARDLINK else b""
-        known = entry.kind is Kind.FILE and folder is not None
-        yield Thing(entry, link, partial(_open, Path(folder or ""), entry.path) if known else None)
-
-
-def _open(folder: Path, path: bytes) -> BinaryIO:
-    # Each of the path's parents is a folder of that very layer, so no link is followed here.
-    descriptor = os.open(os.fsencode(folder) + b"/" + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    return open(descriptor, "rb")
+        yield Thing(entry, link, partial(alone.content, Found(entry, entry, 0)) if folder is not None else None)

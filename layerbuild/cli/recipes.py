@@ -19,7 +19,9 @@ from layerbuild.steps import ContextRoot
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases, Policy
+    from layerbuild.build.lookup import Lookup
     from layerbuild.build.times import Times
+    from layerbuild.cli.contexts import Opened
     from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
@@ -164,6 +166,38 @@ def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
     from layerbuild.cli.registries import Bringer
 
     return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A recipe's plan, and what is needed to walk it."""
+
+    plan: LayerPlan
+    lookup: Lookup
+
+
+def planned(
+    request: Request,
+    store: Store,
+    found: Opened,
+    observe: Observer,
+    *,
+    changed: tuple[str, ...] = (),
+    look_only: bool = True,
+) -> Planned:
+    """The plan of ``request`` and its lookup, for a command that builds nothing. ``changed`` are files of the context
+    that are taken to be edited; ``look_only``: no layer is brought for it."""
+    from layerbuild.build.edited import edited
+    from layerbuild.build.lookup import Lookup
+
+    bases = make_bases(request, store, observe)
+    recipe = found.place.read_recipe()
+    times = build_times(request, recipe, named=found.named)
+    plan = make_plan(request, recipe, bases, named=found.named, times=times)
+    trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
+    no_cache = request.no_cache
+    lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=no_cache, look_only=look_only)
+    return Planned(plan, lookup)
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:

@@ -96,17 +96,12 @@ def _chosen(build: BuildRecord, step: str | None) -> list[Explained]:
 def _planned(request: recipes.Request) -> BuildRecord:
     """A build that has not run, as if it were recorded."""
 
-    from layerbuild.build.lookup import Lookup
     from layerbuild.build.preview import preview
     from layerbuild.build.recording import foreseen
 
     with store_for(request) as store, opened(request, store) as found:
-        bases = recipes.make_bases(request, store, observer("quiet"))
-        recipe = found.place.read_recipe()
-        times = recipes.build_times(request, recipe, named=found.named)
-        plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=times, no_cache=request.no_cache, look_only=True)
-        return foreseen(plan, preview(plan, lookup))
+        planned = recipes.planned(request, store, found, observer("quiet"))
+        return foreseen(planned.plan, preview(planned.plan, planned.lookup))
 
 
 def _between(first: str, second: str, *, output_format: str) -> None:

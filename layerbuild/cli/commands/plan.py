@@ -22,19 +22,12 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
 
     With --change: what an edit of that file would cost.
     """
-    from layerbuild.build.edited import edited
-    from layerbuild.build.lookup import Lookup
     from layerbuild.build.preview import preview
     from layerbuild.views.plan import as_json, as_text, describe
 
     request = recipes.request(**shared)
     with store_for(request) as store, opened(request, store) as found:
-        bases = recipes.make_bases(request, store, observer("auto"))
-        recipe = found.place.read_recipe()
-        times = recipes.build_times(request, recipe, named=found.named)
-        layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
-        lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=request.no_cache, look_only=True)
+        planned = recipes.planned(request, store, found, observer("auto"), changed=changed)
         rows = [
             describe(
                 forecast.stage.title,
@@ -47,12 +40,12 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
                 size=forecast.size,
                 tar_size=forecast.tar_size,
             )
-            for forecast in preview(layer_plan, lookup)
+            for forecast in preview(planned.plan, planned.lookup)
         ]
     emit(
         output_format,
-        as_json(layer_plan, rows, changed=changed),
-        lambda: as_text(layer_plan, rows, width=width(), changed=changed),
+        as_json(planned.plan, rows, changed=changed),
+        lambda: as_text(planned.plan, rows, width=width(), changed=changed),
     )
 
 

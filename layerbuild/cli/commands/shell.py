@@ -137,7 +137,6 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Crede
     """What the step's mounts bring: its build is planned again for it, as the files are now."""
     from dataclasses import replace
 
-    from layerbuild.build.lookup import Lookup
     from layerbuild.build.mounting import Mounter
     from layerbuild.build.options import Options
     from layerbuild.build.preview import preview
@@ -145,16 +144,12 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Crede
 
     request = recipes.recalled(build.request)
     with opened(request, store) as found:
-        bases = recipes.make_bases(request, store, observer("quiet"))
-        recipe = found.place.read_recipe()
-        times = recipes.build_times(request, recipe, named=found.named)
-        plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(store, bases, found.trees, found.remote, times=times)
-        forecasts = list(preview(plan, lookup))
+        planned = recipes.planned(request, store, found, observer("quiet"), look_only=False)
+        forecasts = list(preview(planned.plan, planned.lookup))
         stage, step = _again([(known.stage, known.step) for known in forecasts], account)
         options = Options(credentials=lent, cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""))
         tell = lambda text: click.echo(f"note: {text}", err=True)  # noqa: E731
-        with Mounter(store, lookup, options, tell=tell) as mounter, mounter.mounted(stage, step) as mounted:
+        with Mounter(store, planned.lookup, options, tell=tell) as mounter, mounter.mounted(stage, step) as mounted:
             yield replace(mounted, mounts=(*script_files(step), *mounted.mounts))
 
 
