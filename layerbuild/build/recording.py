@@ -1,7 +1,7 @@
 """The record of a build, written while it goes on: it listens to the events, and is told each step's verdict.
 
-A step is recorded when it is decided, and again when more is known of it, so that a build that is killed has said all
-that it knew. Its output is kept as it was shown, secrets masked: of a very long one the beginning and the end.
+What is known is written whenever a step begins to run, so that a build that is killed has said all that it knew, and a
+cached build writes once. Output is kept as it was shown, secrets masked: of a very long one the beginning and the end.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Recorder:
         self._recipe = recipe_name(plan.target.origin.span.file)
         self._lock = threading.RLock()
         self._steps: dict[tuple[int, int], _Step] = {}
+        self._unwritten: dict[int, _Step] = {}
         self._written: events.ImageWritten | None = None
         self._number = 0
         self._began = time.perf_counter()
@@ -90,8 +91,7 @@ class Recorder:
         with self._lock:
             for step in self._steps.values():
                 self._settle_late(step)
-                if step.head and step.account.ended is None:
-                    self._put(step)
+            self._write()
             self._store.builds.finish(self._record(error))
 
     def observing(self, observe: events.Observer) -> events.Observer:
@@ -150,8 +150,12 @@ class Recorder:
     def _hear(self, event: events.Event) -> None:
         with self._lock:
             match event:
+                case events.StepStarted():
+                    self._write()
                 case events.StepOutput(stage, number, data):
-                    self._steps[stage.index, number].said(data)
+                    step = self._steps[stage.index, number]
+                    step.said(data)
+                    self._put(step)
                 case events.CacheHit(stage, number):
                     self._change(stage, number, chain=event.chain, ended=self._now)
                 case events.LayerSealed(stage, number):
@@ -170,9 +174,17 @@ class Recorder:
         self._put(step)
 
     def _put(self, step: _Step) -> None:
-        self._store.builds.put(self._number, step.position, step.account)
-        if step.head:
-            self._store.builds.put_log(self._number, step.position, step.log())
+        self._unwritten[step.position] = step
+
+    def _write(self) -> None:
+        if not self._unwritten:
+            return
+        accounts = {position: step.account for position, step in self._unwritten.items()}
+        self._store.builds.put(self._number, accounts)
+        for position, step in self._unwritten.items():
+            if step.head:
+                self._store.builds.put_log(self._number, position, step.log())
+        self._unwritten.clear()
 
     @property
     def _now(self) -> float:

@@ -154,17 +154,19 @@ class Builds:
             self._database.execute("DELETE FROM build WHERE number <= ?", (number - KEPT,))
         return number
 
-    def put(self, number: int, position: int, account: StepAccount) -> None:
-        """Record a step, in place of what was said of it before. ``position`` counts over all stages.
+    def put(self, number: int, accounts: Mapping[int, StepAccount]) -> None:
+        """Record steps by their positions, which count over all stages, in place of what was said of them before.
 
         Nothing happens if the build is forgotten already, since very many were begun after it.
         """
-        self._database.execute(
-            "INSERT INTO build_step (build, position, data) "
-            "SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM build WHERE number = ?1) "
-            "ON CONFLICT (build, position) DO UPDATE SET data = excluded.data",
-            (number, position, canonical_json(asdict(account)).decode()),
-        )
+        rows = [(number, position, canonical_json(asdict(account)).decode()) for position, account in accounts.items()]
+        with self._database.transaction():
+            self._database.executemany(
+                "INSERT INTO build_step (build, position, data) "
+                "SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM build WHERE number = ?1) "
+                "ON CONFLICT (build, position) DO UPDATE SET data = excluded.data",
+                rows,
+            )
 
     def put_log(self, number: int, position: int, log: Log) -> None:
         """Keep what a recorded step said."""

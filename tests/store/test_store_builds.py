@@ -48,8 +48,8 @@ def test_what_is_written_comes_back(store: Store, fill: Fill) -> None:
     assert store.builds.get().outcome == "running"
     snapshot = fill.snapshot(None, "a")
     step = replace(STEP, chain=snapshot.chain, diff_id=snapshot.diff_id, below=None)
-    store.builds.put(number, 1, STEP)
-    store.builds.put(number, 1, step)
+    store.builds.put(number, {1: STEP})
+    store.builds.put(number, {1: step})
     store.builds.put_log(number, 1, Log(b"hello\n", 6, 0))
     ended(store, number, image=BlobDigest.of(b"i"), names=("a:1",), error="no")
     build = store.builds.get()
@@ -63,7 +63,7 @@ def test_what_is_written_comes_back(store: Store, fill: Fill) -> None:
 
 def test_the_newest_builds_are_kept(store: Store) -> None:
     numbers = [begun(store) for _ in range(KEPT + 3)]
-    store.builds.put(numbers[0], 1, STEP)  # of a build that is forgotten already: no error, and no row
+    store.builds.put(numbers[0], {1: STEP})  # of a build that is forgotten already: no error, and no row
     assert [build.number for build in store.builds.all()] == list(reversed(numbers[3:]))
     with pytest.raises(NotFoundError):
         store.builds.get(numbers[0])
@@ -72,7 +72,7 @@ def test_the_newest_builds_are_kept(store: Store) -> None:
 def test_records_go_with_the_step_cache(store: Store) -> None:
     listing = store.cache.put_listing(b"files")
     number = begun(store)
-    store.builds.put(number, 1, replace(STEP, inputs={"files .": listing}))
+    store.builds.put(number, {1: replace(STEP, inputs={"files .": listing})})
     prune(store)
     assert store.builds.get().number == number
     assert store.cache.listing(listing) == b"files"  # the next build is compared with it
@@ -95,7 +95,7 @@ def test_findings_are_the_layer_s(store: Store, fill: Fill) -> None:
 
 def test_a_record_of_another_version_is_read(store: Store) -> None:
     number = begun(store)
-    store.builds.put(number, 1, STEP)
+    store.builds.put(number, {1: STEP})
     store.database.execute("""UPDATE build_step SET data = json_remove(json_set(data, '$.new', 1), '$.args')""")
     assert store.builds.get().steps == (replace(STEP, args=()),)
 
