@@ -9,8 +9,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent docker-registry htpasswd
-TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client docker-registry apache2-utils
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd \
+  docker-registry htpasswd openssl gcc runc crun
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client \
+  openssh-server docker-registry apache2-utils openssl gcc libc6-dev runc crun libseccomp2
 BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
 
 .PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean
@@ -43,6 +45,7 @@ bench-parts: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py
+	$(BIN)/python bench/isolation.py
 
 # After a text of a lesson or a translation of it has changed.
 catalogues: setup-test

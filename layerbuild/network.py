@@ -42,9 +42,12 @@ class Network:
             return self._pools[proxy, verify]
 
     def _open(self, proxy: str, *, verify: bool) -> PoolManager:
-        from urllib3 import PoolManager, ProxyManager
+        from urllib3 import PoolManager, ProxyManager, disable_warnings
+        from urllib3.exceptions import InsecureRequestWarning
         from urllib3.util import make_headers
 
+        if not verify:  # who asked for it need not be told with each request
+            disable_warnings(InsecureRequestWarning)
         certificates = "CERT_REQUIRED" if verify else "CERT_NONE"
         if not proxy:
             return PoolManager(maxsize=self._connections, cert_reqs=certificates)

@@ -1,17 +1,21 @@
-"""A web server on loopback that tests fill and listen to, and git repositories behind it."""
+"""A web server on loopback that tests fill and listen to, git repositories behind it, and an SSH server."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
+
+from traces import wait_until
 
 EPOCH = 1_000_000_000  # seconds since 1970: when everything in a repository was committed
 
@@ -42,14 +46,16 @@ class Asked:
 class Web:
     """Serves ``pages``: by path a reply, or a function from a request to one; else the files below ``folder``.
 
-    Pages have an ETag of their content, and conditions are honoured. ``asked`` is every request, in order.
-    ``certificate`` is a file with certificate and key: then it speaks TLS.
+    Pages have an ETag of their content, and conditions are honoured. ``guard``, where there is one, answers in place of
+    all of them. ``asked`` is every request, in order. ``certificate`` is a file with certificate and key: then it
+    speaks TLS.
     """
 
     def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
         self.folder = folder
         self.ended = threading.Event()
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {}
+        self.guard: Callable[[Asked], Reply] | None = None
         self.asked: list[Asked] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
@@ -79,6 +85,8 @@ class Web:
 
     def answer(self, asked: Asked) -> Reply:
         self.asked.append(asked)
+        if self.guard is not None:
+            return self.guard(asked)
         path = asked.path.partition("?")[0]
         page = self.pages.get(path)
         if page is None:
@@ -169,3 +177,38 @@ def publish(work: Path, web: Web, name: str) -> str:
     git(work, "clone", "--quiet", "--bare", str(work), str(bare))
     git(bare, "update-server-info")
     return web.url(f"{name}.git")
+
+
+@contextmanager
+def ssh_server(program: Callable[[str], str], folder: Path, *, lets_in: Path) -> Iterator[int]:
+    """The port of an SSH server that lets root in with the public key ``lets_in``; ``folder`` is empty."""
+    keygen = (program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", folder / "host")
+    subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    settings = {
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": lets_in,
+        "ListenAddress": f"127.0.0.1:{port}",
+        "PermitRootLogin": "prohibit-password",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PidFile": "none",
+    }
+    (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd locks itself in; it starts by its whole path only
+    running = subprocess.Popen([program("sshd"), "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _answers(port))
+        yield port
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -89,6 +89,27 @@ def test_no_cache_runs_all_and_makes_the_same(layerbuild: Layerbuild, context: P
     assert again.stdout == first
 
 
+def test_no_cache_for_some_stages(layerbuild: Layerbuild, context: Path) -> None:
+    recipe = """\
+FROM busybox AS One
+RUN echo same > /one; echo ran-one
+FROM busybox AS two
+RUN echo ran-two
+FROM one
+COPY --from=two /etc/passwd /p
+RUN echo ran-three
+"""
+    first = layerbuild.build(context, recipe)
+    assert first.count("| ran-") == 3
+    for names, ran in ((("one",), "one"), (("TWO,nosuch",), "two"), (("one", "two"), "one two"), (("0",), "")):
+        words = [word for name in names for word in ("--no-cache-filter", name)]
+        said = layerbuild.build(context, None, *words)
+        assert [name for name in ("one", "two", "three") if f"| ran-{name}" in said] == ran.split()
+    plan = layerbuild.json("plan", context, "--no-cache-filter", "two")
+    assert [step["cache"] for step in plan["steps"]][:2] == ["hit", "miss"]
+    assert "leave one of them out" in layerbuild.build(context, None, "--no-cache", "--no-cache-filter", "a", code=2)
+
+
 def test_records_keep_their_inputs_by_name(rooted: Layerbuild, context: Path) -> None:
     from layerbuild.store.store import Store
 

@@ -76,6 +76,11 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     return uid, gid
 
 
+def names_account(text: str) -> bool:
+    """Whether ``--chown=text`` has a name in it, to be looked up in the image."""
+    return not all(_is_id(part) for part in text.split(":") if part)
+
+
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit()
 

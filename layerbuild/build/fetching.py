@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
+from layerbuild.build.turns import Turns
 from layerbuild.errors import DigestMismatch, LayerbuildError, SourceError
 from layerbuild.network import PASSING, Network, reason, without_user
 from layerbuild.steps import masked
@@ -42,18 +43,18 @@ def file_name(url: str) -> str:
     >>> file_name("https://host/a/tool.tar.gz?download=1")
     'tool.tar.gz'
     """
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
     return _UNNAMED if name in ("", ".", "..") or "\0" in name else name
 
 
-def modified(download: Download) -> int:
-    """When the file was last changed, in seconds since 1970; 0 where the server did not say, as BuildKit has it."""
+def modified(download: Download) -> int | None:
+    """When the file was last changed, in seconds since 1970; None where the server did not say."""
     from email.utils import parsedate_to_datetime
 
     try:
         return max(0, int(parsedate_to_datetime(download.modified).timestamp()))
     except (ValueError, OverflowError):
-        return 0
+        return None
 
 
 class Fetcher:
@@ -69,16 +70,18 @@ class Fetcher:
         self._network = Network(environment)
         self._pause = pause
         self._fetched: dict[str, Download] = {}
+        self._turns = Turns()
 
     def fetch(self, url: str, *, checksum: str = "") -> Download:
         """The file at ``url``, whose content is in the store afterwards. A ``checksum`` that the store knows for this
         URL asks no server. SourceError, without credentials, if it can't be had; DigestMismatch if it is another."""
         address = url.partition("#")[0]
-        found = self._fetched.get(address)
-        if found is None:
-            known = self._store.downloads.get(address)
-            found = known if known and known.digest == checksum else self._download(address, known)
-            self._fetched[address] = found
+        with self._turns.of(address):
+            found = self._fetched.get(address)
+            if found is None:
+                known = self._store.downloads.get(address)
+                found = known if known and known.digest == checksum else self._download(address, known)
+                self._fetched[address] = found
         if checksum and found.digest != checksum:
             raise DigestMismatch(
                 f"digest mismatch for {masked(url)}: it has {found.digest} instead of {checksum}",

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import assert_never
 
-from layerbuild.build.accounts import owner
+from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
 from layerbuild.build.copying import Item, Placement, write
@@ -22,7 +22,6 @@ from layerbuild.build.selecting import Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
-from layerbuild.digest import ChainID
 from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
@@ -51,7 +50,6 @@ class LayerMaker:
         self._codec = codec
         self._one_id = one_id
         self._guard = threading.Lock()
-        self._unpacking = threading.Lock()
         self._writing: set[LayerWriter] = set()
         self._stopped: Exception | None = None
 
@@ -93,8 +91,8 @@ class LayerMaker:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
-                self._unpack(match.tree.chain)
-        workspace = self._begin(stack)
+                self._store.ensure_unpacked(match.tree.chain)
+        workspace = self._begin(stack, empty_handed=not _looks_below(step))
         try:
             with ExitStack() as cleaning:
                 items = self._place(step, workspace, matches, cleaning).items()
@@ -120,16 +118,15 @@ class LayerMaker:
             raise
         return sealed
 
-    def _begin(self, stack: Stack) -> Workspace:
-        """A workspace on ``stack``, which is unpacked if it is not."""
-        if not isinstance(stack, Unnamed):
-            self._unpack(stack)
-            return self._store.workspaces.begin(stack)
-        return self._store.workspaces.begin(stack.workspace)
-
-    def _unpack(self, chain: ChainID | None) -> None:
-        with self._unpacking:  # stages that begin with one base would each unpack it
-            self._store.ensure_unpacked(chain)
+    def _begin(self, stack: Stack, *, empty_handed: bool = False) -> Workspace:
+        """A workspace on ``stack``, which is unpacked if it is not, or (``empty_handed``) may stay where it is."""
+        if isinstance(stack, Unnamed):
+            if not empty_handed:
+                self._store.ensure_below(stack.workspace)
+            return self._store.workspaces.begin(stack.workspace)
+        if not empty_handed:
+            self._store.ensure_unpacked(stack)
+        return self._store.workspaces.begin(stack)
 
     @contextmanager
     def _stoppable(self, writer: LayerWriter) -> Iterator[None]:
@@ -151,7 +148,7 @@ class LayerMaker:
         cleaning: ExitStack,
     ) -> Placement:
         below = self._lookup.stacks.below(workspace, name="the image")
-        target = self._lookup.stacks.tree(None, name="the image") if step.link and not step.mode else below
+        target = self._lookup.stacks.tree(None, name="the image") if _stands_alone(step) else below
         owned_by = owner(below, step.owner) if step.owner else None
         placement = Placement(step, target, owner=owned_by, times=self._times)
         for source in step.sources:
@@ -224,6 +221,16 @@ class LayerMaker:
             blob.unlink(missing_ok=True)
             raise
         return blob, index, writer
+
+
+def _stands_alone(step: CopyStep) -> bool:
+    """Whether what the step makes does not depend on what it is put upon."""
+    return step.link and not step.mode
+
+
+def _looks_below(step: CopyStep) -> bool:
+    """Whether the step needs the files that it is put upon: to place its own, or to look an account up."""
+    return not _stands_alone(step) or names_account(step.owner)
 
 
 def _add(placement: Placement, found: Match, archive: Archive | None) -> None:

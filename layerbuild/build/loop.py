@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layerbuild import events
@@ -12,6 +12,7 @@ from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
 from layerbuild.build.guard import Guard
+from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.layers import LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
@@ -21,13 +22,15 @@ from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.schedule import Schedule, needs
 from layerbuild.build.times import Times
+from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import BuildError
 from layerbuild.image.config import History, ImageConfig
 from layerbuild.image.manifest import Descriptor, layer_media_type
-from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
+from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
+from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import LayerRecord
@@ -37,7 +40,8 @@ COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time.
+    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time;
+    ``caches`` are those of other machines.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
     folder of the one before it, whether that has a name yet or not.
@@ -55,8 +59,10 @@ class Build:
         options: Options,
         times: Times,
         observe: events.Observer,
+        caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
+        self._runner = runner
         self._store = store
         self._bases = bases
         self._options = options
@@ -64,17 +70,25 @@ class Build:
         self._recorder = Recorder(store, plan, request=options.request)
         self._observer = self._recorder.observing(observe)
         self._telling = threading.Lock()
-        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
-        self._lookup.results.update((stage.index, Promise()) for stage in plan.stages)
-        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: self._observe(events.Note(text)))
-        self._guard = Guard(
-            store, gate=options.gate, allowed=options.allowed, tell=lambda text: self._observe(events.Note(text))
+        self._imports = Imports(store, caches, tell=self.note)
+        self._unusable: Unusable | None = None
+        self._trail = Trail()
+        self._lookup = Lookup(
+            store,
+            bases,
+            contexts,
+            remote,
+            times=times,
+            no_cache=options.no_cache,
+            no_cache_stages=options.no_cache_stages,
+            imports=self._imports,
         )
+        self._mounter = Mounter(store, self._lookup, options, tell=self.note)
+        self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
         self._maker = LayerMaker(
             store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
         )
-        self._schedule = Schedule(plan, jobs=options.jobs, seconds=self._seconds)
-        self._captures = Captures(store, self._guard, threads=options.jobs, failed=self._schedule.fail)
+        self._begin()
 
     def run(self) -> StoredImage:
         """Build the target and return its image, with the names that the options give it.
@@ -86,14 +100,49 @@ class Build:
 
     def _run(self) -> StoredImage:
         self._observe(events.BuildStarted(self._plan))
-        for note in self._plan.notes:
-            self._observe(events.Note(note))
+        for note in (*self._plan.notes, *self._runner.notes(self._plan)):
+            self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         check_entitlements(self._plan, self._options.entitlements)
-        with self._mounter, self._captures:
+        self._imports.read()
+        with self._mounter:
+            while True:
+                try:
+                    self._go()
+                    return self._commit(self._plan.target)
+                except Unusable as error:
+                    self.note(f"{error}; what it was to spare is looked up again")
+                    self._imports.drop(error.source)
+                    self._begin()
+
+    def cache(self, *, every_stage: bool) -> BuildCache:
+        """What the build, which has ended well, can give to caches: the records of the target's own stages, or of
+        ``every_stage``, and the layers that they name. Those are in the store then."""
+        for result in self._lookup.results.values():
+            try:
+                self._imports.bring(recorded(result.get().stack))
+            except Unusable as error:
+                self.note(f"{error}; it is not passed on")
+        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._descriptor)
+
+    def note(self, text: str) -> None:
+        """Tell the observer something that is no error."""
+        self._observe(events.Note(text))
+
+    def _begin(self) -> None:
+        """As if nothing had been done yet; what was done is in the store."""
+        self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
+        self._unusable = None
+        self._schedule = Schedule(self._plan, jobs=self._options.jobs, seconds=self._seconds)
+        self._captures = Captures(self._store, self._guard, threads=self._options.jobs, failed=self._schedule.fail)
+
+    def _go(self) -> None:
+        """Carry out all stages. Unusable when those have ended that could."""
+        with self._captures:
             self._schedule.run(self._stage, stop=self._stop)
-        return self._commit(self._plan.target)
+        if self._unusable is not None:
+            raise self._unusable
 
     def _observe(self, event: events.Event) -> None:
         with self._telling:
@@ -113,6 +162,13 @@ class Build:
     # -- stages and steps, on the threads of the schedule
 
     def _stage(self, stage: StagePlan) -> None:
+        try:
+            self._steps(stage)
+        except Unusable as error:  # the others go on, and those that need this one come to the same end
+            self._unusable = self._unusable or error
+            self._lookup.results[stage.index].fail(error)
+
+    def _steps(self, stage: StagePlan) -> None:
         progress = self._lookup.start(stage)
         self._observe(events.StageStarted(stage, progress.draft.layers))
         for number, step in enumerate(stage.steps, start=1):
@@ -137,9 +193,11 @@ class Build:
                 assert not isinstance(step, ConfigStep)
                 self._guard.judge_cached(step, record.diff_id)
                 stack = progress.stack if record.diff_id is None else record.chain
-                self._observe(events.CacheHit(stage, number, step, by, record.chain))
-                if by == "content":
-                    self._store.cache.put(replace(record, definition_key=keys.definition))
+                self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
+                known = replace(record, definition_key=keys.definition)
+                self._trail.add(stage.index, number, known, verdict.reads)
+                if by == "content" or verdict.source:
+                    self._store.cache.put(known)
                 return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
@@ -154,6 +212,8 @@ class Build:
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
     ) -> Unnamed | None:
         """Carry the step out; its layer, if it made one, is made and recorded in the background."""
+        if not isinstance(progress.stack, Unnamed):
+            self._imports.bring(progress.stack)
         match step:
             case RunStep():
 
@@ -169,8 +229,8 @@ class Build:
 
         def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
             self._recorder.settle(stage, number, below=parent)
-            if self._options.remember:
-                self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
+            made = self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
+            self._trail.add(stage.index, number, made, miss.reads)
             if layer is not None and chain is not None:
                 self._sealed(stage, number, layer, chain)
 
@@ -206,23 +266,24 @@ class Build:
         parent: ChainID | None,
         layer: LayerRecord | None,
         chain: ChainID | None,
-    ) -> None:
-        for listing in miss.listings:
+    ) -> StepRecord:
+        for listing in miss.listings if self._options.remember else ():
             self._store.cache.put_listing(listing)
-        self._store.cache.put(
-            StepRecord(
-                definition_key=miss.keys.definition,
-                content_key=miss.keys.content(parent),
-                parent=parent,
-                chain=chain,
-                diff_id=layer.diff_id if layer else None,
-                inputs=miss.keys.inputs(parent),
-                instruction=step.origin.text,
-                image=self._options.names[0].familiar if self._options.names else "",
-                seconds=seconds,
-                created=time.time(),
-            )
+        record = StepRecord(
+            definition_key=miss.keys.definition,
+            content_key=miss.keys.content(parent),
+            parent=parent,
+            chain=chain,
+            diff_id=layer.diff_id if layer else None,
+            inputs=miss.keys.inputs(parent),
+            instruction=step.origin.text,
+            image=self._options.names[0].familiar if self._options.names else "",
+            seconds=seconds,
+            created=time.time(),
         )
+        if self._options.remember:
+            self._store.cache.put(record)
+        return record
 
     def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
         blob = layer.blobs[0]
@@ -254,6 +315,10 @@ class Build:
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
         self._guard.judge_image(stage.start, image.config, stage.origin.span)
+        self._imports.bring(image.top)
+        records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
+        inline = records if self._options.inline_cache else None
+        image = replace(image, config=with_inline(image.config, inline))
         manifest = image.manifest(self._descriptors(image.config))
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
@@ -270,16 +335,20 @@ class Build:
             if position < len(known) and known[position][0] == diff_id:
                 descriptors.append(known[position][1])
                 continue
-            layer = self._store.layers.get(diff_id)
-            assert layer is not None, diff_id  # a snapshot's layer outlives it
-            blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
-            descriptors.append(Descriptor(layer_media_type(blob.codec), blob.digest, blob.size))
+            descriptor = self._descriptor(diff_id)
+            assert descriptor is not None, diff_id  # a snapshot's layer outlives it
+            descriptors.append(descriptor)
         return descriptors
 
+    def _descriptor(self, diff_id: DiffID) -> Descriptor | None:
+        layer = self._store.layers.get(diff_id)
+        if layer is None:
+            return None
+        blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
+        return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
+
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.target
-        while isinstance(stage.base, StageBase):
-            stage = self._plan.stage(stage.base.stage)
+        stage = self._plan.lineage[-1]
         if not isinstance(stage.base, ImageBase):
             return []
         base = self._bases.image(stage.base.reference, stage.platform)

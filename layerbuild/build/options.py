@@ -23,20 +23,24 @@ class Gate(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
-    the build's user namespace has the id 0 alone. ``entitlements`` are what RUN steps may have beyond the usual;
+    the build's user namespace has the id 0 alone. ``no_cache`` lets every step run, ``no_cache_stages`` those of the
+    stages with these names (lower case). ``entitlements`` are what RUN steps may have beyond the usual;
     ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
-    and layers be made, at once. ``fail_on_miss``: a step that would have to run ends the build. ``gate`` is for what
-    looks like a secret, ``allowed`` what may look so. ``request`` is noted in the build's record, to plan it again.
-    ``remember`` False: no later build is to hit what this one makes."""
+    and layers be made, at once; ``inline_cache``: the image carries its step records. ``fail_on_miss``: a step that
+    would have to run ends the build. ``gate`` is for what looks like a secret, ``allowed`` what may look so.
+    ``request`` is noted in the build's record, to plan it again. ``remember`` False: no later build is to hit what this
+    one makes."""
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
     codec: str = "gzip"
     one_id: bool = False
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""
     jobs: int = 1
+    inline_cache: bool = False
     credentials: Credentials = field(default_factory=Credentials)
     fail_on_miss: bool = False
     gate: Gate = Gate.WARN

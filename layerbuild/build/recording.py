@@ -118,7 +118,9 @@ class Recorder:
                 reason = why(stage, step, verdict, chain=below)
                 return _explained(replace(known, inputs=verdict.keys.inputs(below)), reason)
 
-            found = self._steps[stage.index, number] = _Step(len(self._steps) + 1, account, stack, settle)
+            before = self._steps.get((stage.index, number))  # of an attempt that was given up
+            position = before.position if before else len(self._steps) + 1
+            found = self._steps[stage.index, number] = _Step(position, account, stack, settle)
             if isinstance(verdict, Hit):  # so the stack has a name
                 self.settle(stage, number, below=chain_of(stack))
             else:

@@ -48,7 +48,8 @@ class Bars:
             self._rows.pop(key, None)
             self.clear()
             took = show.seconds(now - began)
-            self._stream.write(f"       {_WORDS[moved.way][1]} {moved.digest.short}: {show.size(moved.size)}  {took}\n")
+            word = _WORDS[moved.way][1] if moved.how in ("", "sent") else moved.how
+            self._stream.write(f"       {word} {moved.digest.short}: {show.size(moved.size)}  {took}\n")
             self._stream.flush()
 
     def clear(self) -> None:

@@ -54,6 +54,16 @@ def observer(progress: str) -> events.Observer:
     raise UsageError(f"--progress can't be {progress!r}", hint="auto, plain, quiet or rawjson")
 
 
+def told_all(*observers: events.Observer) -> events.Observer:
+    """One observer for several, who hear in this order."""
+
+    def tell(event: events.Event) -> None:
+        for observe in observers:
+            observe(event)
+
+    return tell
+
+
 class _Plain:
     """One line per step, and the output of a RUN below it. Stages go on beside each other: where there are several,
     each line bears its stage's title. A layer is told of when it is made, which may be after its step."""
@@ -76,7 +86,8 @@ class _Plain:
             case events.StepStarted(stage, number, step):
                 self._say(self._head(stage, number, step))
             case events.CacheHit(stage, number, step, by):
-                self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{_by(by)}")
+                source = f" by {event.source}" if event.source else ""
+                self._say(f"{self._head(stage, number, step)}  {self._green('cached')}{source}{_by(by)}")
             case events.StepOutput(stage, _, data):
                 self._output(stage, data)
             case events.LayerSealed():

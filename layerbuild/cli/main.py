@@ -42,6 +42,7 @@ COMMANDS = {
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
+    "push": "registry:push",
     "rmi": "images:rmi",
     "run": "run:run",
     "shell": "shell:shell",
@@ -107,8 +108,9 @@ def main(ctx: click.Context, root: Path | None, insecure: tuple[str, ...], mirro
 def run() -> None:
     """The entry point: run the command line and exit with its code."""
     os.umask(0o022)  # what a build makes does not depend on who builds it
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1), and a shell for what runs in the background
+            signal.signal(number, _stop)
     try:
         code = main.main(standalone_mode=False, prog_name="layerbuild")
         sys.stdout.flush()
@@ -121,6 +123,8 @@ def run() -> None:
         code = 130
     except Stopped as stopped:
         code = stopped.code
+        for number in _STOPPING:  # whoever asks again has what they want, and the exit code should say so
+            signal.signal(number, signal.SIG_IGN)
     except BrokenPipeError:
         code = _after_broken_pipe()
     except LayerbuildError as error:
@@ -133,8 +137,19 @@ def run() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
+    """Leave, and tidy up on the way; who asks a second time need not wait for that."""
+    for each in _STOPPING:
+        signal.signal(each, _stop_at_once)
     raise Stopped(number)
+
+
+def _stop_at_once(number: int, _frame: FrameType | None) -> None:
+    # Processes and mounts end with this one; what else it leaves is nobody's, and the next build removes it.
+    os._exit(128 + number)
 
 
 def _after_broken_pipe() -> int:

@@ -8,14 +8,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from layerbuild.errors import RecipeError, Span, UsageError
-from layerbuild.steps import ContextRoot
+from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases, Policy
@@ -38,7 +38,8 @@ _ARCHITECTURES = {
 }
 
 
-_TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]"
+Modified = Callable[[ContextRoot | UrlSource | GitSource], int | None]
+"""When a source was last changed, in seconds since 1970; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Request:
     """What was asked for, before anything is looked at.
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
-    ``--timestamp`` say, None: nothing; ``named`` are the named contexts as they were given.
+    ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
+    ``secrets`` and ``agents`` what is lent, as they were given.
     """
 
     context: str
@@ -55,7 +57,10 @@ class Request:
     target: str | None
     timestamp: str | None
     no_cache: bool
+    no_cache_stages: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
     policy: Policy = "missing"
 
 
@@ -86,7 +91,18 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Set an ARG.",
             ),
             click.option("--no-cache", is_flag=True, help="Run every step."),
-            click.option("--timestamp", metavar="TIMES", help=_TIMES_HELP),
+            click.option(
+                "--no-cache-filter",
+                "no_cache_stages",
+                metavar="STAGE,…",
+                multiple=True,
+                help="Run every step of these stages.",
+            ),
+            click.option(
+                "--timestamp",
+                metavar="TIMES",
+                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
+            ),
             click.option(
                 "--build-context",
                 "named",
@@ -94,6 +110,8 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
                 multiple=True,
                 help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
             ),
+            click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+            click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
             click.option(
                 "--pull",
                 "policy",
@@ -116,9 +134,14 @@ def request(
     no_cache: bool,
     timestamp: str | None,
     named: tuple[str, ...],
+    no_cache_stages: tuple[str, ...] = (),
+    secrets: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
     policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
+    if no_cache and no_cache_stages:
+        raise UsageError("--no-cache is for all stages, --no-cache-filter for some", hint="leave one of them out")
     arguments = dict(_build_arg(text) for text in build_args)
     return Request(
         context=context,
@@ -127,7 +150,10 @@ def request(
         target=target,
         timestamp=timestamp,
         no_cache=no_cache,
+        no_cache_stages=frozenset(name.strip().lower() for text in no_cache_stages for name in text.split(",")),
         named=tuple(_named(text) for text in named),
+        secrets=secrets,
+        agents=agents,
         policy=_policy(policy),
     )
 
@@ -145,7 +171,8 @@ def noted(request: Request) -> dict[str, Any]:
     """What a build's record says of the request, so that ``recalled`` can plan it again from anywhere."""
     recipe = request.recipe if request.recipe in (None, "-") else _absolute(str(request.recipe))
     named = [(name, _absolute(value)) for name, value in request.named]
-    return {**asdict(request), "context": _absolute(request.context), "recipe": recipe, "named": named}
+    told = {**asdict(request), "no_cache_stages": sorted(request.no_cache_stages)}
+    return {**told, "context": _absolute(request.context), "recipe": recipe, "named": named}
 
 
 def _absolute(text: str) -> str:
@@ -157,7 +184,10 @@ def recalled(data: Mapping[str, Any]) -> Request:
     """The request that ``noted`` wrote down; UsageError for one whose context came on standard input."""
     if not data or "-" in (data["context"], data["recipe"]):
         raise UsageError("that build read its context or its recipe from standard input: it can't be planned again")
-    return Request(**{**data, "named": tuple((name, value) for name, value in data["named"])})
+    known = {field.name: data[field.name] for field in fields(Request) if field.name in data}
+    known |= {name: tuple(known.get(name, ())) for name in ("secrets", "agents")}
+    known["named"] = tuple((name, value) for name, value in data["named"])
+    return Request(**{**known, "no_cache_stages": frozenset(known.get("no_cache_stages", ()))})
 
 
 def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
@@ -192,11 +222,19 @@ def planned(
 
     bases = make_bases(request, store, observe)
     recipe = found.place.read_recipe()
-    times = build_times(request, recipe, named=found.named)
+    times = build_times(request, recipe, named=found.named, modified=found.modified)
     plan = make_plan(request, recipe, bases, named=found.named, times=times)
     trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
-    no_cache = request.no_cache
-    lookup = Lookup(store, bases, trees, found.remote, times=times, no_cache=no_cache, look_only=look_only)
+    lookup = Lookup(
+        store,
+        bases,
+        trees,
+        found.remote,
+        times=times,
+        no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
+        look_only=look_only,
+    )
     return Planned(plan, lookup)
 
 
@@ -235,9 +273,9 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedCon
     )
 
 
-def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Times:
+def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modified: Modified) -> Times:
     """The times that the layers of a build get: ``--timestamp``, else what the build arguments or the recipe say of
-    SOURCE_DATE_EPOCH, else the environment, else the default epoch."""
+    SOURCE_DATE_EPOCH, else the environment, else the default epoch. ``modified`` is asked where they name a source."""
     from layerbuild.recipe.planner import recipe_epoch
 
     if request.timestamp is not None:
@@ -249,12 +287,8 @@ def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Ti
         target=request.target,
         named_contexts=named,
     )
-    if isinstance(said, int):
-        return layer_times(str(said))
-    if said is None or isinstance(said, ContextRoot):  # a folder has no time of its own
-        return layer_times(None)
-    hint = "give seconds since 1970, or leave it to the environment"
-    raise UsageError("SOURCE_DATE_EPOCH can't be taken from a stage's ADD by this version", hint=hint)
+    seconds = said if isinstance(said, int | None) else modified(said)
+    return layer_times(None if seconds is None else str(seconds))
 
 
 def this_platform() -> Platform:

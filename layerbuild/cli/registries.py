@@ -14,6 +14,7 @@ import click
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
+    from layerbuild.cli.main import Settings
     from layerbuild.digest import BlobDigest
     from layerbuild.events import Observer
     from layerbuild.image.config import Platform
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from layerbuild.store.images import StoredImage
     from layerbuild.store.sources import Source
     from layerbuild.store.store import Store
+
+
+_CLIENT = "layerbuild.client"
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,12 +57,16 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def client() -> Client:
-    """The client of this run."""
+def client(context: click.Context | None = None) -> Client:
+    """The client of this run; of the run of ``context`` for a thread that click knows nothing of."""
     from layerbuild.registry.client import Client
     from layerbuild.registry.transport import Transport
 
-    return Client(_hosts(), keychain(), Transport(dict(os.environ)))
+    root = (context or click.get_current_context()).find_root()
+    if _CLIENT not in root.meta:  # one for all: tokens and connections are shared
+        root.meta[_CLIENT] = Client(_hosts(root.obj), keychain(), Transport(dict(os.environ)))
+    found: Client = root.meta[_CLIENT]
+    return found
 
 
 def keychain() -> Keychain:
@@ -85,10 +93,9 @@ def read_mirrors(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _hosts() -> Hosts:
+def _hosts(settings: Settings) -> Hosts:
     from layerbuild.registry.hosts import Hosts, read_rules, rule_files
 
-    settings = click.get_current_context().find_root().obj
     rules = read_rules(rule_files(dict(os.environ), home=Path.home()))
     return Hosts(rules, frozenset(settings.insecure), read_mirrors(settings.mirrors))
 
@@ -120,8 +127,7 @@ class Bringer:
     def _puller(self) -> Puller:
         with self._guard:
             if self._made is None:
-                with self._context.scope(cleanup=False):
-                    self._made = self._make()
+                self._made = self._make()
             return self._made
 
     def _make(self) -> Puller:
@@ -131,4 +137,4 @@ class Bringer:
         def tell(digest: BlobDigest, place: str, done: int, size: int) -> None:
             self._observe(BlobMoved(digest, "pull", place, done, size))
 
-        return Puller(self._store, client(), tell=tell, note=lambda text: self._observe(Note(text)))
+        return Puller(self._store, client(self._context), tell=tell, note=lambda text: self._observe(Note(text)))

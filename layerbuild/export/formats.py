@@ -30,13 +30,16 @@ from layerbuild.store.store import Store
 STDOUT = "-"
 
 _COMPRESSION = ("compression", "compression-level", "force-compression")
+_DEFAULTS = ("store", "unpack", "name-canonical")  # buildx's; taken where they say what is done anyway
+_PUSHED = ("name", "push", "push-by-digest", *_DEFAULTS, *_COMPRESSION)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """A way for an image to leave. ``file`` writes it to a stream, ``folder`` into an empty folder, returning notes for
     the user; one of the two may be absent. ``merge`` puts a finished folder into one that exists. ``keys`` are those
-    that it takes beside ``type`` and ``dest``.
+    that it takes beside ``type`` and ``dest``. With neither it has no ``dest``: the image stays in the store, or goes
+    to registries, which is the caller's affair.
     """
 
     name: str
@@ -45,6 +48,11 @@ class Format:
     file: Callable[[Package, Sink], None] | None = None
     folder: Callable[[Package, Path], tuple[str, ...]] | None = None
     merge: Merge = move_into
+
+    @property
+    def stays(self) -> bool:
+        """Whether it writes nothing on this machine but in the store."""
+        return self.file is None and self.folder is None
 
 
 FORMATS = {
@@ -68,6 +76,8 @@ FORMATS = {
             folder=write_layers,
             merge=merge_layers,
         ),
+        Format("image", "image of the store; with push=true sent to the registries of its names", _PUSHED),
+        Format("registry", "image sent to the registries of its names", _PUSHED),
     )
 }
 
@@ -76,7 +86,8 @@ FORMATS = {
 class Output:
     """One ``-o``. ``dest`` is a path, or "-" for standard output. ``names`` empty: the names that the image has.
 
-    ``tar`` None: not said; then a ``dest`` that is a folder or ends in "/" means a folder.
+    ``tar`` None: not said; then a ``dest`` that is a folder or ends in "/" means a folder. ``push``: to the registries
+    that the names lead to; ``by_digest``: under no tag.
     """
 
     type: str
@@ -84,6 +95,8 @@ class Output:
     names: tuple[Reference, ...] = ()
     tar: bool | None = None
     compression: Compression | None = None
+    push: bool = False
+    by_digest: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Output:
@@ -95,13 +108,19 @@ class Output:
         chosen = _known("format", given.pop("type", [""])[-1], tuple(FORMATS), text)
         row = FORMATS[chosen]
         for key in given:
-            _known("key", key, ("dest", *row.keys), f"{text} (type={chosen})")
+            _known("key", key, (*row.keys, *(() if row.stays else ("dest",))), f"{text} (type={chosen})")
+        for key in _DEFAULTS:
+            if _flag(given, key) is False:
+                raise UsageError(f"output {text!r}: {key}=false can't be had", hint=f"leave {key} out")
+        push, by_digest = _flag(given, "push"), bool(_flag(given, "push-by-digest"))
         output = cls(
             chosen,
             given.get("dest", [""])[-1],
             tuple(Reference.parse(name) for value in given.get("name", ()) for name in value.split(",")),
             _flag(given, "tar"),
-            _compression(given),
+            read_compression(given),
+            push=(chosen == "registry" or by_digest) if push is None else push,
+            by_digest=by_digest,
         )
         output._check(text)
         return output
@@ -116,7 +135,16 @@ class Output:
             return not self.tar
         return self.dest != STDOUT and (self.dest.endswith("/") or Path(self.dest).is_dir())
 
+    @property
+    def stays(self) -> bool:
+        """Whether it writes nothing on this machine but in the store."""
+        return FORMATS[self.type].stays
+
     def _check(self, text: str) -> None:
+        if self.stays:
+            if self.by_digest and not self.push:
+                raise UsageError(f"output {text!r}: push-by-digest without push", hint="push=true")
+            return
         if not self.dest:
             raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for stdout")
         if self.to_folder and self.dest == STDOUT:
@@ -196,7 +224,8 @@ def _flag(given: dict[str, list[str]], key: str) -> bool | None:
     return value in ("true", "1")
 
 
-def _compression(given: dict[str, list[str]]) -> Compression | None:
+def read_compression(given: dict[str, list[str]]) -> Compression | None:
+    """What the keys ``compression``, ``compression-level`` and ``force-compression`` say together; UsageError."""
     force = _flag(given, "force-compression")
     level = given.get("compression-level", [None])[-1]
     if "compression" not in given:

@@ -18,15 +18,14 @@ from layerbuild.store.images import FULL_NAME, REF_NAME
 
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
-
-_LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
+LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks, on file systems that can
 
 
 def layout_files(package: Package) -> dict[str, Content]:
     """All files of the layout, by name."""
     files: dict[str, Content] = {
-        LAYOUT_FILE: _LAYOUT,
+        LAYOUT_FILE: LAYOUT,
         INDEX_FILE: Index(_descriptors(package)).to_json(),
         blob_name(package.digest): package.manifest_bytes,
     }

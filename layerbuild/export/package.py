@@ -90,7 +90,7 @@ def pack(
     if compression is None:
         return Package(store, image.config, image.manifest, store.blobs.read(image.manifest_digest), names)
     layers = tuple(
-        _converted(store, descriptor, diff_id, compression)
+        converted(store, descriptor, diff_id, compression)
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True)
     )
     config = Descriptor(OCI_CONFIG, image.image_id, store.blobs.size(image.image_id))
@@ -98,7 +98,8 @@ def pack(
     return Package(store, image.config, manifest, manifest.to_json(), names)
 
 
-def _converted(store: Store, layer: Descriptor, diff_id: DiffID, wanted: Compression) -> Descriptor:
+def converted(store: Store, layer: Descriptor, diff_id: DiffID, wanted: Compression) -> Descriptor:
+    """The layer in the form that is ``wanted``; the store keeps its new blob."""
     record = store.layers.get(diff_id)
     assert record is not None, diff_id  # an image in the store has its layers recorded
     if not wanted.force:

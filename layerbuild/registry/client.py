@@ -24,12 +24,12 @@ from layerbuild.image.manifest import (
     OCI_MANIFEST,
     SIZE_LIMIT,
 )
-from layerbuild.network import origin, shown
+from layerbuild.network import PASSING, origin, shown
 from layerbuild.reference import Reference
 from layerbuild.registry.auth import Authorizer, Scopes
 from layerbuild.registry.credentials import Credential, Keychain
 from layerbuild.registry.hosts import Endpoint, Hosts
-from layerbuild.registry.transport import Answer, Body, Broken, Transport, UntrustedError, failure
+from layerbuild.registry.transport import Answer, Body, Broken, Transport, UntrustedError, asked_for, failure
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
@@ -131,6 +131,17 @@ class Repository:
         """The scopes to take blobs over from the repository ``source`` of the same registry."""
         return (*self.pushing, f"repository:{source}:pull")
 
+    def wait(self, number: int, error: RegistryError, *, passing: bool = False) -> bool:
+        """Wait after ``number`` tries that failed, the last with ``error``; False if another one makes no sense: it
+        would not end otherwise (unless it is said to be ``passing``), there were enough, or it is too long until then.
+        """
+        patience = self._transport.patience
+        passing = passing or error.status in PASSING or isinstance(error.__cause__, Broken)
+        if not passing or number >= patience.tries or error.wait > patience.longest:
+            return False
+        self._transport.pause(number, least=error.wait)
+        return True
+
     # -- asking
 
     def request(
@@ -197,7 +208,12 @@ class Repository:
     def _refusal(self, method: str, answer: Answer) -> RegistryError:
         said = self._authorizer.hide(_said(answer))
         what = f"{answer.host} answered {answer.status} to {method} {shown(answer.url)}"
-        return RegistryError(f"{what}{said and f': {said}'}", hint=self._hint(answer), status=answer.status)
+        return RegistryError(
+            f"{what}{said and f': {said}'}",
+            hint=self._hint(answer),
+            status=answer.status,
+            wait=asked_for(answer.headers),
+        )
 
     def _hint(self, answer: Answer) -> str:
         own = answer.host == self.host
@@ -235,11 +251,11 @@ class Repository:
             raise RegistryError(f"{self.host} sent {digest} as the manifest {expected}", hint=hint)
         return Fetched(answer.headers.get("Content-Type", "").partition(";")[0].strip(), digest, data)
 
-    def manifest_digest(self, target: str) -> BlobDigest | None:
+    def manifest_digest(self, target: str, *, scopes: Scopes | None = None) -> BlobDigest | None:
         """The digest of what a tag or digest names, without fetching it; None where there is nothing."""
         found = (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
-        headers = {"Accept": _ACCEPT}
-        with self.request("HEAD", f"manifests/{target}", scopes=self.pulling, headers=headers, expect=found) as answer:
+        scopes, headers = scopes or self.pulling, {"Accept": _ACCEPT}
+        with self.request("HEAD", f"manifests/{target}", scopes=scopes, headers=headers, expect=found) as answer:
             if answer.status == HTTPStatus.NOT_FOUND:
                 return None
             said = answer.headers.get("Docker-Content-Digest", "")

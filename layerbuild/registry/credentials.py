@@ -35,6 +35,7 @@ from layerbuild.reference import DEFAULT_REGISTRY
 #: How Docker calls its own registry in such files.
 DOCKER_KEY = "https://index.docker.io/v1/"
 
+_OLDEST = ".dockercfg"  # its whole content is what later files call auths
 _TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
 _ABSENT = "credentials not found in native keychain"
 _HELPER_SECONDS = 60
@@ -100,7 +101,7 @@ class Keychain:
         auths = _auths(raw, path)
         kept = {key: value for key, value in auths.items() if key not in _keys(registry)}
         if len(kept) < len(auths):
-            _write(path, raw if path.name == ".dockercfg" and not raw.get("auths") else {**raw, "auths": kept})
+            _write(path, kept if path.name == _OLDEST else {**raw, "auths": kept})
             yield str(path)
 
     def _in_file(self, raw: dict[str, Any], registry: str, repository: str, *, path: Path) -> Credential | None:
@@ -167,7 +168,7 @@ def credential_files(environment: Mapping[str, str], *, home: Path, user: int) -
         (Path(runtime) / "containers" if runtime else Path(f"/run/containers/{user}")) / "auth.json",
         config / "containers/auth.json",
         home / ".docker/config.json",
-        home / ".dockercfg",
+        home / _OLDEST,
     )
     return tuple(dict.fromkeys((*named, *usual)))
 
@@ -220,7 +221,8 @@ def _write(path: Path, raw: dict[str, Any]) -> None:
 
 
 def _auths(raw: dict[str, Any], path: Path) -> dict[str, Any]:
-    found = raw if path.name == ".dockercfg" else raw.get("auths") or {}
+    found = raw if path.name == _OLDEST else raw.get("auths")
+    found = {} if found is None else found
     if not isinstance(found, dict):
         raise RegistryError(f"{path} is no file of credentials: auths is not an object")
     return found
@@ -258,7 +260,7 @@ def _credential(entry: Any, path: Path) -> Credential | None:
     try:
         user, password = str(entry.get("username", "")), str(entry.get("password", ""))
         if entry.get("auth"):
-            user, _, password = b64decode(entry["auth"]).decode().partition(":")
+            user, _, password = b64decode(entry["auth"].strip(), validate=True).decode().partition(":")
         identity, token = str(entry.get("identitytoken") or ""), str(entry.get("registrytoken") or "")
     except (AttributeError, TypeError, ValueError, BadBase64) as error:
         raise RegistryError(f"{path} has a credential that can't be read", hint="log in again") from error

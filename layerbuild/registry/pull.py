@@ -31,12 +31,11 @@ from layerbuild.store.layers import BlobRecord
 from layerbuild.store.sources import Source
 from layerbuild.store.store import Store
 
-Told = Callable[
-    [BlobDigest, str, int, int], None
-]  # a blob, the repository, how many bytes of it have come, of how many
+#: Hears of a blob: its digest, the repository, how many bytes have come, and of how many.
+Told = Callable[[BlobDigest, str, int, int], None]
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
-_PIECE = 1 << 20
+_PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
 _MOST_NESTED = 8
 _PATIENCE = 2.0  # seconds for a transfer to notice that nobody waits for it
 
@@ -188,10 +187,8 @@ class Puller:
                 arrival.finish()
                 return
             except DigestMismatch as error:
-                hint = (
-                    "something between here and there changes it, or the registry is damaged; what came is thrown away"
-                )
-                raise RegistryError(f"{place.host}: {error.message}", hint=hint) from error
+                hint = "something between here and there changes it, or the registry is damaged"
+                raise RegistryError(f"{place.host}: {error.message}; it was thrown away", hint=hint) from error
             except RegistryError as error:
                 if number == len(places):
                     raise

@@ -151,16 +151,16 @@ class Transport:
                     raise failure(url, broken) from broken
                 wait = self.backoff(number)
             else:
-                wait = max(self.backoff(number), _asked_for(answer.headers))
+                wait = max(self.backoff(number), asked_for(answer.headers))
                 if last or answer.status not in PASSING or wait > self.patience.longest:
                     return answer
                 answer.close()
             self._sleep(wait)
         raise AssertionError("the last try returns or raises")
 
-    def pause(self, number: int) -> None:
-        """Wait before the try after ``number`` failed ones."""
-        self._sleep(self.backoff(number))
+    def pause(self, number: int, *, least: float = 0.0) -> None:
+        """Wait before the try after ``number`` failed ones: ``least`` seconds, if that is more."""
+        self._sleep(max(self.backoff(number), least))
 
     def backoff(self, number: int) -> float:
         """Seconds to wait after ``number`` failed tries; a little random, lest many clients come back at once."""
@@ -243,7 +243,7 @@ def _check_redirect(url: str, target: str) -> None:
         raise RegistryError(f"{host} redirects from https to {shown(target)}, which anybody can read", hint=hint)
 
 
-def _asked_for(headers: Mapping[str, str]) -> float:
+def asked_for(headers: Mapping[str, str]) -> float:
     """The seconds that Retry-After asks for: a number, or until a date."""
     from email.utils import parsedate_to_datetime
 

@@ -135,7 +135,7 @@ class Arrival:
         if found != self.digest or self._count != self.size:
             assert self._part is not None
             self._part.unlink(missing_ok=True)
-            raise DigestMismatch(f"what came as blob {self.digest} has {self._count} bytes and digest {found}")
+            raise DigestMismatch(f"what came as blob {self.digest} has digest {found}")
         self._adopt()
         self.complete()
 

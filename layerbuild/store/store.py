@@ -29,7 +29,7 @@ from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
-from layerbuild.store.workspaces import Workspaces
+from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
     from layerbuild.layer.union import Union
@@ -71,6 +71,7 @@ class Store:
         self.sources = Sources(database, self.snapshots)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
+        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -176,6 +177,12 @@ class Store:
 
         return ensure_unpacked(self, chain)
 
+    def ensure_below(self, workspace: Workspace) -> None:
+        """The same for all that lies below a workspace."""
+        from layerbuild.store.unpack import ensure_below
+
+        ensure_below(self, workspace)
+
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
         return not self.sources.absent([snapshot.diff_id for snapshot in self.snapshots.stack(chain)])
@@ -206,8 +213,9 @@ def _create(root: Path, database: Database) -> None:
             return
         for name in ("blobs/sha256", "indexes", "builds", "overlay2/l", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        # Layers hold set-user-ID programs; nobody else on this machine should be able to start them.
-        (root / "overlay2").chmod(0o700)
+        # Layers and writable mounts hold set-user-ID programs; nobody else on this machine should reach them.
+        for name in ("overlay2", "tmp"):
+            (root / name).chmod(0o700)
         for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
             temporary = root / "tmp" / name
             temporary.unlink(missing_ok=True)  # of a process killed right here

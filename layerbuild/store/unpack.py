@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -55,14 +55,33 @@ def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]
     is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
-    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
-    if lost:
-        wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not _blobs_here(store, snapshot)]
-        with _supplied(store, wanted) as arrivals:
-            for snapshot in lost:
-                _refill(store, snapshot, arrivals)
-        _match_roots(store, stack, lost)
+    if any(_lost(store, snapshot) for snapshot in stack):
+        with store.unpacking:  # stages side by side may stand on the same base
+            _fill_in(store, stack)
     return stack
+
+
+def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
+    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
+    wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not _blobs_here(store, snapshot)]
+    with _supplied(store, wanted) as arrivals:
+        for snapshot in lost:
+            _refill(store, snapshot, arrivals)
+    _match_roots(store, stack, lost)
+
+
+def ensure_below(store: Store, workspace: Workspace) -> None:
+    """The same for all that lies below a workspace.
+
+    It, and others that it lies on, may have been begun before any of that had come: their roots are mended.
+    """
+    snapshots = [folder for folder in workspace.below if isinstance(folder, Snapshot)]
+    if not any(_lost(store, snapshot) for snapshot in snapshots):
+        return
+    ensure_unpacked(store, snapshots[0].chain)
+    begun = [workspace, *workspace.below[: len(workspace.below) - len(snapshots)], snapshots[0]]
+    for below, folder in itertools.pairwise(reversed(begun)):
+        overlay.match_root(folder, below)
 
 
 def require_blobs(store: Store, image: StoredImage) -> None:
@@ -80,7 +99,7 @@ def require_blobs(store: Store, image: StoredImage) -> None:
             if digest not in arrivals:
                 raise NotFoundError(f"blob {digest} is not in the store", hint=_HINT)
             arrivals[digest].wait()
-            add_blob(store, diff_id, next(source.blob for source in store.sources.of_blob(digest)))
+            add_blob(store, diff_id, _as_it_is(store, store.sources.of_blob(digest)[0].blob))
 
 
 def add_blob(store: Store, diff_id: DiffID, blob: BlobRecord) -> None:
@@ -155,6 +174,8 @@ def _tells_root(store: Store, snapshot: Snapshot) -> bool:
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:
+    below = store.snapshots.stack(parent)[-1:]
+    unseen = [snapshot for snapshot in below if not snapshot.unpacked]
     workspace = store.workspaces.begin(parent)
     index = store.layers.temporary_index()
     try:
@@ -163,7 +184,9 @@ def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRec
         if applied.diff_id != diff_id:
             raise DigestMismatch(f"blob {blob.digest} holds the layer {applied.diff_id} instead of {diff_id}")
         store.layers.adopt_index(index, diff_id)
-        return store.workspaces.commit(workspace, LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
+        made = store.workspaces.commit(workspace, LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
+        _match_roots(store, (*unseen, made), [snapshot for snapshot in unseen if snapshot.unpacked])
+        return made
     except BaseException:
         index.unlink(missing_ok=True)
         store.workspaces.discard(workspace)
@@ -196,12 +219,8 @@ def _apply(
 ) -> Applied:
     from layerbuild.layer.apply import apply
 
-    with open_stack(store, parent) as union, source() as reader:
-
-        def below(path: bytes) -> Entry | None:
-            found = union.lookup(path)
-            return found.entry if found else None
-
+    with ExitStack() as opened, source() as reader:
+        below = _Below(store, parent, opened)
         try:
             applied = apply(
                 codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
@@ -209,7 +228,8 @@ def _apply(
                 index=index,
                 user_xattr=store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
-                below=below,
+                below=below.entry,
+                opened=below.open,
                 name=f"layer {blob.digest}",
             )
         except FormatError:
@@ -219,10 +239,41 @@ def _apply(
         return applied
 
 
+class _Below:
+    """What lies below a layer that is being unpacked, for the few questions that come up: it is brought with the first
+    of them, and a base that nobody looks into stays where it is."""
+
+    def __init__(self, store: Store, parent: ChainID | None, opened: ExitStack) -> None:
+        self._store = store
+        self._parent = parent
+        self._opened = opened
+
+    def entry(self, path: bytes) -> Entry | None:
+        """The entry of ``path``, a hard link told as the file that it is."""
+        found = self._union.lookup(path)
+        if found is None or found.inode is found.entry:
+            return found.entry if found else None
+        return replace(found.inode, path=path)
+
+    def open(self, path: bytes) -> BinaryIO:
+        """The content of the file ``path``."""
+        return self._union.open(path)
+
+    @cached_property
+    def _union(self) -> Union:
+        ensure_unpacked(self._store, self._parent)
+        return self._opened.enter_context(open_stack(self._store, self._parent))
+
+
 def _blobs_here(store: Store, snapshot: Snapshot) -> tuple[BlobRecord, ...]:
     layer = store.layers.get(snapshot.diff_id)
     if layer is not None:
         return tuple(blob for blob in layer.blobs if store.blobs.has(blob.digest))
     claimed = [source.blob for source in store.sources.of_layer(snapshot.diff_id)]
     here = [blob for blob in claimed if store.blobs.has(blob.digest)]  # it came, and then something went wrong
-    return tuple(replace(blob, codec=_codec(partial(store.blobs.open, blob.digest))) for blob in here)
+    return tuple(_as_it_is(store, blob) for blob in here)
+
+
+def _as_it_is(store: Store, blob: BlobRecord) -> BlobRecord:
+    """A blob that is here, with the codec that it really has."""
+    return replace(blob, codec=_codec(partial(store.blobs.open, blob.digest)))

@@ -234,3 +234,5 @@ def test_a_front_end_is_noted() -> None:
     assert planned("# syntax=docker/dockerfile:1\nFROM base").notes == (
         "Dockerfile:1:1: the front end docker/dockerfile:1 is not run: layerbuild reads the recipe itself",
     )
+    (note,) = planned("# syntax=a\nFROM base", build_args={"BUILDKIT_SYNTAX": "me/mine"}).notes
+    assert note.startswith("BUILDKIT_SYNTAX: the front end me/mine is not run")

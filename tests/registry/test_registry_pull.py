@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import stat
+import tarfile
 import threading
 from collections.abc import Callable
 from email.utils import formatdate
@@ -13,16 +16,19 @@ import pytest
 from loopback import Asked, Reply, Web
 from registry_clients import PATIENCE, client
 from registry_faults import OCI, Image, Registry, layer_tar
+from support import add_member
 
-from layerbuild.digest import BlobDigest
+from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import DigestMismatch, RegistryError
 from layerbuild.image.config import Platform
+from layerbuild.layer.index import IndexWriter
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client
 from layerbuild.registry.hosts import Hosts
 from layerbuild.registry.pull import Puller
 from layerbuild.registry.transport import Transport
 from layerbuild.store.images import StoredImage
+from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.prune import prune
 from layerbuild.store.store import Store
 
@@ -85,6 +91,59 @@ def test_what_nobody_needs_does_not_come(store: Store, faulty: Registry) -> None
     whole(store)
     store.require_blobs(image)
     assert store.is_here(image.top)
+    whole(store)
+
+
+def test_an_image_that_never_came_goes(store: Store, faulty: Registry) -> None:
+    faulty.add("app", Image(*TARS))
+    Pulling(store).puller.pull(Reference.parse(f"{faulty.host}/app"), AMD64)
+    store.images.remove(f"{faulty.host}/app")
+    whole(store)
+    for table in ("image", "layer", "source", "snapshot", "variant"):
+        assert store.database.rows(f"SELECT * FROM {table}") == []
+
+
+def test_what_was_begun_on_a_base_that_had_not_come(store: Store, faulty: Registry) -> None:
+    """The root of a mounted stack is that of its topmost layer, so each must look like the one below."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        add_member(tar, "./", tarfile.DIRTYPE, mode=0o711)
+    faulty.add("app", Image(out.getvalue()))
+    image = Pulling(store).puller.pull(Reference.parse(f"{faulty.host}/app"), AMD64)
+    sealed = store.workspaces.begin(image.top)
+    index, data = store.layers.temporary_index(), b"the tar of a layer"
+    with IndexWriter(index) as writer:
+        writer.finish()
+    blob = BlobRecord(store.blobs.add(data), len(data), "none")
+    store.layers.adopt_index(index, DiffID.of(data))
+    snapshot = store.workspaces.commit(sealed, LayerRecord(DiffID.of(data), len(data), 0, (blob,)))
+    begun = store.workspaces.begin(snapshot.chain)
+    last = store.workspaces.begin(begun)
+    store.ensure_below(last)
+    roots = [*(folder.diff for folder in store.snapshots.stack(snapshot.chain)), begun.diff, last.diff]
+    assert [stat.S_IMODE(root.stat().st_mode) for root in roots] == [0o711] * 4
+
+
+def test_a_damaged_blob_is_brought_again(store: Store, faulty: Registry) -> None:
+    source = Image(TARS[0])
+    faulty.add("app", source)
+    pulling = Pulling(store)
+    image = pulling(f"{faulty.host}/app")
+    store.blobs.path(BlobDigest(source.layers[0])).unlink()
+    store.require_blobs(image)
+    whole(store)
+
+
+def test_stages_side_by_side_unpack_once(store: Store, faulty: Registry) -> None:
+    faulty.add("app", Image(*TARS))
+    image = Pulling(store).puller.pull(Reference.parse(f"{faulty.host}/app"), AMD64)
+    threads = [threading.Thread(target=store.ensure_unpacked, args=(image.top,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(faulty.asked("/blobs/")) == 4
+    assert len(list(store.overlay.iterdir())) == len(TARS) + 1
     whole(store)
 
 
@@ -287,7 +346,7 @@ def test_the_rest_is_asked_for(store: Store, faulty: Registry) -> None:
 
 
 LASTING: dict[str, tuple[Callable[[bytes], Reply], str]] = {
-    "another content": (lambda data: Reply(data[:-1] + b"?"), "and digest sha256:.* thrown away"),
+    "another content": (lambda data: Reply(data[:-1] + b"?"), "has digest sha256:.* thrown away"),
     "too long": (lambda data: Reply(data + b"?"), r"has \d+ bytes as the blob"),
     "too long, undeclared": (lambda data: Reply(data + b"?", chunked=True), "has more bytes as the blob"),
     "too short": (lambda data: Reply(data[:-1]), r"has \d+ bytes as the blob"),

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from layerbuild.cli import recipes
+from layerbuild.cli import limits, recipes
+from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
-from layerbuild.cli.console import observer
+from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import allow_list, credentials, entitlements
+from layerbuild.cli.credentials import allow_list, entitlements, lent
 from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.reference import Reference
@@ -26,7 +30,8 @@ if TYPE_CHECKING:
     from layerbuild.events import Observer
     from layerbuild.export.formats import Output
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.job import Network
+    from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.job import Limits, Network
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
@@ -45,12 +50,12 @@ if TYPE_CHECKING:
 )
 @click.option("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 @click.option("--network", type=click.Choice(["default", "host", "none"]), default="default", help="For RUN steps.")
-@click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret to RUN --mount.")
-@click.option("--ssh", "agents", metavar="ID[=SOCKET]", multiple=True, help="Lend an SSH agent to RUN --mount.")
 @click.option("--allow", metavar="WHAT", multiple=True, help="Let RUN steps have it: security.insecure.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Stages at work at once.  [default: the number of cores]"
 )
+@click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
+@limits.options
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID to this file.")
@@ -71,16 +76,20 @@ if TYPE_CHECKING:
     help="What may look like a secret: globs over paths, or fingerprints, one on each line.",
 )
 @click.option("--rehearse", "clock", type=int, hidden=True, help="For `verify`: the time that it is; remember nothing.")
+@click.option("--push", is_flag=True, help="Send the image to the registries that its names lead to.")
+@click.option("--cache-from", metavar="NAME|type=…", multiple=True, help="Ask the cache of another machine, too.")
+@click.option(
+    "--cache-to", metavar="NAME|type=…", multiple=True, help="Give steps and layers away: registry, local, inline."
+)
 @click.option("--check", "check_only", is_flag=True, help="Build nothing; check the recipe, as `lint` does.")
 def build(
     tags: tuple[str, ...],
     outputs: tuple[str, ...],
     labels: tuple[str, ...],
     network: str,
-    secrets: tuple[str, ...],
-    agents: tuple[str, ...],
     allow: tuple[str, ...],
     jobs: int | None,
+    isolation: str,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -89,24 +98,32 @@ def build(
     gate: str,
     allowed: Path | None,
     clock: int | None,
+    push: bool,
+    cache_from: tuple[str, ...],
+    cache_to: tuple[str, ...],
     check_only: bool,
+    most: Limits,
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
     from layerbuild.build.options import Gate, Options
+    from layerbuild.isolate.backends import backend
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
     request = recipes.request(**shared)
     if check_only:
         check(request)
         return
-    wanted = _outputs(outputs)
+    wanted = _outputs((*outputs, *(("type=registry",) if push else ())))
+    caches = Caches.parse(cache_from, cache_to, request)
     options = Options(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_pair(text) for text in labels),
         no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
-        credentials=credentials(secrets, agents),
+        inline_cache=caches.inline,
         jobs=jobs or len(os.sched_getaffinity(0)),
         fail_on_miss=fail_on_miss,
         gate=Gate(gate),
@@ -114,13 +131,33 @@ def build(
         request=recipes.noted(request),
         remember=clock is None,
     )
+    destinations = [_destinations(output, options) for output in wanted]
+    way = backend(isolation)
+    if options.credentials.secrets:
+        forbid_core_dumps()  # of this process, which holds them
     observe = observer("quiet" if quiet else progress)
-    with inside() as (store, identity):
-        options = replace(options, one_id=identity.one_id)
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        inside() as (store, identity),
+        ExitStack() as going_on,
+    ):
+        options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
         reach: Network = "none" if network == "none" else "host"
-        image = _build(request, options, store, identity, network=reach, observe=observe, clock=clock)
-        exported = _export(store, image, wanted)
+        pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
+        early = [push.watch for push, output in zip(pushes, wanted, strict=True) if push and not output.compression]
+        image = _build(
+            request,
+            options,
+            caches,
+            store,
+            identity,
+            start=lambda identity: way.start(identity, most),
+            network=reach,
+            observe=told_all(observe, *early),
+            clock=clock,
+        )
+        exported = _export(store, image, wanted, pushes)
         if iidfile is not None:
             _write(iidfile, image.image_id)
         if metadata_file is not None:
@@ -132,33 +169,44 @@ def build(
 def _build(
     request: recipes.Request,
     options: Options,
+    caches: Caches,
     store: Store,
     identity: Identity,
     *,
+    start: Callable[[Identity], Isolation],
     network: Network,
     observe: Observer,
     clock: int | None,
 ) -> StoredImage:
-    from layerbuild.isolate.sandbox import Sandbox
-
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with Sandbox.start(identity) as sandbox:
+    with start(identity) as sandbox:
         from layerbuild.build.loop import Build
         from layerbuild.build.running import Runner
 
         bases = recipes.make_bases(request, store, observe)
         runner = Runner(sandbox, network=network)
-        with opened(request, store) as found:
+        with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
-            times = recipes.build_times(request, recipe, named=found.named)
+            times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
             times = times if clock is None else replace(times, now=clock)
             plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
             warn(request, found, recipe, bases.config, observe)
             build = Build(
-                plan, store, bases, found.trees, found.remote, runner, options=options, times=times, observe=observe
+                plan,
+                store,
+                bases,
+                found.trees,
+                found.remote,
+                runner,
+                options=options,
+                times=times,
+                observe=observe,
+                caches=caches.sources(store),
             )
             try:
-                return build.run()
+                image = build.run()
+                caches.write(store, build, observe)
+                return image
             except StepFailed as error:
                 error.hint = _way_back(error)
                 raise
@@ -184,7 +232,17 @@ def _uses_stdout(outputs: list[Output]) -> bool:
     return any(output.dest == "-" for output in outputs)
 
 
-def _export(store: Store, image: StoredImage, outputs: list[Output]) -> Descriptor:
+def _destinations(output: Output, options: Options) -> tuple[Reference, ...]:
+    """The names that ``output`` is pushed to; UsageError if there are none where there should be."""
+    if not output.push:
+        return ()
+    names = output.names or options.names
+    if not names:
+        raise UsageError("nothing says where to push to", hint="build --tag NAME, or -o type=registry,name=NAME")
+    return tuple(pushable(name) for name in names)
+
+
+def _export(store: Store, image: StoredImage, outputs: list[Output], pushes: list[Pushing | None]) -> Descriptor:
     """Write the outputs; the manifest of what left last (a new compression makes a new one)."""
     from layerbuild.image.manifest import Descriptor
 
@@ -193,7 +251,10 @@ def _export(store: Store, image: StoredImage, outputs: list[Output]) -> Descript
     if outputs:
         from layerbuild.export.formats import write
 
-        for output in outputs:
+        for output, pushing in zip(outputs, pushes, strict=True):
+            if output.stays:
+                manifest = deliver(store, image, output, pushing)
+                continue
             exported = write(store, image, output, stdout=sys.stdout.buffer)
             for note in exported.notes:
                 click.echo(f"{exported.dest}: {note}", err=True)

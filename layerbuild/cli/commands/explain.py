@@ -11,6 +11,7 @@ import click
 from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, observer
 from layerbuild.cli.contexts import opened, store_for
+from layerbuild.cli.credentials import lent
 from layerbuild.cli.place import reading
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -99,7 +100,11 @@ def _planned(request: recipes.Request) -> BuildRecord:
     from layerbuild.build.preview import preview
     from layerbuild.build.recording import foreseen
 
-    with store_for(request) as store, opened(request, store) as found:
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        store_for(request) as store,
+        opened(request, store, credentials) as found,
+    ):
         planned = recipes.planned(request, store, found, observer("quiet"))
         return foreseen(planned.plan, preview(planned.plan, planned.lookup))
 

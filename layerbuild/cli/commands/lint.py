@@ -12,6 +12,7 @@ import click
 from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, observer
 from layerbuild.cli.contexts import Opened, Place, is_local, local_place, opened, store_for
+from layerbuild.cli.credentials import lent
 from layerbuild.cli.failures import quoted
 from layerbuild.cli.place import settings_root
 from layerbuild.errors import NotFoundError, RecipeError
@@ -108,7 +109,11 @@ def _surroundings(request: recipes.Request) -> Iterator[tuple[Place, NamedContex
     if is_local(request) and not os.path.isdir(settings_root()):
         yield local_place(request), {}, _no_base
         return
-    with store_for(request) as store, opened(request, store) as found:
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        store_for(request) as store,
+        opened(request, store, credentials) as found,
+    ):
         yield found.place, found.named, recipes.make_bases(request, store, observer("auto")).config
 
 

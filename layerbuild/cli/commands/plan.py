@@ -10,6 +10,7 @@ import click
 from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, observer, width
 from layerbuild.cli.contexts import opened, store_for
+from layerbuild.cli.credentials import lent
 
 
 @click.command(cls=recipes.Command)
@@ -26,7 +27,11 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
     from layerbuild.views.plan import as_json, as_text, describe
 
     request = recipes.request(**shared)
-    with store_for(request) as store, opened(request, store) as found:
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        store_for(request) as store,
+        opened(request, store, credentials) as found,
+    ):
         planned = recipes.planned(request, store, found, observer("auto"), changed=changed)
         rows = [
             describe(

@@ -1,4 +1,4 @@
-"""``pull``, ``login``, ``logout``."""
+"""``pull``, ``push``, ``login``, ``logout``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import click
 
 from layerbuild.cli.console import observer
 from layerbuild.cli.place import inside
+from layerbuild.cli.pushing import Pushing, pushable
 from layerbuild.cli.recipes import this_platform
 from layerbuild.cli.registries import Bringer, client, keychain
+from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
 
@@ -35,6 +37,28 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
             store.require_blobs(image)
             store.ensure_unpacked(image.top)
             click.echo(image.image_id if quiet else f"{reference.familiar}: {image.image_id}")
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what was pushed.")
+def push(names: tuple[str, ...], progress: str, quiet: bool) -> None:
+    """Send images to the registries that their names lead to. What a registry has already is not sent."""
+    from layerbuild.registry.stock import shipment
+
+    observe = observer("quiet" if quiet else progress)
+    wanted: dict[BlobDigest, list[Reference]] = {}
+    with inside() as (store, _):
+        store.supplier = Bringer(store, observe)
+        for name in dict.fromkeys(pushable(Reference.parse(name)) for name in names):
+            wanted.setdefault(store.images.resolve(str(name)).manifest_digest, []).append(name)
+        for digest, references in wanted.items():
+            image = store.images.resolve(digest)
+            with Pushing(store, references, observe) as pushing:
+                pushing.push(shipment(image.manifest, store.blobs.read(digest)))
+            for reference in references:
+                click.echo(f"{reference.familiar}@{digest}")
 
 
 @click.command()

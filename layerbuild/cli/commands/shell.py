@@ -13,7 +13,7 @@ from layerbuild.cli import recipes
 from layerbuild.cli.commands.run import exit_code_of_docker
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import credentials
+from layerbuild.cli.credentials import lent
 from layerbuild.cli.place import inside
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -55,9 +55,9 @@ def shell(
         raise UsageError("--failed and --step name two different places")
     if not words and not failed and step is None:
         raise UsageError("say what to enter", hint="a kept workspace, an image, --failed or --step N")
-    with exit_code_of_docker(ctx), inside() as (store, identity):
+    with exit_code_of_docker(ctx), lent(secrets, agents) as credentials, inside() as (store, identity):
         if failed:
-            code = _failed(store, identity, words or _SHELL, credentials(secrets, agents))
+            code = _failed(store, identity, words or _SHELL, credentials)
         elif step is not None:
             chain, command = _after(store.builds.get(), step, words or _SHELL)
             code = _container(store, identity, chain, command)
@@ -86,8 +86,9 @@ def _named(store: Store, identity: Identity, name: str, argv: tuple[str, ...]) -
 
 def _container(store: Store, identity: Identity, chain: ChainID | None, command: Command) -> int:
     from layerbuild.build.containers import container
+    from layerbuild.isolate.job import Limits
 
-    code, _ = container(store, identity, chain, command, keep=False, terminal=sys.stdin.isatty())
+    code, _ = container(store, identity, chain, command, limits=Limits(), keep=False, terminal=sys.stdin.isatty())
     return code
 
 
@@ -104,7 +105,7 @@ def _after(build: BuildRecord, text: str, argv: tuple[str, ...]) -> tuple[ChainI
 # -- the step that failed last -----------------------------------------------------------------------------------------
 
 
-def _failed(store: Store, identity: Identity, argv: tuple[str, ...], lent: Credentials) -> int:
+def _failed(store: Store, identity: Identity, argv: tuple[str, ...], credentials: Credentials) -> int:
     from layerbuild.build.containers import reenter
 
     kept = _last_failed(store)
@@ -112,7 +113,7 @@ def _failed(store: Store, identity: Identity, argv: tuple[str, ...], lent: Crede
     found = _account(store, kept)
     if found is None or not any(name.startswith(("mount ", "file ")) for name in found[1].inputs):
         return reenter(store, identity, kept, argv, terminal=sys.stdin.isatty())
-    with _mounted(store, *found, lent) as mounted:
+    with _mounted(store, *found, credentials) as mounted:
         return reenter(store, identity, kept, argv, terminal=sys.stdin.isatty(), mounted=mounted)
 
 
@@ -133,7 +134,7 @@ def _account(store: Store, kept: KeptWorkspace) -> tuple[BuildRecord, StepAccoun
 
 
 @contextmanager
-def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Credentials) -> Iterator[Mounted]:
+def _mounted(store: Store, build: BuildRecord, account: StepAccount, credentials: Credentials) -> Iterator[Mounted]:
     """What the step's mounts bring: its build is planned again for it, as the files are now."""
     from dataclasses import replace
 
@@ -143,11 +144,13 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, lent: Crede
     from layerbuild.build.running import script_files
 
     request = recipes.recalled(build.request)
-    with opened(request, store) as found:
+    with opened(request, store, credentials) as found:
         planned = recipes.planned(request, store, found, observer("quiet"), look_only=False)
         forecasts = list(preview(planned.plan, planned.lookup))
         stage, step = _again([(known.stage, known.step) for known in forecasts], account)
-        options = Options(credentials=lent, cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""))
+        options = Options(
+            credentials=credentials, cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
+        )
         tell = lambda text: click.echo(f"note: {text}", err=True)  # noqa: E731
         with Mounter(store, planned.lookup, options, tell=tell) as mounter, mounter.mounted(stage, step) as mounted:
             yield replace(mounted, mounts=(*script_files(step), *mounted.mounts))
