@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
 from layerbuild.digest import ChainID
@@ -17,6 +18,7 @@ from layerbuild.store.workspaces import KeptWorkspace
 def container(
     store: Store,
     identity: Identity,
+    driver: Driver,
     chain: ChainID | None,
     command: Command,
     *,
@@ -30,8 +32,8 @@ def container(
     tree = Stacks(store).tree(chain, name="the image")
     workspace = store.workspaces.begin(chain)
     try:
-        with Sandbox.start(identity, limits) as sandbox:
-            ended = sandbox.attach(job(command, tree, workspace, terminal=terminal), terminal=terminal)
+        with Sandbox.start(identity, limits) as sandbox, driver.rootfs(workspace) as root:
+            ended = sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal)
         if keep:
             return ended.code, store.workspaces.keep(workspace, remembered(command, shlex.join(command.argv))).id
     except BaseException:
@@ -41,7 +43,9 @@ def container(
     return ended.code, ""
 
 
-def reenter(store: Store, identity: Identity, kept: KeptWorkspace, argv: tuple[str, ...], *, terminal: bool) -> int:
+def reenter(
+    store: Store, identity: Identity, driver: Driver, kept: KeptWorkspace, argv: tuple[str, ...], *, terminal: bool
+) -> int:
     """Run ``argv`` in a kept workspace, in the surroundings that it was kept with. What it writes stays there.
 
     StoreError if somebody is in there already.
@@ -49,5 +53,5 @@ def reenter(store: Store, identity: Identity, kept: KeptWorkspace, argv: tuple[s
     store.ensure_unpacked(kept.parent)
     tree = Stacks(store).tree(kept.parent, name="the image")
     command = recalled(kept.meta, argv)
-    with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox:
-        return sandbox.attach(job(command, tree, kept, terminal=terminal), terminal=terminal).code
+    with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox, driver.rootfs(kept) as root:
+        return sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal).code
