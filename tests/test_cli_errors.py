@@ -298,5 +298,6 @@ def test_a_disk_that_others_have_filled(small: Layerbuild, context: Path, tmp_pa
     full = Layerbuild(small.root, (*small.prefix, "sh", "-c", script, "sh"), small.python)
     said = full.build(context, "FROM busybox\nRUN echo x > /x\n", code=102)
     assert "Traceback" not in said and "hint: " in said
+    small("prune")  # a blob may have found room where its row did not: then it is unclaimed, and never false
     whole(small, tmp_path)
     small.build(context, None)

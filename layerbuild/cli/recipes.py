@@ -46,7 +46,8 @@ class Request:
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
     ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
-    ``secrets`` and ``agents`` what is lent, as they were given.
+    ``secrets`` and ``agents`` what is lent, as they were given. ``platforms`` are those of ``--platform``, each
+    once; none: this machine's, and the image may say what its base says.
     """
 
     context: str
@@ -59,7 +60,15 @@ class Request:
     named: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
     policy: Policy = "missing"
+
+    @property
+    def platform(self) -> Platform:
+        """The one platform to plan for. UsageError if several were asked for: only a build makes an index."""
+        if len(self.platforms) > 1:
+            raise UsageError("only `build` takes several platforms", hint=f"--platform {self.platforms[0]}, say")
+        return self.platforms[0] if self.platforms else this_platform()
 
 
 class Command(click.Command):
@@ -72,50 +81,50 @@ class Command(click.Command):
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that ``build`` and ``plan`` share."""
-    for option in reversed(
-        [
-            click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
-            click.option("--target", help="The stage to build.  [default: the last]"),
-            click.option(
-                "--build-arg",
-                "build_args",
-                metavar="K=V",
-                multiple=True,
-                help="Set an ARG.",
-            ),
-            click.option("--no-cache", is_flag=True, help="Run every step."),
-            click.option(
-                "--no-cache-filter",
-                "no_cache_stages",
-                metavar="STAGE,…",
-                multiple=True,
-                help="Run every step of these stages.",
-            ),
-            click.option(
-                "--timestamp",
-                metavar="TIMES",
-                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
-            ),
-            click.option(
-                "--build-context",
-                "named",
-                metavar="NAME=WHAT",
-                multiple=True,
-                help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
-            ),
-            click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
-            click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
-            click.option(
-                "--pull",
-                "policy",
-                default="missing",
-                metavar="[=WHEN]",
-                help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
-                "  [default: missing]",
-            ),
-            click.argument("context"),
-        ]
-    ):
+    shared: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
+        click.option("--target", help="The stage to build.  [default: the last]"),
+        click.option(
+            "--build-arg",
+            "build_args",
+            metavar="K=V",
+            multiple=True,
+            help="Set an ARG.",
+        ),
+        platform_option(multiple=True, help="What the image is for: os/arch[/variant]; several, with commas."),
+        click.option("--no-cache", is_flag=True, help="Run every step."),
+        click.option(
+            "--no-cache-filter",
+            "no_cache_stages",
+            metavar="STAGE,…",
+            multiple=True,
+            help="Run every step of these stages.",
+        ),
+        click.option(
+            "--timestamp",
+            metavar="TIMES",
+            help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
+        ),
+        click.option(
+            "--build-context",
+            "named",
+            metavar="NAME=WHAT",
+            multiple=True,
+            help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
+        ),
+        click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+        click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
+        click.option(
+            "--pull",
+            "policy",
+            default="missing",
+            metavar="[=WHEN]",
+            help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+            "  [default: missing]",
+        ),
+        click.argument("context"),
+    ]
+    for option in reversed(shared):
         command = option(command)
     return command
 
@@ -131,6 +140,7 @@ def request(
     no_cache_stages: tuple[str, ...] = (),
     secrets: tuple[str, ...] = (),
     agents: tuple[str, ...] = (),
+    platform: tuple[str, ...] = (),
     policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
@@ -148,8 +158,40 @@ def request(
         named=tuple(_named(text) for text in named),
         secrets=secrets,
         agents=agents,
+        platforms=read_platforms(platform),
         policy=_policy(policy),
     )
+
+
+def platform_option(
+    *, multiple: bool = False, help: str = "Which of the images under that name."
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--platform``; ``read_platforms`` or ``chosen_platform`` understands what it says."""
+    return click.option("--platform", metavar="OS/ARCH", multiple=multiple, help=help)
+
+
+def read_platforms(texts: tuple[str, ...]) -> tuple[Platform, ...]:
+    """The platforms that ``--platform`` names, each once; ``local`` is this machine's. UsageError."""
+    from layerbuild.image.platforms import read_platform
+
+    found: dict[Platform, None] = {}
+    for text in (part.strip() for given in texts for part in given.split(",")):
+        try:
+            platform = this_platform() if text == "local" else read_platform(text, default=this_platform())
+        except UsageError as error:
+            raise UsageError(f"--platform: {error.message}", hint=error.hint) from error
+        found[platform] = None
+    return tuple(found)
+
+
+def chosen_platform(text: str | None) -> Platform | None:
+    """The one platform that ``--platform`` names, None: nothing was said. UsageError."""
+    if text is None:
+        return None
+    platforms = read_platforms((text,))
+    if len(platforms) > 1:
+        raise UsageError(f"--platform {text} names several platforms", hint=f"--platform {platforms[0]}, say")
+    return platforms[0]
 
 
 def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
@@ -180,8 +222,16 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts, times: Times) -> LayerPlan:
-    """The plan for this machine's platform."""
+def make_plan(
+    request: Request,
+    recipe: Recipe,
+    bases: Bases,
+    *,
+    named: NamedContexts,
+    times: Times,
+    platform: Platform | None = None,
+) -> LayerPlan:
+    """The plan for ``platform``; None: for the one that was asked for."""
     from layerbuild.recipe.planner import plan
 
     return plan(
@@ -189,7 +239,8 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedCon
         bases=bases.config,
         build_args=request.build_args,
         target=request.target,
-        platform=this_platform(),
+        platform=platform or request.platform,
+        build_platform=this_platform(),
         named_contexts=named,
         epoch=times.epoch,
     )
@@ -204,9 +255,10 @@ def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modif
         return layer_times(request.timestamp)
     said = recipe_epoch(
         recipe,
-        platform=this_platform(),
+        platform=request.platforms[0] if request.platforms else this_platform(),
         build_args=request.build_args,
         target=request.target,
+        build_platform=this_platform(),
         named_contexts=named,
     )
     seconds = said if isinstance(said, int | None) else modified(said)

@@ -91,6 +91,22 @@ def test_what_cannot_be_executed_is_told_apart_from_what_failed(world: World) ->
 
 
 @in_build()
+def test_the_builders_own_program_is_none_of_the_image(world: World) -> None:
+    """/proc/self/exe is the machine's Python, until a command is executed; by whichever way it is asked for."""
+    scripts = {"script": "/proc/self/exe", "task": "/proc/thread-self/exe -x", "first": "/bin/script"}
+    for name, interpreter in scripts.items():
+        (world.image / "bin" / name).write_text(f"#!{interpreter}\n")
+        (world.image / "bin" / name).chmod(0o755)
+    (world.image / "bin/link").symlink_to("/proc/1/exe")
+    for command in ("/proc/self/exe", "/proc/1/exe", "/proc/self/../self/exe", "exe", *scripts, "link"):
+        error = failure(world, world.job(command, env={"PATH": "/bin:/proc/self"}))
+        assert isinstance(error, BuildError), command
+        assert "is no program of the image" in error.message
+    by_then = world.run(world.job("sh", "-c", "exec /proc/self/exe"))[1]
+    assert by_then == "exe: applet not found\n"  # busybox's own words
+
+
+@in_build()
 def test_a_missing_working_directory_is_named(world: World) -> None:
     error = failure(world, world.job("true", cwd="/no/where"))
     assert isinstance(error, BuildError)
