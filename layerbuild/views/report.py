@@ -180,9 +180,16 @@ class Report:
 
 
 def report(
-    name: str, image: StoredImage, rows: Sequence[LayerRow], found: Sequence[Version], build: BuildRecord | None
+    name: str,
+    image: StoredImage,
+    *,
+    rows: Sequence[LayerRow],
+    found: Sequence[Version],
+    build: BuildRecord | None,
+    nodes: int = NODES,
 ) -> Report:
-    """The report on ``image``, of its whole history ``rows``, all versions of its paths, and the build that made it."""
+    """The report on ``image``, of its whole history ``rows``, all versions of its paths, and the build that made it.
+    ``nodes`` are at most in all trees, besides their roots."""
     layers = [row for row in rows if row.diff_id is not None]
     lines = Lines(layers, build)
     hidden = sorted(invisible(found), key=lambda version: (-version.size, version.path, version.layer))
@@ -197,7 +204,7 @@ def report(
         created=_name(config.created),
         history=tuple(history[:_LINES]),
         history_more=max(0, len(history) - _LINES),
-        trees=tuple(_trees(len(layers), found, {id(version) for version in hidden})),
+        trees=tuple(_trees(len(layers), found, {id(version) for version in hidden}, nodes)),
         measure=efficiency(found),
         hidden=tuple(
             Hidden(_path(version.path), version.size, version.layer, version.hidden_by, version.deleted)
@@ -289,13 +296,13 @@ class _Tree:
     children: dict[bytes, _Tree] = field(default_factory=dict)
 
 
-def _trees(count: int, found: Sequence[Version], hidden: set[int]) -> Iterator[Node]:
+def _trees(count: int, found: Sequence[Version], hidden: set[int], nodes: int) -> Iterator[Node]:
     trees = [_Tree(folder=True) for _ in range(count)]
     for version in found:
         if version.action != "deleted" and version.entry.kind is not Kind.DIRECTORY:
             _add(trees[version.layer - 1], version, hidden=id(version) in hidden)
     for number, tree in enumerate(trees, start=1):
-        yield _folded(tree, f"layer {number}", budget=NODES // count)
+        yield _folded(tree, f"layer {number}", budget=nodes // count)
 
 
 def _add(tree: _Tree, version: Version, *, hidden: bool) -> None:

@@ -41,7 +41,7 @@ def report(image: str, output: Path, number: int | None) -> None:
     with seen(image) as (found,), ExitStack() as cleaning:
         rows = layer_rows(found.store, found.image)
         every = versions(found.indexes(cleaning))
-        told = view.report(image, found.image, rows, every, _build(found, number))
+        told = view.report(image, found.image, rows=rows, found=every, build=_build(found, number))
     _write(output, page(told).encode())
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // The map of bytes and the table that says the same. All else of the page needs no script.
 (() => {
-  const COLORS = 8, DEEP = 3, PARTS = 1500, LEAST = 6;
+  const COLORS = 8, DEEP = 5, PARTS = 1500, LEAST = 6;
   const $ = (id) => document.getElementById(id);
   const data = JSON.parse($("data").textContent);
   const trees = data.trees.map((tree, at) => ({...tree, color: at % COLORS}));
@@ -33,10 +33,7 @@
     children: [], more: 0, rest: true,
   }] : node.children;
   const opens = (node) => content(node).length > 0;
-  const color = (node) => {
-    const layer = [...trail, node].find((step) => step.color !== undefined);
-    return " c" + (layer ? layer.color : 0);
-  };
+  const color = (...way) => " c" + way.find((node) => node.color !== undefined).color;  // of the layer on the way
 
   // Squarified areas (Bruls, Huizing, van Wijk 2000): rows along the shorter side, closed when they get longer.
   const areas = (nodes, box) => {
@@ -73,24 +70,25 @@
     element.style.width = area.w / box.w * 100 + "%";
     element.style.height = area.h / box.h * 100 + "%";
   };
-  const fill = (element, node, area, deep) => {
+  const fill = (element, way, area, deep) => {
+    const node = way[way.length - 1];
     if (area.w > 34 && area.h > 17) {
       const both = area.w > 12 * node.name.length + 60;
       element.append(make("span", "label", both ? node.name + "  " + size(node.bytes) : node.name));
     }
     const inner = {x: 0, y: 0, w: area.w - 2, h: area.h - 2}, head = area.h > 17 ? 20 : 2;
     if (deep < DEEP && inner.w > 24 && inner.h - head > 24) {
-      const room = {x: 3, y: head, w: inner.w - 6, h: inner.h - head - 3 - (node.invisible ? 5 : 0)};
+      const room = {x: 3, y: head, w: inner.w - 6, h: inner.h - head - 3};
       for (const found of areas(content(node), room)) {
         if (found.w < LEAST || found.h < LEAST || parts >= PARTS) continue;
-        const part = make("span", "part" + color(node) + (found.node.rest ? " rest" : "") + (found.node.color === undefined ? "" : " c" + found.node.color));
+        const part = make("span", "part" + color(...way, found.node) + (found.node.rest ? " rest" : ""));
         parts += 1;
         place(part, found, inner);
-        fill(part, found.node, found, deep + 1);
+        fill(part, [...way, found.node], found, deep + 1);
         element.append(part);
       }
     }
-    if (node.invisible) {
+    if (node.invisible && !element.querySelector(".part")) {
       const strip = make("span", "lost-strip");
       strip.style.width = node.invisible / node.bytes * 100 + "%";
       element.append(strip);
@@ -107,12 +105,12 @@
     const box = {x: 0, y: 0, w: map.clientWidth || 800, h: map.clientHeight || 400};
     parts = 0;
     tiles = areas(content(here), box).map((area) => {
-      const tile = make("button", "tile" + color(area.node) + (area.node.rest ? " rest" : "") + (opens(area.node) ? " opens" : ""));
+      const tile = make("button", "tile" + color(...trail, area.node) + (area.node.rest ? " rest" : "") + (opens(area.node) ? " opens" : ""));
       tile.type = "button";
       tile.tabIndex = -1;
       tile.setAttribute("aria-label", told(area.node) + (opens(area.node) ? ", opens" : ""));
       place(tile, area, box);
-      fill(tile, area.node, area, 1);
+      fill(tile, [...trail, area.node], area, 1);
       const say = () => { $("map-tile").textContent = told(area.node); };
       tile.addEventListener("focus", () => { tiles.forEach((other) => { other.tabIndex = other === tile ? 0 : -1; }); say(); });
       tile.addEventListener("mouseenter", say);
