@@ -74,11 +74,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` their texts."""
+    """The step has to run. ``matches`` are the files that its sources name, by source."""
 
     keys: Keys
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
-    listings: tuple[bytes, ...] = ()
 
 
 Verdict = Metadata | Hit | Miss
@@ -90,7 +89,6 @@ class _Seen:
 
     reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
-    listings: tuple[bytes, ...] = ()
 
 
 class Lookup:
@@ -138,7 +136,7 @@ class Lookup:
                 seen = self._reads_of_sources(stage, step)
         found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
         hit = None if self._no_cache else self._find(found, progress)
-        return hit or Miss(found, seen.matches, seen.listings)
+        return hit or Miss(found, seen.matches)
 
     def reason(self, step: Step, progress: Progress, miss: Miss) -> str:
         """Why ``step`` has to run, in words."""
@@ -193,7 +191,6 @@ class Lookup:
         tree = self.tree(step.root, stage.platform)
         matches: dict[PathSource, list[Match]] = {}
         reads: list[Read] = []
-        listings: list[bytes] = []
         for source in step.sources:
             if isinstance(source, UrlSource | GitSource):
                 found = self.remote.content(source)
@@ -203,11 +200,10 @@ class Lookup:
             content = None
             if tree is not None:
                 matches[source] = select(step, source, tree)
-                content, listing = content_digest(matches[source])
-                listings.append(listing)
+                content = content_digest(matches[source], self._store.digests)
             definition = self._definition(step.root, stage.platform) or str(content)
-            reads.append(Read(f"files {source.pattern}", definition, content))
-        return _Seen(tuple(reads), matches, tuple(listings))
+            reads.append(Read(read_name(source), definition, content))
+        return _Seen(tuple(reads), matches)
 
     def _reads_of_mounts(self, stage: StagePlan, step: RunStep) -> _Seen:
         reads = []
@@ -217,7 +213,8 @@ class Lookup:
             tree = self.tree(mount.root, stage.platform)
             content = None
             if tree is not None:
-                content, _ = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                match = Match(tree, mounted_node(step, mount, tree), b"", True)
+                content = content_digest([match], self._store.digests)
             definition = self._definition(mount.root, stage.platform) or str(content)
             reads.append(Read(f"mounted at {mount.target}", definition, content))
         return _Seen(tuple(reads))
@@ -241,6 +238,11 @@ def located(step: Step) -> Iterator[None]:
     except LayerbuildError as error:
         error.span = error.span or step.origin.span
         raise
+
+
+def read_name(source: PathSource) -> str:
+    """The name that the files behind ``source`` have among a step's inputs."""
+    return f"files {source.pattern}"
 
 
 def _shown(source: UrlSource | GitSource) -> str:

@@ -12,14 +12,15 @@ from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
 from layerbuild.build.layers import LayerMaker
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.schedule import Schedule, needs
+from layerbuild.build.selecting import listing
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Tree
+from layerbuild.build.tree import Tree, changed_meanwhile
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, recorded
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.image.config import History, ImageConfig
@@ -146,6 +147,7 @@ class Build:
                 with self._mounter.mounted(stage, step) as mounted:
                     sealed = self._maker.run(step, progress.stack, mounted, output=output)
             case CopyStep():
+                self._keep_listings(miss)
                 sealed = self._maker.copy(step, progress.stack, miss.matches)
         seconds = time.perf_counter() - began
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
@@ -159,6 +161,14 @@ class Build:
             return self._captures.add(step, progress.stack, sealed, then=record)
         self._captures.after(step, progress.stack, then=record)
         return None
+
+    def _keep_listings(self, miss: Miss) -> None:
+        """Keep what the files read are, so that a later miss can be told as a difference; SourceError if they are not
+        any more what the keys took them for."""
+        for source, matches in miss.matches.items():
+            digest = self._store.cache.put_listing(listing(matches))
+            if digest != miss.keys.inputs(None)[read_name(source)]:
+                raise changed_meanwhile(matches[0].tree.name, matches[0].node.path)
 
     def _grown(
         self,
@@ -183,8 +193,6 @@ class Build:
         layer: LayerRecord | None,
         chain: ChainID | None,
     ) -> None:
-        for listing in miss.listings:
-            self._store.cache.put_listing(listing)
         self._store.cache.put(
             StepRecord(
                 definition_key=miss.keys.definition,

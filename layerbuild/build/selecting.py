@@ -9,17 +9,22 @@ Dockerfile reference (COPY), checked against BuildKit.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
+from layerbuild.digest import BlobDigest
 from layerbuild.errors import RecipeError, SourceError, Span
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.recipe.ignore import IgnoreRules, Pattern, read_pattern
 from layerbuild.steps import CopyStep, PathSource
+from layerbuild.store.digests import Digests, is_settled
+
+_LISTING_FORMAT = b"1"  # a change of what listings say makes the remembered ones others
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,22 @@ def select(step: CopyStep, source: PathSource, tree: Tree) -> list[Match]:
         raise RecipeError(error.message, hint=error.hint, span=step.origin.span) from error
 
 
-def content_digest(matches: list[Match]) -> tuple[str, bytes]:
-    """What the cache knows of the files behind a source: the digest of their listing, and the listing.
+def content_digest(matches: list[Match], known: Digests) -> str:
+    """What the cache knows of the files behind a source: the digest of their listing. As long as no file's state has
+    changed since it was made, it is not made again."""
+    looked = time.time_ns()
+    signature, latest = _signature(matches)
+    digest = known.selection(signature) if signature else None
+    if digest is None:
+        digest = BlobDigest.of(listing(matches))
+        known.flush()
+        if signature and is_settled(latest, looked):
+            known.remember_selection(signature, digest)
+    return digest
+
+
+def listing(matches: list[Match]) -> bytes:
+    """A text that tells the files behind a source.
 
     Names, kinds, modes, owners, link targets, extended attributes, contents and which names are one file count; times
     do not, and neither does the name of a literal source (the recipe has it already).
@@ -73,8 +92,23 @@ def content_digest(matches: list[Match]) -> tuple[str, bytes]:
             lines.extend(_lines(match))
         else:
             lines.append(_line(match.tree, name, match.node))
-    listing = b"\n".join(lines)
-    return "sha256:" + hashlib.sha256(listing).hexdigest(), listing
+    return b"\n".join(lines)
+
+
+def _signature(matches: list[Match]) -> tuple[str, int]:
+    """A digest of all that decides what ``listing`` says, as far as that can be told without reading files; and the
+    latest time of a change. Empty where a tree can't tell."""
+    found = hashlib.sha256(_LISTING_FORMAT)
+    latest = 0
+    for match in matches:
+        rules = match.exclude.patterns if match.exclude else ()
+        include = match.include.text if match.include else None
+        found.update(repr((match.name, match.literal, [rule.text for rule in rules], include)).encode())
+        changed = match.tree.state(match.node, found.update)
+        if changed is None:
+            return "", 0
+        latest = max(latest, changed)
+    return found.hexdigest(), latest
 
 
 def _named(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRules | None) -> list[Match]:

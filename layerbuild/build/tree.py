@@ -7,7 +7,7 @@ hide what an ignore file or a whiteout hides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Protocol
 
@@ -66,6 +66,10 @@ class Tree(Protocol):
     def digest(self, node: Node) -> str:
         """sha256 (hex) of a regular file's content; for one path it is the same as long as the tree is in use."""
 
+    def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
+        """Feed what tells whether anything at ``node``, or visible below it, has changed; nothing is read for it. The
+        latest time of a change, in nanoseconds since 1970. None: this tree can't tell."""
+
     def why_missing(self, path: bytes) -> str:
         """A clause that says why ``path`` is not there, for the end of an error message."""
 
@@ -118,6 +122,12 @@ class StackTree:
             return node.entry.digest
         with self.open(node) as file:  # of a layer that has no index yet
             return file_digest(file, node.entry.size)
+
+    def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
+        if self.chain is None:
+            return None
+        feed(f"{self.chain}\0".encode() + node.path)  # a stack never changes
+        return 0
 
     def why_missing(self, path: bytes) -> str:
         return f"{self.name} has no such file"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules
     from layerbuild.recipe.syntax import Recipe
+    from layerbuild.store.digests import Digests
     from layerbuild.store.store import Store
 
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
@@ -56,9 +57,13 @@ class Place:
     @property
     def tree(self) -> ContextTree:
         """Its files, less what the ignore file leaves out."""
+        return self.tree_with(None)
+
+    def tree_with(self, known: Digests | None) -> ContextTree:
+        """The same; digests in ``known`` need no reading."""
         from layerbuild.build.context import ContextTree
 
-        return ContextTree(self.folder, self.rules)
+        return ContextTree(self.folder, self.rules, known=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +105,7 @@ def opened(request: Request, store: Store) -> Iterator[Opened]:
         origins = Origins(store, remote, cleaning, stdin=sys.stdin.buffer)
         place = local_place(request) if Path(request.context).is_dir() else _remote_place(request, origins)
         trees, named = _named_contexts(request, store, origins)
-        yield Opened(place, {"": place.tree, **trees}, named, remote)
+        yield Opened(place, {"": place.tree_with(store.digests), **trees}, named, remote)
 
 
 @contextmanager
@@ -169,7 +174,7 @@ def _named_contexts(
         key = context_name(name)
         named[key] = _image(value, store)
         if named[key] is None:
-            trees[key] = _files(value, origins, name=f"the context {name}")
+            trees[key] = _files(value, origins, name=f"the context {name}", known=store.digests)
     return trees, named
 
 
@@ -199,11 +204,11 @@ def _layout_image(place: str, store: Store) -> str:
     return image.manifest_digest
 
 
-def _files(value: str, origins: Origins, *, name: str) -> ContextTree:
+def _files(value: str, origins: Origins, *, name: str, known: Digests) -> ContextTree:
     from layerbuild.build.context import ContextTree, ignore_rules
 
     origin = origins.open(value)
     if origin.recipe is not None:
         raise UsageError(f"{origin.name} is no tar, so {name} has no files", hint="name a folder, a tar or an image")
     rules = ignore_rules(origin.folder, None, confined=not os.path.isdir(value))
-    return ContextTree(origin.folder, rules, name=name)
+    return ContextTree(origin.folder, rules, name=name, known=known)

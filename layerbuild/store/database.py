@@ -47,6 +47,12 @@ CREATE TABLE file (
     PRIMARY KEY (device, inode)
 ) WITHOUT ROWID;
 """
+_SELECTIONS = """
+CREATE TABLE selection (
+    signature TEXT PRIMARY KEY,   -- the states of all its files
+    digest    TEXT NOT NULL       -- of its listing
+) WITHOUT ROWID;
+"""
 
 _STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
 
@@ -54,7 +60,7 @@ _STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
 _UPGRADES = {
     1: (_DOWNLOADS,),
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
-    2: (_FILES, "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''", _STEP_OWN),
+    2: (_FILES, _SELECTIONS, "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''", _STEP_OWN),
 }
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
@@ -158,7 +164,8 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_FILES} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_FILES} {_SELECTIONS} "
+                f"PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
 
     def _upgrade(self) -> None:

@@ -93,6 +93,8 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
         for path in found.leftovers:
             overlay.remove_any(path)
         _delete_rows(store, found)
+        if all:
+            store.digests.forget()
         trash = _take_away(store, found)
     # Others may use the store again while the folders are taken apart.
     for path in trash:

@@ -18,6 +18,7 @@ from layerbuild.store.blobs import Blobs
 from layerbuild.store.cache import StepCache
 from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
+from layerbuild.store.digests import Digests
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
 from layerbuild.store.images import Images
@@ -60,6 +61,7 @@ class Store:
         self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
         self.images = Images(database, self.blobs, self.layers, root / "index.json", temporary=self.temporary_name)
         self.cache = StepCache(database)
+        self.digests = Digests(database)
         self.downloads = Downloads(database, self.blobs)
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
