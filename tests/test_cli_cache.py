@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from support import Layerbuild
+from traces import assert_whole
 
 RECIPE = """\
 FROM busybox
@@ -114,3 +116,22 @@ def test_the_plan_tells_hits_and_runs_nothing(layerbuild: Layerbuild, context: P
     (context / "second").write_text("3")
     changed = layerbuild.json("plan", context)
     assert [step["cache"] for step in changed["steps"]] == ["hit", "hit", "miss", "miss", ""]
+
+
+def test_a_base_is_unpacked_only_for_what_has_to_see_its_files(
+    rooted: Layerbuild, context: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "base.tar"
+    rooted.build(context, "FROM busybox\n", "-q", "-o", f"type=docker,dest={archive},name=base")
+    fresh = replace(rooted, root=tmp_path / "store")
+    fresh("import", archive)
+    (context / "f").write_text("1\n")
+    copy = "FROM base\nCOPY --chown=5:6 f /bin/f\nWORKDIR /w\nENV A=1\nCOPY f /etc/\n"
+    fresh.build(context, copy, "-t", "x", "-o", f"type=oci,dest={tmp_path / 'x.tar'}")
+    base = fresh.layers("x")[0]["folder"]
+    assert not Path(base).exists()
+    said = fresh.build(context, copy + "RUN stat -c '%u %g' /bin/f; cat /etc/f; pwd\n", "-t", "y")
+    assert "| 5 6\n       | 1\n       | /w\n" in said and said.count("cached") == 3
+    assert Path(base).is_dir()
+    assert fresh("build", "-q", context) == fresh("build", "-q", "--no-cache", context)
+    assert_whole(fresh.root)

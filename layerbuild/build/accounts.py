@@ -76,6 +76,11 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     return uid, gid
 
 
+def is_numeric(text: str) -> bool:
+    """Whether ``owner`` answers for ``text`` without a look into the image."""
+    return all(_is_id(part) or not part for part in text.split(":"))
+
+
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit()
 

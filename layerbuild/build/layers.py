@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import assert_never
 
-from layerbuild.build.accounts import owner
+from layerbuild.build.accounts import is_numeric, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
 from layerbuild.build.copying import Item, Placement, write
@@ -61,6 +61,7 @@ class LayerMaker:
 
     def run(self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None]) -> Sealed | None:
         """Execute the process in an overlay mount, and seal its upperdir. StepFailed keeps the workspace."""
+        self._unpack_below(stack)
         workspace = self._begin(stack)
         try:
             root = RootMetadata.of(workspace.diff)
@@ -89,6 +90,8 @@ class LayerMaker:
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
                 self._unpack(match.tree.chain)
+        if not is_numeric(step.owner):  # a name is looked up in the image's files; else its indexes tell enough
+            self._unpack_below(stack)
         workspace = self._begin(stack)
         try:
             with ExitStack() as cleaning:
@@ -115,11 +118,14 @@ class LayerMaker:
         return sealed
 
     def _begin(self, stack: Stack) -> Workspace:
-        """A workspace on ``stack``, which is unpacked if it is not."""
-        if not isinstance(stack, Unnamed):
-            self._unpack(stack)
-            return self._store.workspaces.begin(stack)
-        return self._store.workspaces.begin(stack.workspace)
+        return self._store.workspaces.begin(stack.workspace if isinstance(stack, Unnamed) else stack)
+
+    def _unpack_below(self, stack: Stack) -> None:
+        """Have all folders of ``stack``: the layers without a name have theirs, what they lie on may have none."""
+        parent = stack.workspace if isinstance(stack, Unnamed) else stack
+        while isinstance(parent, Workspace):
+            parent = parent.parent
+        self._unpack(parent)
 
     def _unpack(self, chain: ChainID | None) -> None:
         with self._unpacking:  # stages that begin with one base would each unpack it

@@ -1,4 +1,5 @@
-"""A layer from elsewhere comes into the store: first its blob, held against its digest, then folder and index of it.
+"""A layer from elsewhere comes into the store: first its blob, held against its digest, then the index of it. Its
+folder is made when something needs it.
 
 What is claimed is never believed: a blob gets its own digest as a name, and a diff ID is that of the bytes inside.
 """
@@ -81,7 +82,7 @@ def diff_id_of(store: Store, blob: BlobRecord) -> DiffID:
 
 
 def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> ChainID:
-    """Unpack a blob of the store on top of ``parent``, unless that is done already; the chain ID.
+    """Record a blob of the store as a layer on top of ``parent``, unless that is done already; the chain ID.
 
     DigestMismatch if the blob holds another layer than ``diff_id``.
     """
@@ -89,7 +90,7 @@ def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobR
     snapshot, known = store.snapshots.get(chain), store.layers.by_blob(blob.digest)
     if known is not None and known.diff_id != diff_id:
         raise DigestMismatch(f"layer {blob.digest} has diff ID {known.diff_id} instead of {diff_id}")
-    if snapshot is None or not snapshot.unpacked:
+    if snapshot is None or not store.layers.index_path(diff_id).is_file():
         return store.add_from_blob(parent, diff_id, blob).chain
     record = store.layers.get(diff_id)
     if known is None and record is not None:  # the same layer, compressed in another way

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import StoreError
@@ -12,6 +13,9 @@ from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
 from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
+
+if TYPE_CHECKING:
+    from layerbuild.layer.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,13 @@ class Layers:
         """Make a finished temporary file the index of ``diff_id``. It need not be synced: ``add`` sees to that."""
         with disk_errors(self.folder):
             temporary.replace(self.index_path(diff_id))
+
+    def root_entry(self, diff_id: DiffID) -> Entry | None:
+        """What the layer says of its own root folder: layers of ours say nothing, others may."""
+        from layerbuild.layer.index import Index
+
+        with Index.open(self.index_path(diff_id)) as index:
+            return index.lookup(b"")
 
     def add(self, record: LayerRecord) -> None:
         """Record a layer, or further blobs of a known one; StoreError if a blob or the index is not here."""

@@ -89,26 +89,22 @@ def new_link() -> str:
     return base64.b32encode(os.urandom(16)).decode()[:26]
 
 
-def make(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
-    """Create the folder on top of ``below`` (top first).
-
-    The root of a mounted overlay shows the metadata of the upper's own root, so the new diff folder gets that of the
-    layer below: a step sees the same ``/`` wherever it stands in the stack.
-    """
+def make(folder: LayerFolder, below: Sequence[LayerFolder], root: RootMetadata) -> None:
+    """Create the folder on top of ``below`` (top first), whose diff folder looks like ``root``."""
     folder.folder.mkdir()
     for made in (folder.work, folder.merged):
         made.mkdir()
-    make_diff(folder, below)
+    make_diff(folder, root)
     (folder.folder / "link").write_text(folder.link)
     if below:
         write_lower(folder, below)
     link_to(folder)
 
 
-def make_diff(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
-    """Create its diff folder."""
+def make_diff(folder: LayerFolder, root: RootMetadata) -> None:
+    """Create its diff folder, which looks like ``root``."""
     folder.diff.mkdir()
-    (RootMetadata.of(below[0].diff) if below else RootMetadata()).put(folder.diff)
+    root.put(folder.diff)
 
 
 def write_lower(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:

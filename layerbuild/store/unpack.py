@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from layerbuild.digest import ChainID, DiffID, chain_id
-from layerbuild.errors import DigestMismatch, NotFoundError
+from layerbuild.errors import DigestMismatch, FormatError, NotFoundError
 from layerbuild.layer import codecs
 from layerbuild.layer.entry import Entry, RootMetadata
 from layerbuild.layer.union import LayerView, Union
@@ -25,20 +25,43 @@ _HINT = "build or import its image again"
 
 
 def add_from_blob(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> Snapshot:
-    """The snapshot of ``diff_id`` on top of ``parent``, unpacked from ``blob`` unless it is here already.
+    """The snapshot of ``diff_id`` on top of ``parent``, made from ``blob`` unless it is here already.
 
-    Records the layer and writes its index. FormatError or DigestMismatch if the blob is not what was said.
+    Records the layer and writes its index; its folder is made when somebody needs it (``ensure_unpacked``). FormatError
+    or DigestMismatch if the blob is not what was said.
     """
     known = store.snapshots.get(chain_id(parent, diff_id))
-    if known is not None and not _lost(store, known):
+    if known is not None and store.layers.index_path(diff_id).is_file():
         return known
+    index = store.layers.temporary_index()
+    try:
+        with disk_errors(store.layers.folder):
+            applied = _apply(store, blob, None, parent=parent, index=index)
+    except DigestMismatch:
+        raise
+    except FormatError:  # what can't be indexed may still be unpacked: a file that is replaced after a link to it, say
+        ensure_unpacked(store, parent)
+        return _unpack(store, parent, diff_id, blob)
+    _check(applied, diff_id, blob, index)
+    store.layers.adopt_index(index, diff_id)
+    store.layers.add(LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
+    return store.snapshots.add(parent, diff_id)
+
+
+def _check(applied: Applied, diff_id: DiffID, blob: BlobRecord, index: Path) -> None:
+    if applied.diff_id != diff_id:
+        index.unlink(missing_ok=True)
+        raise DigestMismatch(f"blob {blob.digest} holds the layer {applied.diff_id} instead of {diff_id}")
+
+
+def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> Snapshot:
+    """The snapshot with its folder, on a parent that has its own."""
     workspace = store.workspaces.begin(parent)
     index = store.layers.temporary_index()
     try:
         with disk_errors(workspace.diff):
             applied = _apply(store, blob, workspace, parent=parent, index=index)
-        if applied.diff_id != diff_id:
-            raise DigestMismatch(f"blob {blob.digest} holds the layer {applied.diff_id} instead of {diff_id}")
+        _check(applied, diff_id, blob, index)
         store.layers.adopt_index(index, diff_id)
         return store.workspaces.commit(workspace, LayerRecord(diff_id, applied.tar_size, applied.entries, (blob,)))
     except BaseException:
@@ -55,7 +78,7 @@ def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]
     stack = store.snapshots.stack(chain)
     for snapshot in stack:
         if _lost(store, snapshot):
-            add_from_blob(store, snapshot.parent, snapshot.diff_id, _blob_of(store, snapshot.diff_id))
+            _unpack(store, snapshot.parent, snapshot.diff_id, _blob_of(store, snapshot.diff_id))
     return stack
 
 
@@ -80,7 +103,10 @@ def _lost(store: Store, snapshot: Snapshot) -> bool:
     return not (snapshot.unpacked and store.layers.index_path(snapshot.diff_id).is_file())
 
 
-def _apply(store: Store, blob: BlobRecord, workspace: Workspace, *, parent: ChainID | None, index: Path) -> Applied:
+def _apply(
+    store: Store, blob: BlobRecord, workspace: Workspace | None, *, parent: ChainID | None, index: Path
+) -> Applied:
+    """Read ``blob`` into the index, and into the folder of ``workspace`` if there is one."""
     from layerbuild.layer.apply import apply
 
     with open_stack(store, parent) as union, store.blobs.open(blob.digest) as reader:
@@ -91,10 +117,10 @@ def _apply(store: Store, blob: BlobRecord, workspace: Workspace, *, parent: Chai
 
         applied = apply(
             codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
-            workspace.diff,
+            workspace.diff if workspace else None,
             index=index,
             user_xattr=store.user_xattr,
-            root=RootMetadata.of(workspace.diff),
+            root=RootMetadata.of(workspace.diff) if workspace else None,
             below=below,
             name=f"layer {blob.digest}",
         )

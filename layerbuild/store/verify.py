@@ -99,7 +99,9 @@ def _snapshot(store: Store, snapshot: Snapshot) -> Iterator[Mismatch]:
     if snapshot.chain != chain_id(snapshot.parent, snapshot.diff_id):
         yield Mismatch(subject, f"is not the chain ID of {snapshot.diff_id} on {snapshot.parent}")
     if not snapshot.unpacked:
-        yield Mismatch(subject, f"its folder {snapshot.diff} is missing")
+        layer = store.layers.get(snapshot.diff_id)
+        if layer is None or not any(store.blobs.has(blob.digest) for blob in layer.blobs):
+            yield Mismatch(subject, f"its folder {snapshot.diff} is missing, and no blob to make it from is here")
         return
     if not overlay.is_linked(snapshot):
         yield Mismatch(subject, f"its short name {snapshot.short} does not lead to it")

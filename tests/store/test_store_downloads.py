@@ -42,7 +42,9 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
     older = "\n".join(line for line in tables["step"].splitlines() if "own_key" not in line).replace(
         "NOT NULL, -- JSON", "NOT NULL -- JSON"
     )
-    database.executescript(f"DROP TABLE download; DROP TABLE file; DROP TABLE step; {older}; PRAGMA user_version=1;")
+    database.executescript(
+        f"DROP TABLE download; DROP TABLE file; DROP TABLE selection; DROP TABLE step; {older}; PRAGMA user_version=1;"
+    )
     database.close()
     for _ in range(2):
         with Store.open(tmp_path / "store") as store:
