@@ -36,10 +36,12 @@ class Read:
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The definition key of a step; and ``own``, its inputs besides the parent, by name and content: with the parent's
-    chain they make the content key. ``own`` is None while a source is unknown."""
+    chain they make the content key. ``own`` is None while a source is unknown. ``step`` tells the step itself, apart
+    from the parent and all that it reads."""
 
     definition: str
     own: Mapping[str, str] | None
+    step: str
 
     def inputs(self, chain: ChainID | None) -> Mapping[str, str]:
         """All inputs by name, on the stack ``chain``."""
@@ -67,10 +69,19 @@ def keys(
 
     ``times`` tells how modification times are written; it decides about a layer's bytes, so it is an input.
     """
-    own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
+    own = _own(step, times)
     by_definition = {**own, PARENT: parent, **{read.name: read.definition for read in reads}}
     by_content = {read.name: read.content for read in reads if read.content is not None}
-    return Keys(_digest(by_definition), {**own, **by_content} if len(by_content) == len(reads) else None)
+    return Keys(_digest(by_definition), {**own, **by_content} if len(by_content) == len(reads) else None, _digest(own))
+
+
+def step_key(step: RunStep | CopyStep, *, times: str) -> str:
+    """A key of the step itself, whatever it reads and stands on."""
+    return _digest(_own(step, times))
+
+
+def _own(step: RunStep | CopyStep, times: str) -> dict[str, str]:
+    return {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
 
 
 def _digest(value: Mapping[str, str]) -> str:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
-from layerbuild.build.keys import Keys, Read, base_definition, keys
+from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
 from layerbuild.build.remote import Remote
-from layerbuild.build.selecting import Match, content_digest, select
+from layerbuild.build.selecting import Match, content_digest, only_folder, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
@@ -74,9 +74,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The step has to run. ``matches`` are the files that its sources name, by source."""
+    """The step has to run. ``matches`` are the files that its sources name, by source. ``keys`` None: no record can
+    match, so nothing was read to make them; what the step reads will tell (``keys_of``)."""
 
-    keys: Keys
+    keys: Keys | None
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
 
 
@@ -103,13 +104,16 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        copies_unread: bool = False,
     ) -> None:
+        """``copies_unread``: who asks carries steps out, so a COPY that is sure to run need not be read before."""
         self._store = store
         self._bases = bases
         self._contexts = contexts
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
+        self._copies_unread = copies_unread
         self.stacks = Stacks(store)
         self.results: dict[int, Promise[Progress]] = {}
 
@@ -133,10 +137,32 @@ class Lookup:
             case RunStep():
                 seen = self._reads_of_mounts(stage, step)
             case CopyStep():
+                unread = self._unread(stage, step)
+                if unread is not None:
+                    return Miss(None, unread)
                 seen = self._reads_of_sources(stage, step)
         found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
         hit = None if self._no_cache else self._find(found, progress)
         return hit or Miss(found, seen.matches)
+
+    def keys_of(self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]) -> Keys:
+        """The keys of a step that read ``digests`` of a context, by source."""
+        reads = tuple(Read(read_name(source), digest, digest) for source, digest in digests.items())
+        return keys(step, parent=progress.definition, reads=reads, times=self._times.key)
+
+    def _unread(self, stage: StagePlan, step: CopyStep) -> Mapping[PathSource, list[Match]] | None:
+        """The one folder that ``step`` copies from a context, if it is sure to run whatever is in it."""
+        if not isinstance(step.root, ContextRoot) or len(step.sources) != 1 or not self._copies_unread:
+            return None
+        source = step.sources[0]
+        if not isinstance(source, PathSource):
+            return None
+        if not self._no_cache and self._store.cache.knows_step(step_key(step, times=self._times.key)):
+            return None
+        tree = self.tree(step.root, stage.platform)
+        assert tree is not None  # a context
+        matches = {source: select(step, source, tree)}
+        return matches if only_folder(step, matches) else None
 
     def reason(self, step: Step, progress: Progress, miss: Miss) -> str:
         """Why ``step`` has to run, in words."""
@@ -144,6 +170,7 @@ class Lookup:
             return "--no-cache"
         if not progress.known:
             return f"{progress.missed} runs first, and what it makes decides"
+        assert miss.keys is not None  # as long as nothing is copied
         if miss.keys.own is None:
             return "what it reads is made by a step that runs first"
         chain = chain_of(progress.stack)

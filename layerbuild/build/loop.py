@@ -11,14 +11,14 @@ from layerbuild import events
 from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
-from layerbuild.build.layers import LayerMaker
+from layerbuild.build.keys import Keys
+from layerbuild.build.layers import Copied, LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
-from layerbuild.build.schedule import Schedule, needs
-from layerbuild.build.selecting import listing
+from layerbuild.build.schedule import Abandoned, Schedule, needs
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Tree, changed_meanwhile
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, recorded
@@ -61,7 +61,9 @@ class Build:
         self._times = times
         self._observer = observe
         self._telling = threading.Lock()
-        self._lookup = Lookup(store, bases, contexts, remote, times=times, no_cache=options.no_cache)
+        self._lookup = Lookup(
+            store, bases, contexts, remote, times=times, no_cache=options.no_cache, copies_unread=True
+        )
         self._lookup.results.update((stage.index, Promise()) for stage in plan.stages)
         self._mounter = Mounter(store, self._lookup, options, tell=lambda text: self._observe(events.Note(text)))
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
@@ -125,19 +127,20 @@ class Build:
                 stack = progress.stack if record.diff_id is None else record.chain
                 self._observe(events.CacheHit(stage, number, step, by, record.chain))
                 if by == "content":
-                    self._store.cache.put(replace(record, definition_key=keys.definition))
+                    self._store.cache.put(replace(record, definition_key=keys.definition, step_key=keys.step))
                 return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
                 self._observe(events.StepStarted(stage, number, step))
-                unnamed = self._make(stage, number, step, progress, verdict, began)
+                unnamed, keys = self._make(stage, number, step, progress, verdict, began)
                 layer = unnamed.diff_id if unnamed else None
-                return self._grown(step, progress, verdict.keys.definition, unnamed or progress.stack, layer)
+                return self._grown(step, progress, keys.definition, unnamed or progress.stack, layer)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> Unnamed | None:
-        """Carry the step out; its layer, if it made one, is made and recorded in the background."""
+    ) -> tuple[Unnamed | None, Keys]:
+        """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
+        for some steps are known only now."""
         match step:
             case RunStep():
 
@@ -146,29 +149,25 @@ class Build:
 
                 with self._mounter.mounted(stage, step) as mounted:
                     sealed = self._maker.run(step, progress.stack, mounted, output=output)
+                keys = miss.keys
+                assert keys is not None
             case CopyStep():
-                self._keep_listings(miss)
-                sealed = self._maker.copy(step, progress.stack, miss.matches)
+                copied = self._maker.copy(step, progress.stack, miss.matches)
+                sealed = copied.sealed
+                keys = miss.keys or self._lookup.keys_of(step, progress, copied.digests)
+                _check(keys, miss, copied)
         seconds = time.perf_counter() - began
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
 
         def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
-            self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
+            self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
             if layer is not None and chain is not None:
                 self._sealed(stage, number, layer, chain)
 
         if sealed is not None:
-            return self._captures.add(step, progress.stack, sealed, then=record)
+            return self._captures.add(step, progress.stack, sealed, then=record), keys
         self._captures.after(step, progress.stack, then=record)
-        return None
-
-    def _keep_listings(self, miss: Miss) -> None:
-        """Keep what the files read are, so that a later miss can be told as a difference; SourceError if they are not
-        any more what the keys took them for."""
-        for source, matches in miss.matches.items():
-            digest = self._store.cache.put_listing(listing(matches))
-            if digest != miss.keys.inputs(None)[read_name(source)]:
-                raise changed_meanwhile(matches[0].tree.name, matches[0].node.path)
+        return None, keys
 
     def _grown(
         self,
@@ -186,7 +185,7 @@ class Build:
     def _record(
         self,
         step: RunStep | CopyStep,
-        miss: Miss,
+        keys: Keys,
         seconds: float,
         *,
         parent: ChainID | None,
@@ -195,16 +194,17 @@ class Build:
     ) -> None:
         self._store.cache.put(
             StepRecord(
-                definition_key=miss.keys.definition,
-                content_key=miss.keys.content(parent),
+                definition_key=keys.definition,
+                content_key=keys.content(parent),
                 parent=parent,
                 chain=chain,
                 diff_id=layer.diff_id if layer else None,
-                inputs=miss.keys.inputs(parent),
+                inputs=keys.inputs(parent),
                 instruction=step.origin.text,
                 image=self._options.names[0].familiar if self._options.names else "",
                 seconds=seconds,
                 created=time.time(),
+                step_key=keys.step,
             )
         )
 
@@ -267,3 +267,14 @@ class Build:
             return []
         base = self._bases.image(stage.base.reference, stage.platform)
         return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
+
+
+def _check(keys: Keys, miss: Miss, copied: Copied) -> None:
+    """SourceError if what a COPY read is not any more what the keys took it for."""
+    inputs = keys.inputs(None)
+    for source, digest in copied.digests.items():
+        if inputs[read_name(source)] != digest:
+            if copied.sealed is not None:
+                copied.sealed.drop(Abandoned())
+            match = miss.matches[source][0]
+            raise changed_meanwhile(match.tree.name, match.node.path)

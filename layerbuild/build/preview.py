@@ -60,6 +60,7 @@ class _Walk:
     def _missed(self, number: int, step: Step, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
         reason = self._lookup.reason(step, self.progress, miss)
+        assert miss.keys is not None  # nothing is copied here
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"

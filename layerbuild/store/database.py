@@ -54,13 +54,15 @@ CREATE TABLE selection (
 ) WITHOUT ROWID;
 """
 
-_STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
+_OWN_KEY = "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''"
+_STEP_KEY = "ALTER TABLE step ADD COLUMN step_key TEXT NOT NULL DEFAULT ''"
+_STEP_INDEXES = ("CREATE INDEX step_own ON step (own_key);", "CREATE INDEX step_step ON step (step_key);")
 
 # What brings a database of that version to the next one, statement by statement.
 _UPGRADES = {
     1: (_DOWNLOADS,),
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
-    2: (_FILES, _SELECTIONS, "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''", _STEP_OWN),
+    2: (_FILES, _SELECTIONS, _OWN_KEY, _STEP_KEY, *_STEP_INDEXES),
 }
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
@@ -118,7 +120,8 @@ CREATE TABLE step (
     seconds        REAL NOT NULL,
     created        REAL NOT NULL,
     inputs         TEXT NOT NULL, -- JSON, by name
-    own_key        TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent
+    own_key        TEXT NOT NULL DEFAULT '', -- sha256 of the inputs besides the parent
+    step_key       TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent and what is read
 ) WITHOUT ROWID;
 CREATE INDEX step_content ON step (content_key);
 CREATE INDEX step_parent ON step (parent);
@@ -164,7 +167,7 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_FILES} {_SELECTIONS} "
+                f"BEGIN; {_SCHEMA} {''.join(_STEP_INDEXES)} {_DOWNLOADS} {_FILES} {_SELECTIONS} "
                 f"PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
 
