@@ -9,11 +9,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
-TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent
-TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client
+TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap setpriv mkfs.ext4 git ssh-agent sshd \
+  docker-registry htpasswd openssl gcc runc crun qemu-x86_64 qemu-riscv64-static dockerd
+TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap util-linux e2fsprogs git openssh-client \
+  openssh-server docker-registry apache2-utils openssl gcc libc6-dev runc crun libseccomp2 qemu-user qemu-user-static \
+  docker.io
 BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
 
-.PHONY: demo test lint bench bench-parts setup setup-test test-tools clean
+.PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean
 
 demo: setup
 	$(LAYERBUILD) base host --tag base:host
@@ -27,7 +30,7 @@ demo: setup
 	$(LAYERBUILD) run --rm textbook
 
 test: setup-test test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup-test
 	$(BIN)/ruff check .
@@ -43,6 +46,14 @@ bench-parts: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py
+	$(BIN)/python bench/isolation.py
+
+# After a text of a lesson or a translation of it has changed.
+catalogues: setup-test
+	$(BIN)/pybabel -q extract -k N_ --no-location --omit-header -o $(VENV)/lessons.pot layerbuild/lessons layerbuild/cli/commands/learn.py
+	for po in layerbuild/lessons/locale/*/LC_MESSAGES/lessons.po; do \
+	  $(BIN)/pybabel -q update --omit-header --no-fuzzy-matching --ignore-obsolete -i $(VENV)/lessons.pot -l $$(basename $$(dirname $$(dirname $$po))) -o $$po && \
+	  $(BIN)/pybabel -q compile -i $$po -o $${po%.po}.mo || exit 1; done
 
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test

@@ -126,7 +126,15 @@ class StoreError(LayerbuildError):
 
 
 class RegistryError(LayerbuildError):
-    """A registry refused or failed, or credentials are missing."""
+    """A registry refused or failed, or credentials are missing. ``status`` is what it answered, 0: nothing; and
+    ``wait`` the seconds after which it wants to be asked again."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", span: Span | None = None, status: int = 0, wait: float = 0.0
+    ) -> None:
+        super().__init__(message, hint=hint, span=span)
+        self.status = status
+        self.wait = wait
 
 
 class MachineError(LayerbuildError):

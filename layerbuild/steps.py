@@ -158,7 +158,8 @@ class ConfigStep:
 class RunStep:
     """A process. ``argv`` is what is executed, the shell included; ``env`` is the whole environment that the recipe
     determines (ENV and the ARGs in force), in order; ``proxy`` reaches the process but is no part of its identity;
-    ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes.
+    ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes. ``hostname`` is what the process
+    finds itself on, empty: what every step does.
     """
 
     origin: Origin
@@ -173,6 +174,7 @@ class RunStep:
     security: str = "sandbox"
     proxy: Pairs = ()
     files: tuple[tuple[str, bytes], ...] = ()
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,14 @@ class LayerPlan:
         """The stage whose result is the image."""
         return self.stages[-1]
 
+    @property
+    def lineage(self) -> tuple[StagePlan, ...]:
+        """The target, the stage that it is built upon, and so on: their layers are the image's own."""
+        stages = [self.target]
+        while isinstance(stages[-1].base, StageBase):
+            stages.append(self.stage(stages[-1].base.stage))
+        return tuple(stages)
+
     def stage(self, index: int) -> StagePlan:
         """The stage with that index in the recipe."""
         return next(stage for stage in self.stages if stage.index == index)
@@ -307,6 +317,8 @@ def _run_identity(step: RunStep) -> dict[str, str]:
         "network": step.network,
         "security": step.security,
     }
+    if step.hostname:
+        named["hostname"] = step.hostname
     named.update((f"env {key}", value) for key, value in step.env)
     named.update((f"mount {mount.target or mount.env}", _text(_mount_values(mount))) for mount in step.mounts)
     named.update((f"file {name}", hashlib.sha256(content).hexdigest()) for name, content in step.files)

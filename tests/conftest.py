@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import registries
 from hypothesis import settings
 from support import PROJECT, USER, Layerbuild, add_member, missing
 
@@ -99,6 +100,23 @@ def busybox_tar(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str
         add_member(tar, "etc/passwd", content="\n".join((*users, "")).encode())
         add_member(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Iterator[registries.Registry]:
+    """A registry on loopback that anybody may read and write."""
+    with registries.running(program("docker-registry"), tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def closed_registry(
+    tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]
+) -> Iterator[registries.Registry]:
+    """A registry on loopback that wants ``registries.USER`` and ``registries.PASSWORD``."""
+    folder = tmp_path_factory.mktemp("closed-registry")
+    with registries.running(program("docker-registry"), folder, htpasswd=program("htpasswd")) as running:
+        yield running
 
 
 @dataclass(frozen=True)

@@ -1,49 +1,71 @@
-"""A web server on loopback that tests fill and listen to, and git repositories behind it."""
+"""A web server on loopback that tests fill and listen to, git repositories behind it, and an SSH server."""
 
 from __future__ import annotations
 
+import socket
+import ssl
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+from traces import wait_until
 
 EPOCH = 1_000_000_000  # seconds since 1970: when everything in a repository was committed
 
 
 @dataclass
 class Reply:
-    """What the server says. ``cut`` declares more bytes than it sends."""
+    """What the server says. ``cut`` declares more bytes than it sends; ``stall`` sends half of them, and then nothing
+    until the server ends; ``chunked`` does not declare how many there are."""
 
     body: bytes = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: bool = False
+    stall: bool = False
+    chunked: bool = False
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request: its path and its headers, by lower-case name."""
+    """A request: its path and its headers, by lower-case name; its method and its body."""
 
     path: str
     headers: Mapping[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 class Web:
     """Serves ``pages``: by path a reply, or a function from a request to one; else the files below ``folder``.
 
-    Pages have an ETag of their content, and conditions are honoured. ``asked`` is every request, in order.
+    Pages have an ETag of their content, and conditions are honoured. ``guard``, where there is one, answers in place of
+    all of them. ``asked`` is every request, in order. ``certificate`` is a file with certificate and key: then it
+    speaks TLS.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
         self.folder = folder
+        self.ended = threading.Event()
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {}
+        self.guard: Callable[[Asked], Reply] | None = None
         self.asked: list[Asked] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
+        self._server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -64,6 +86,8 @@ class Web:
 
     def answer(self, asked: Asked) -> Reply:
         self.asked.append(asked)
+        if self.guard is not None:
+            return self.guard(asked)
         path = asked.path.partition("?")[0]
         page = self.pages.get(path)
         if page is None:
@@ -84,8 +108,15 @@ class Web:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.ended.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # the client went away, as it does in these tests
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -95,13 +126,24 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        reply = self._web.answer(Asked(self.path, headers))
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        reply = self._web.answer(Asked(self.path, headers, self.command, body))
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(reply.body) + reply.cut))
+        if not reply.chunked and "Content-Length" not in reply.headers:
+            self.send_header("Content-Length", str(len(reply.body) + reply.cut))
         self.end_headers()
-        self.wfile.write(reply.body)
+        if self.command == "HEAD":
+            return
+        if not reply.stall:
+            self.wfile.write(reply.body)
+            return
+        self.wfile.write(reply.body[: len(reply.body) // 2])
+        self.wfile.flush()
+        self._web.ended.wait(30)
+
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def log_message(self, *_: object) -> None:
         pass
@@ -142,3 +184,38 @@ def publish(work: Path, web: Web, name: str) -> str:
     git(work, "clone", "--quiet", "--bare", str(work), str(bare))
     git(bare, "update-server-info")
     return web.url(f"{name}.git")
+
+
+@contextmanager
+def ssh_server(program: Callable[[str], str], folder: Path, *, lets_in: Path) -> Iterator[int]:
+    """The port of an SSH server that lets root in with the public key ``lets_in``; ``folder`` is empty."""
+    keygen = (program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", folder / "host")
+    subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    settings = {
+        "HostKey": folder / "host",
+        "AuthorizedKeysFile": lets_in,
+        "ListenAddress": f"127.0.0.1:{port}",
+        "PermitRootLogin": "prohibit-password",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "PidFile": "none",
+    }
+    (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd locks itself in; it starts by its whole path only
+    running = subprocess.Popen([program("sshd"), "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _answers(port))
+        yield port
+    finally:
+        running.terminate()
+        running.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,12 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 USER = 12345  # an id that needs no account
+
+# No test asks a registry but those that it starts itself.
+_NO_REGISTRY = tempfile.NamedTemporaryFile("w", prefix="layerbuild-registries-", suffix=".conf")  # noqa: SIM115
+_NO_REGISTRY.write('[[registry]]\nprefix = "docker.io"\nblocked = true\n')
+_NO_REGISTRY.flush()
+os.chmod(_NO_REGISTRY.name, 0o644)
 
 
 def missing(reason: str) -> NoReturn:
@@ -59,7 +66,13 @@ class Layerbuild:
 
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TMPDIR")}
-        return {**kept, "HOME": "/nonexistent", "COLUMNS": "200", **self.env}
+        return {
+            **kept,
+            "HOME": "/nonexistent",
+            "COLUMNS": "200",
+            "LAYERBUILD_REGISTRIES_CONF": _NO_REGISTRY.name,
+            **self.env,
+        }
 
     def run(
         self, *arguments: str | Path, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None

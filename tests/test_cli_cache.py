@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from support import Layerbuild
-from traces import assert_whole
 
 RECIPE = """\
 FROM busybox
@@ -91,6 +89,27 @@ def test_no_cache_runs_all_and_makes_the_same(layerbuild: Layerbuild, context: P
     assert again.stdout == first
 
 
+def test_no_cache_for_some_stages(layerbuild: Layerbuild, context: Path) -> None:
+    recipe = """\
+FROM busybox AS One
+RUN echo same > /one; echo ran-one
+FROM busybox AS two
+RUN echo ran-two
+FROM one
+COPY --from=two /etc/passwd /p
+RUN echo ran-three
+"""
+    first = layerbuild.build(context, recipe)
+    assert first.count("| ran-") == 3
+    for names, ran in ((("one",), "one"), (("TWO,nosuch",), "two"), (("one", "two"), "one two"), (("0",), "")):
+        words = [word for name in names for word in ("--no-cache-filter", name)]
+        said = layerbuild.build(context, None, *words)
+        assert [name for name in ("one", "two", "three") if f"| ran-{name}" in said] == ran.split()
+    plan = layerbuild.json("plan", context, "--no-cache-filter", "two")
+    assert [step["cache"] for step in plan["steps"]][:2] == ["hit", "miss"]
+    assert "leave one of them out" in layerbuild.build(context, None, "--no-cache", "--no-cache-filter", "a", code=2)
+
+
 def test_records_keep_their_inputs_by_name(rooted: Layerbuild, context: Path) -> None:
     from layerbuild.store.store import Store
 
@@ -116,22 +135,3 @@ def test_the_plan_tells_hits_and_runs_nothing(layerbuild: Layerbuild, context: P
     (context / "second").write_text("3")
     changed = layerbuild.json("plan", context)
     assert [step["cache"] for step in changed["steps"]] == ["hit", "hit", "miss", "miss", ""]
-
-
-def test_a_base_is_unpacked_only_for_what_has_to_see_its_files(
-    rooted: Layerbuild, context: Path, tmp_path: Path
-) -> None:
-    archive = tmp_path / "base.tar"
-    rooted.build(context, "FROM busybox\n", "-q", "-o", f"type=docker,dest={archive},name=base")
-    fresh = replace(rooted, root=tmp_path / "store")
-    fresh("import", archive)
-    (context / "f").write_text("1\n")
-    copy = "FROM base\nCOPY --chown=5:6 f /bin/f\nWORKDIR /w\nENV A=1\nCOPY f /etc/\n"
-    fresh.build(context, copy, "-t", "x", "-o", f"type=oci,dest={tmp_path / 'x.tar'}")
-    base = fresh.layers("x")[0]["folder"]
-    assert not Path(base).exists()
-    said = fresh.build(context, copy + "RUN stat -c '%u %g' /bin/f; cat /etc/f; pwd\n", "-t", "y")
-    assert "| 5 6\n       | 1\n       | /w\n" in said and said.count("cached") == 3
-    assert Path(base).is_dir()
-    assert fresh("build", "-q", context) == fresh("build", "-q", "--no-cache", context)
-    assert_whole(fresh.root)

@@ -38,13 +38,13 @@ WRONG = {
     "order": Wrong(b"RUN true\n", 3, ("Dockerfile:1:1: ", "FROM")),
     "heredoc": Wrong(b"FROM busybox\nRUN <<E\ntrue\n", 3, ("Dockerfile:2:", "E")),
     "base": Wrong(
-        b"FROM busibox\n", 1, (":1:6: base image 'busibox' is not in the store", "did you mean busybox:latest?")
+        b"FROM busibox\n", 69, (":1:6: base image 'busibox' is not in the store", "did you mean busybox:latest?")
     ),
     "source": Wrong(b"FROM busybox\nCOPY gone.txt /\n", 1, (":2:", "'gone.txt' not found", "it is not in the context")),
     "ignored": Wrong(
         b"FROM busybox\nCOPY kept.txt left.txt /\n", 1, (":2:", "'left.txt'", ".dockerignore line 2 (`left*`)")
     ),
-    "stage": Wrong(b"FROM busybox\nCOPY --from=nobody /x /\n", 1, (":2:", "nobody")),
+    "stage": Wrong(b"FROM busybox\nCOPY --from=nobody /x /\n", 69, (":2:", "nobody")),
     "target": Wrong(b"FROM busybox AS two\n", 2, ("tow", "did you mean two?"), ("--target", "tow")),
     "argument": Wrong(b"FROM busybox\n", 2, ("--build-arg '=x' has no name", "NAME=VALUE"), ("--build-arg", "=x")),
     "output": Wrong(b"FROM busybox\n", 2, ("unknown format 'oic'", "did you mean oci?"), ("-o", "type=oic,dest=x")),
@@ -300,5 +300,6 @@ def test_a_disk_that_others_have_filled(small: Layerbuild, context: Path, tmp_pa
     full = Layerbuild(small.root, (*small.prefix, "sh", "-c", script, "sh"), small.python)
     said = full.build(context, "FROM busybox\nRUN echo x > /x\n", code=102)
     assert "Traceback" not in said and "hint: " in said
+    small("prune")  # a blob may have found room where its row did not: then it is unclaimed, and never false
     whole(small, tmp_path)
     small.build(context, None)

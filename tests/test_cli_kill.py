@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import select
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,6 +135,67 @@ def test_stopped_during_run(layerbuild: Layerbuild, context: Path, number: signa
         assert b"Traceback" not in build.stderr.read()
     assert_nothing_left(layerbuild, mark)
     assert_whole(layerbuild.root)  # at once: who is told to stop tidies up
+
+
+def test_asked_twice(layerbuild: Layerbuild, context: Path) -> None:
+    """A second Ctrl-C while the first is acted upon: the store stays good, and the next build tidies up."""
+    for pause in (0.0, 0.002, 0.01, 0.04):
+        mark = fresh_mark()
+        with building(layerbuild, context, LONG.format(f"echo x > /x; sleep {mark} & sleep {mark}")) as build:
+            wait_until(lambda mark=mark: len(processes(mark)) >= 2)
+            build.send_signal(signal.SIGINT)
+            time.sleep(pause)
+            build.send_signal(signal.SIGINT)
+            assert build.wait(timeout=3) == 130
+            assert build.stderr is not None
+            assert b"Traceback" not in build.stderr.read()
+        assert_nothing_left(layerbuild, mark)
+    assert_same_as_clean(layerbuild, context, "FROM busybox\nRUN echo first-ran; echo 1 > /first\n")
+
+
+def test_ctrl_c_at_a_terminal(layerbuild: Layerbuild, context: Path) -> None:
+    mark = fresh_mark()
+    (context / "Dockerfile").write_text(LONG.format(f"sleep {mark} & sleep {mark}"))
+    person, terminal = os.openpty()
+    with layerbuild.start(
+        "build",
+        context,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=own_terminal,
+    ) as build:
+        wait_until(lambda: len(processes(mark)) >= 2)
+        os.write(person, b"\x03")
+        assert build.wait(timeout=3) == 130
+    assert_nothing_left(layerbuild, mark)
+    assert_whole(layerbuild.root)
+    os.close(terminal)
+    os.close(person)
+
+
+def own_terminal() -> None:
+    """Make standard input the terminal that sends signals to this session: ioctl_tty(2)."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_control_groups_go_with_a_build(rooted: Layerbuild, context: Path) -> None:
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
+        mark = fresh_mark()
+        (context / "Dockerfile").write_text(LONG.format(f"sleep {mark}"))
+        with rooted.start("build", "--memory", "64m", "--pids-limit", "50", context) as build:
+            wait_until(lambda mark=mark: processes(mark))
+            assert groups_of(build.pid)
+            build.send_signal(number)
+            assert build.wait(timeout=3) == code
+        if number is signal.SIGKILL:  # the next build with a limit tidies up
+            rooted.build(context, "FROM busybox\nRUN true\n", "--pids-limit", "50")
+        assert groups_of(build.pid) == []
+
+
+def groups_of(build: int) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").rglob(f"layerbuild-{build}-*"))
 
 
 def test_stopped_during_capture(layerbuild: Layerbuild, context: Path) -> None:

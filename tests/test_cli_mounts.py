@@ -328,14 +328,15 @@ def test_a_secret_is_seen_by_its_step_alone(layerbuild: Layerbuild, context: Pat
     assert found == []
 
 
-def test_a_secret_has_the_owner_and_mode_that_are_asked_for(rooted: Layerbuild, context: Path, tmp_path: Path) -> None:
-    (tmp_path / "pw").write_text(SECRET)
+def test_a_secret_has_the_owner_and_mode_that_are_asked_for(layerbuild: Layerbuild, context: Path) -> None:
+    (context / "pw").write_text(SECRET)
     recipe = """\
         FROM busybox
         RUN --mount=type=secret,mode=741,uid=100,gid=102,target=/mysecret stat -c '%u %g %f' /mysecret
         """
-    said = rooted.build(context, recipe, "--secret", f"id=mysecret,src={tmp_path / 'pw'}")
-    assert "| 100 102 81e1\n" in said
+    said = layerbuild.build(context, recipe, "--secret", f"id=mysecret,src={context / 'pw'}")
+    owner = "0 0" if layerbuild.rootless else "100 102"  # an ordinary user's namespace has one id
+    assert f"| {owner} 81e1\n" in said
 
 
 def test_a_failed_step_tells_no_secret(layerbuild: Layerbuild, context: Path) -> None:
@@ -440,8 +441,40 @@ def test_an_agent_that_is_missing(layerbuild: Layerbuild, context: Path) -> None
     assert '2:1: no SSH key "default" forwarded' in layerbuild.run("build", context, code=1).stderr
     assert "SSH_AUTH_SOCK is set" in layerbuild.run("build", "--ssh", "default", context, code=2).stderr
     said = layerbuild.run("build", "--ssh", f"default={context / 'Dockerfile'}", context, code=2).stderr
-    assert "is no socket of an agent" in said
-    assert "ssh-add KEY" in said
+    assert "it is no private key" in said and "--ssh ID=KEYFILE" in said
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> dict[str, bytes]:
+    """Private keys: two that can be used, called by the comments of their public halves, and one with a passphrase."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, passphrase in (("first", ""), ("second", ""), ("locked", "secret")):
+        words = ("-q", "-t", "ed25519", "-N", passphrase, "-C", name, "-f", folder / name)
+        subprocess.run([program("ssh-keygen"), *words], check=True, stdin=subprocess.DEVNULL)
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.suffix}
+
+
+def test_keys_are_lent_through_an_agent(
+    layerbuild: Layerbuild, context: Path, program: Callable[[str], str], keys: dict[str, bytes]
+) -> None:
+    layerbuild("base", "host", "--with", f"default,{program('ssh-add')}", "--tag", "ssh")
+    for name, key in keys.items():
+        (context / name).write_bytes(key)
+    recipe = """\
+        FROM ssh
+        RUN --mount=type=ssh ssh-add -l; ssh-add -D; ssh-add -L | wc -l
+        RUN --mount=type=ssh ! ssh-add -x < /dev/null
+        """
+    said = layerbuild.build(context, recipe, "--ssh", f"default={context}/first,{context}/second")
+    assert " first (ED25519)" in said and " second (ED25519)" in said
+    assert "Failed to remove all identities" in said and "| 2\n" in said
+    assert keys["first"].splitlines()[1].decode() not in said
+    for places, complaint in (
+        (f"{context}/locked", "it is protected by a passphrase"),
+        (f"{context}/nothing", "No such file"),
+        (f"{context}/first,/dev/log.sock", "No such file"),
+    ):
+        assert complaint in layerbuild.run("build", "--ssh", f"default={places}", context, code=2).stderr
 
 
 # -- network, security -------------------------------------------------------------------------------------------------
@@ -460,6 +493,13 @@ def test_networks(layerbuild: Layerbuild, context: Path) -> None:
     assert said.count(f"| {host}\n") == 2
     said = layerbuild.build(context, None, "--no-cache", "--network", "none")
     assert said.count(f"| {host}\n") == 1
+
+
+def test_the_name_of_the_machine(layerbuild: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox\nRUN hostname; grep -c localhost.*$(hostname) /etc/hosts\n"
+    assert "| layerbuild\n       | 1\n" in layerbuild.build(context, recipe)
+    said = layerbuild.build(context, None, "--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=here.example")
+    assert "| here.example\n       | 1\n" in said
 
 
 def test_all_rights_are_for_those_who_allow_them(layerbuild: Layerbuild, context: Path) -> None:

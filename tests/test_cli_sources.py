@@ -9,13 +9,16 @@ import io
 import json
 import os
 import stat
+import subprocess
 import tarfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pytest
-from loopback import EPOCH, Reply, Web, commit, git, publish
-from support import Layerbuild
+from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
+from support import Layerbuild, missing
 
 
 @pytest.fixture
@@ -30,12 +33,12 @@ def needs_git(program: Callable[[str], str]) -> None:
     program("git")
 
 
-def tar_of(files: Mapping[str, str]) -> bytes:
+def tar_of(files: Mapping[str, str], *, mtime: int = 0) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size = len(content)
+            member.size, member.mtime = len(content), mtime
             tar.addfile(member, io.BytesIO(content.encode()))
     return out.getvalue()
 
@@ -210,6 +213,17 @@ def test_submodules(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("needs_git")
+def test_a_submodule_of_this_machine_is_refused(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    head = commit(inner, {"i": "inner"})
+    commit(outer, {".gitmodules": f'[submodule "sub"]\n\tpath = sub\n\turl = file://{inner}\n'})
+    git(outer, "update-index", "--add", "--cacheinfo", f"160000,{head},sub")
+    git(outer, "commit", "--quiet", "-m", "sub")
+    said = rooted.build(context, f"FROM scratch\nADD {publish(outer, web, 'outer')} /w\n", code=1)
+    assert "transport 'file' not allowed" in said
+
+
+@pytest.mark.usefixtures("needs_git")
 def test_what_a_repository_lacks(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
     work = tmp_path / "work"
     commit(work, {"f": "one"})
@@ -227,6 +241,75 @@ def test_what_a_repository_lacks(rooted: Layerbuild, web: Web, context: Path, tm
         assert f"Dockerfile:2:1: {says}" in said
     said = rooted.build(context, f"FROM scratch\nADD {web.url('none.git', 'u:hunter2')} /x\n", code=1)
     assert "git ls-remote of http://xxxxx:xxxxx@" in said and "hunter2" not in said
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_tokens_for_git(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    commit(tmp_path / "work", {"f": "guarded", "Dockerfile": "FROM busybox\nCOPY f /\nRUN cat /f\n"})
+    url = publish(tmp_path / "work", web, "work")
+    token = "hunter2-token"
+
+    def guarded(asked: Asked) -> Reply:
+        file = web.folder / asked.path.partition("?")[0].lstrip("/")
+        if asked.headers.get("authorization", "").lower() not in allowed:
+            return Reply(b"", 401)
+        return Reply(file.read_bytes()) if file.is_file() else Reply(b"", 404)
+
+    allowed = [f"basic {b64encode(f'x-access-token:{token}'.encode()).decode()}".lower(), "bearer whole"]
+    web.guard = guarded
+    (context / "Dockerfile").write_text(f"FROM busybox\nADD {url} /r\nRUN cat /r/f\n")
+    said = rooted.run("build", context, code=1).stderr
+    assert "could not read Username" in said and "--secret id=GIT_AUTH_TOKEN" in said
+    for number, (name, value) in enumerate(
+        [
+            ("GIT_AUTH_TOKEN", f"{token}\n"),
+            (f"GIT_AUTH_TOKEN.{web.host}", token),
+            ("GIT_AUTH_HEADER", "Bearer whole"),
+        ]
+    ):
+        secret = ("--secret", f"id={name},env=GIVEN")
+        options = (*secret, "--build-arg", f"N={number}", "--no-cache", "--progress=rawjson")
+        said = rooted.run("build", *options, context, env={"GIVEN": value}).stderr
+        assert "guarded" in said and token not in said
+        assert "guarded" in rooted.run("build", *secret, url, "--no-cache", env={"GIVEN": value}).stderr
+        assert rooted.run("plan", *secret, context, env={"GIVEN": value}).stdout
+    wrong = ("--secret", f"id=GIT_AUTH_TOKEN.{web.host},env=GIVEN", "--secret", "id=GIT_AUTH_TOKEN,env=OTHER")
+    given = {"GIVEN": "wrong", "OTHER": token}
+    assert "failed" in rooted.run("build", *wrong, url, env=given, code=1).stderr, "the host's own comes first"
+    kept = [path for path in rooted.root.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+    assert kept == []
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_a_repository_over_ssh(
+    layerbuild: Layerbuild, context: Path, tmp_path: Path, program: Callable[[str], str]
+) -> None:
+    if os.geteuid() != 0:
+        missing("not run as root: only root can let root in")
+    key = context / "key"
+    keygen = (program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key)
+    subprocess.run(keygen, check=True, stdin=subprocess.DEVNULL)
+    key.chmod(0o644)  # whoever builds reads it
+    commit(tmp_path / "work", {"f": "by ssh", "Dockerfile": "FROM busybox\nCOPY f /\nRUN cat /f\n"}, tag="v1")
+    (home := context / "home").mkdir()
+    (home / ".ssh").mkdir()
+    home.chmod(0o755)
+    (home / ".ssh").chmod(0o777)
+    (tmp_path / "ssh").mkdir()
+    with ssh_server(program, tmp_path / "ssh", lets_in=context / "key.pub") as port:
+        url = f"ssh://root@127.0.0.1:{port}{tmp_path}/work"
+        (context / "Dockerfile").write_text(f"FROM busybox\nADD {url}#v1 /r\nRUN cat /r/f\n")
+        lent = ("--ssh", f"default={key}")
+        env = {"HOME": str(home), "SSH_AUTH_SOCK": ""}
+        said = layerbuild.run("build", context, env=env, code=1).stderr
+        assert f"git ls-remote of {url} failed" in said and "Permission denied (publickey)" in said
+        assert "| by ssh" in layerbuild.run("build", *lent, context, env=env).stderr
+        assert "| by ssh" in layerbuild.run("build", *lent, f"{url}#v1", env=env).stderr
+        host_key = (tmp_path / "ssh/host.pub").read_text().split()[1]
+        assert host_key in (home / ".ssh/known_hosts").read_text(), "a server is remembered"
+        (home / ".ssh/known_hosts").write_text(f"[127.0.0.1]:{port} {(context / 'key.pub').read_text()}")
+        said = layerbuild.run("build", *lent, "--no-cache", context, env=env, code=1).stderr
+        assert "Host key verification failed" in said, "and may not become another one"
 
 
 def test_without_git(rooted: Layerbuild, context: Path, tmp_path: Path) -> None:
@@ -289,7 +372,7 @@ def test_a_recipe_alone(layerbuild: Layerbuild, web: Web) -> None:
         (("-f", "-", "-"), b"FROM scratch\n", 2, "can't be both the context and the recipe"),
         (("-f", "https://h/Dockerfile", "."), b"", 2, "-f takes a file, and no URL"),
         (("-f", "other", "-"), b"FROM scratch\n", 2, "stdin is itself a recipe"),
-        (("-",), gzip.compress(b"FROM scratch\n"), 1, "stdin is neither a tar nor a recipe"),
+        (("-",), gzip.compress(b"FROM scratch\n", mtime=0), 1, "stdin is neither a tar nor a recipe"),
         (("-",), tar_of({"x": ""}), 3, "stdin has no recipe Dockerfile"),
         (("nowhere",), b"", 2, "the context 'nowhere' is not a folder"),
         (("https://h/x.git?nope=1",), b"", 2, 'unexpected query "nope"'),
@@ -363,8 +446,7 @@ def test_scratch_as_a_context_and_in_place_of_an_image(rooted: Layerbuild, conte
     assert len(rooted.layers("b")) == 1 and "scratch keeps its meaning" in said
 
 
-@pytest.mark.parametrize("form", ["{lay}", "{lay}:v1", "{lay}:v1@{digest}", "{lay}@{digest}"])
-def test_an_oci_layout(layerbuild: Layerbuild, context: Path, form: str) -> None:
+def test_an_oci_layout(layerbuild: Layerbuild, context: Path) -> None:
     layout = context.parent / f"{context.name}-layout"
     layerbuild.build(context, "FROM busybox\nENV WHO=layout\n", "-t", "made:v1")
     process = layerbuild.start("build", "-t", "made:v1", "-o", "type=oci,dest=-", context, stdout=-1, stderr=-1)
@@ -372,13 +454,14 @@ def test_an_oci_layout(layerbuild: Layerbuild, context: Path, form: str) -> None
     with tarfile.open(layout) as tar:
         index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
     layerbuild("rmi", "made:v1")
-    place = form.format(lay=layout, digest=index["manifests"][0]["digest"])
-    recipe = "FROM other\nRUN echo who=$WHO\n"
-    said = layerbuild.build(context, recipe, "--build-context", f"other=oci-layout://{place}")
-    assert "| who=layout" in said
+    digest = index["manifests"][0]["digest"]
+    (context / "Dockerfile").write_text("FROM other\nARG N\nRUN echo who=$WHO\n")
+    for number, form in enumerate(("", ":v1", f":v1@{digest}", f"@{digest}")):
+        named = ("--build-context", f"other=oci-layout://{layout}{form}")
+        said = layerbuild.run("build", *named, "--build-arg", f"N={number}", context).stderr
+        assert "| who=layout" in said
     assert "made" not in layerbuild("images"), "the layout's names stay in it"
-    plan = layerbuild.run("plan", "--build-context", f"other=oci-layout://{place}", context).stdout
-    assert "hit" in plan
+    assert "hit" in layerbuild.run("plan", *named, "--build-arg", f"N={number}", context).stdout
     layout.unlink()
 
 
@@ -396,12 +479,73 @@ def test_archives_and_urls_as_named_contexts(layerbuild: Layerbuild, web: Web, c
         ("x", 2, "is not NAME=WHAT"),
         ("x=./nowhere", 2, "the context './nowhere' is not a folder"),
         ("x=oci-layout:///nowhere", 1, "there is no file /nowhere"),
-        ("x=docker-image://nosuch", 1, "base image 'nosuch' is not in the store"),
+        ("x=docker-image://nosuch", 69, "base image 'nosuch' is not in the store"),
         ("x=/etc/passwd", 2, "is no tar, so the context x has no files"),
     ],
 )
 def test_named_contexts_that_are_none(rooted: Layerbuild, context: Path, value: str, code: int, says: str) -> None:
     assert says in rooted.build(context, "FROM x\n", "--build-context", value, code=code)
+
+
+# -- SOURCE_DATE_EPOCH that names a source (E1) ------------------------------------------------------------------------
+
+
+def created(layerbuild: Layerbuild, context: object, *words: object, stdin: bytes = b"") -> str:
+    """When the image of ``context`` was made, in seconds since 1970."""
+    layerbuild.run("build", "-t", "dated", *words, context, stdin=stdin)
+    return created_at(layerbuild)
+
+
+def created_at(layerbuild: Layerbuild) -> str:
+    said = json.loads(layerbuild("inspect", "dated"))[0]["Created"]
+    return str(int(datetime.fromisoformat(said).timestamp()))
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_an_epoch_of_a_stage(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    commit(tmp_path / "work", {"f": "one"})
+    dated = {
+        web.put("file", "one", modified=77): "77",
+        web.put("undated.tar", gzip.compress(tar_of({"a": ""}, mtime=55)), etag=False): "55",
+        publish(tmp_path / "work", web, "work"): str(EPOCH),
+        web.put("undated", "two"): "9",  # nobody knows, so the environment's counts
+    }
+    for url, seconds in dated.items():
+        (context / "Dockerfile").write_text(
+            f"ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nARG U={url}\nADD $U /\n"
+            "FROM busybox\nARG SOURCE_DATE_EPOCH\nRUN echo told=$SOURCE_DATE_EPOCH\n"
+        )
+        done = rooted.run("build", "-t", "dated", context, env={"SOURCE_DATE_EPOCH": "9"})
+        assert f"| told={seconds}\n" in done.stderr
+        assert created_at(rooted) == seconds
+
+
+def test_an_epoch_of_a_stage_that_is_not_there(rooted: Layerbuild, web: Web, context: Path) -> None:
+    recipe = f"FROM scratch AS src\nADD {web.url('gone')} /\nFROM busybox\nRUN true\n"
+    said = rooted.build(context, recipe, "--build-arg", "SOURCE_DATE_EPOCH=src", code=1)
+    assert f"can't fetch {web.url('gone')}: the server answered 404" in said
+
+
+@pytest.mark.usefixtures("needs_git")
+def test_an_epoch_of_a_context(rooted: Layerbuild, web: Web, context: Path, tmp_path: Path) -> None:
+    files = {"Dockerfile": "ARG SOURCE_DATE_EPOCH=context\nFROM busybox\nRUN touch /x\n"}
+    commit(tmp_path / "work", files)
+    repository = publish(tmp_path / "work", web, "work")
+    packed = tar_of(files, mtime=33)
+    assert created(rooted, repository) == str(EPOCH)
+    assert created(rooted, web.put("c.tar", packed, modified=44)) == "44"
+    assert created(rooted, web.put("d.tar", packed)) == "33"
+    assert created(rooted, "-", stdin=packed) == "33"
+    folder = fill(context / "c", files)
+    assert created(rooted, folder) == "315532800", "a folder does not say"
+    words = ("--build-arg", "SOURCE_DATE_EPOCH=src", "--build-context")
+    assert created(rooted, folder, *words, f"src={repository}") == str(EPOCH)
+    assert created(rooted, folder, *words, f"src::linux/{_ours(rooted)}={web.url('d.tar')}") == "33"
+    assert created(rooted, folder, *words, "src=docker-image://busybox") == "315532800", "nor does an image"
+
+
+def _ours(layerbuild: Layerbuild) -> str:
+    return str(json.loads(layerbuild("inspect", "busybox"))[0]["Architecture"])
 
 
 # -- layerbuild context ------------------------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
     return uid, gid
 
 
-def is_numeric(text: str) -> bool:
-    """Whether ``owner`` answers for ``text`` without a look into the image."""
-    return all(_is_id(part) or not part for part in text.split(":"))
+def names_account(text: str) -> bool:
+    """Whether ``--chown=text`` has a name in it, to be looked up in the image."""
+    return not all(_is_id(part) for part in text.split(":") if part)
 
 
 def _is_id(text: str) -> bool:

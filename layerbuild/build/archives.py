@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from layerbuild.build.selecting import Match
 from layerbuild.build.tree import StackTree, Tree, changed_meanwhile, file_digest
 from layerbuild.errors import FormatError
 from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
+from layerbuild.layer.entry import Kind
 from layerbuild.layer.index import Index
-from layerbuild.layer.tar import is_tar
+from layerbuild.layer.tar import TarReader, is_tar
 from layerbuild.layer.tree import remove_tree
 from layerbuild.layer.union import LayerView, Union
 from layerbuild.store.store import Store
@@ -57,7 +59,18 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
     with match.tree.open(match.node) as file:
         if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
             raise changed_meanwhile(match.tree.name, match.node.path)
-    return Archive(StackTree(Union([LayerView(Index.open(index), files)]), name=name), frozenset(implied))
+    union = Union([LayerView(Index.open(index), files)])
+    return Archive(StackTree(lambda: union, name=name), frozenset(implied))
+
+
+def newest(file: BinaryIO) -> int | None:
+    """The latest modification time of a regular file in the tar archive ``file`` (seconds since 1970), which may be
+    compressed; None if it holds none, or is no archive."""
+    try:
+        _, stream = codecs.decompress(file)
+        return max((entry.mtime for entry in TarReader(stream) if entry.kind is Kind.FILE), default=None)
+    except (FormatError, EOFError):
+        return None
 
 
 def _is_archive(match: Match) -> bool:

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
-from layerbuild.errors import NotFoundError
+from layerbuild.errors import NotFoundError, RegistryError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
 
+Policy = Literal["always", "missing", "never"]
+
 
 class Puller(Protocol):
-    """Brings an image from elsewhere into the store."""
+    """Brings an image from elsewhere into the store; RegistryError if it can't. ``tag``: under its name."""
 
-    def pull(self, reference: Reference, platform: Platform) -> StoredImage: ...
+    def pull(self, reference: Reference, platform: Platform, *, tag: bool = True) -> StoredImage: ...
 
 
 class Bases:
-    """Resolves image names, each once: a build sees one image under one name, whatever is tagged meanwhile."""
+    """Resolves image names, each once: a build sees one image under one name, whatever is tagged meanwhile.
 
-    def __init__(self, store: Store, *, puller: Puller | None = None) -> None:
+    ``policy`` tells when ``puller`` is asked: always, for what is missing (or there for another platform), or never.
+    ``own`` is the platform whose images get their names in the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        puller: Puller | None = None,
+        policy: Policy = "missing",
+        own: Platform | None = None,
+    ) -> None:
         self._store = store
-        self._puller = puller
+        self._puller = puller if policy != "never" else None
+        self._always = policy == "always"
+        self._own = own
         self._known: dict[tuple[str, Platform], StoredImage] = {}
 
     def image(self, name: str, platform: Platform) -> StoredImage:
@@ -37,10 +52,34 @@ class Bases:
         return self.image(name, platform).config
 
     def _find(self, name: str, platform: Platform) -> StoredImage:
+        reference = _reference(name)
+        here, missing = self._here(name, reference, platform)
+        if here is not None and (reference is None or self._puller is None or not self._always):
+            return here
+        if reference is None or self._puller is None:
+            hint = missing or "`layerbuild images` lists those there are; `layerbuild base` and `import` bring more"
+            raise NotFoundError(f"base image {name!r} is not in the store for {platform}", hint=hint)
         try:
-            return self._store.images.resolve(name)
+            return self._puller.pull(reference, platform, tag=self._own in (None, platform))
+        except RegistryError as error:
+            text = f"base image {name!r} is not in the store, and can't be pulled: {error.message}"
+            hint = "; ".join(filter(None, (error.hint, missing)))
+            raise RegistryError(text, hint=hint, status=error.status) from error
+
+    def _here(self, name: str, reference: Reference | None, platform: Platform) -> tuple[StoredImage | None, str]:
+        """What the store has for the platform; if nothing, a hint."""
+        try:
+            return self._store.images.resolve(name, platform=platform), ""
         except NotFoundError as error:
-            if self._puller is not None:
-                return self._puller.pull(Reference.parse(name), platform)
-            hint = error.hint or "`layerbuild images` lists those there are; `layerbuild base` and `import` bring more"
-            raise NotFoundError(f"base image {name!r} is not in the store", hint=hint) from error
+            found = self._store.images.for_platform(reference, platform) if reference is not None else None
+            return found, error.hint
+
+
+def _reference(name: str) -> Reference | None:
+    """The name as one that a registry may know; None for an ID, which only the store does."""
+    if name.startswith("sha256:"):
+        return None
+    try:
+        return Reference.parse(name)
+    except UsageError:
+        return None

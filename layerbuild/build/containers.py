@@ -7,6 +7,7 @@ import shlex
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
 from layerbuild.digest import ChainID
+from layerbuild.isolate.job import Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.store.store import Store
@@ -14,7 +15,14 @@ from layerbuild.store.workspaces import KeptWorkspace
 
 
 def container(
-    store: Store, identity: Identity, chain: ChainID | None, command: Command, *, keep: bool, terminal: bool
+    store: Store,
+    identity: Identity,
+    chain: ChainID | None,
+    command: Command,
+    *,
+    limits: Limits,
+    keep: bool,
+    terminal: bool,
 ) -> tuple[int, str]:
     """Run ``command`` on the stack ``chain`` with the caller's standard input and output. Returns its exit code, and
     the id of the container's workspace if it is kept."""
@@ -22,7 +30,7 @@ def container(
     tree = Stacks(store).tree(chain, name="the image")
     workspace = store.workspaces.begin(chain)
     try:
-        with Sandbox.start(identity) as sandbox:
+        with Sandbox.start(identity, limits) as sandbox:
             ended = sandbox.attach(job(command, tree, workspace, terminal=terminal), terminal=terminal)
         if keep:
             return ended.code, store.workspaces.keep(workspace, remembered(command, shlex.join(command.argv))).id

@@ -8,6 +8,7 @@ layer; whoever writes the layer compares both.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 import time
@@ -18,6 +19,7 @@ from typing import BinaryIO, cast
 
 from layerbuild.build.tree import Node, changed_meanwhile, file_digest
 from layerbuild.errors import SourceError
+from layerbuild.isolate import linux
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
 from layerbuild.layer.paths import clean, join, resolve
 from layerbuild.recipe.ignore import IgnoreRules
@@ -89,16 +91,23 @@ class ContextTree:
 
     def open(self, node: Node) -> BinaryIO:
         try:
-            descriptor = os.open(self._at(node.path), _READ)
+            # No part of the path may have become a link meanwhile: it could lead outside.
+            descriptor = linux.open_beneath(self._top, node.path, _READ)
         except OSError as error:
             if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
                 return BytesIO()
+            if error.errno in (errno.ELOOP, errno.EXDEV):
+                raise changed_meanwhile(self.name, node.path) from error
             raise self._unreadable(node.path, error) from error
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
             os.close(descriptor)
             raise changed_meanwhile(self.name, node.path)
         return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+
+    @functools.cached_property
+    def _top(self) -> int:
+        return os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def digest(self, node: Node) -> str:
         digest = self._digests.get(node.path)
@@ -155,13 +164,13 @@ class ContextTree:
 
     def as_it_is(self, node: Node) -> Path | None:
         """The place of ``node`` on this machine if it looks there as it does here, with all below it: nothing is left
-        out, and all is owned by root."""
+        out, all is owned by root, and nothing leads elsewhere."""
         pending = [node.path]
         while pending:
             path = pending.pop()
             found = os.lstat(self._at(path))
             hidden = bool(path and self._rules.patterns and self._rules.verdict(path).ignored)
-            if hidden or (found.st_uid, found.st_gid) != (0, 0):
+            if hidden or (found.st_uid, found.st_gid) != (0, 0) or not _is_plain(found.st_mode):
                 return None
             if stat.S_ISDIR(found.st_mode):
                 pending.extend(join(path, name) for name in os.listdir(self._at(path)))
@@ -216,6 +225,11 @@ class ContextTree:
             return SourceError(f"{_shown(path)!r} of {self.name} vanished while it was read", hint="build again")
         hint = "make it readable for you, or name it in .dockerignore"
         return SourceError(f"can't read {_shown(path)!r} of {self.name}: {error.strerror}", hint=hint)
+
+
+def _is_plain(mode: int) -> bool:
+    """Unlike a socket, at whose other end someone of this machine may listen, or a fifo, or a device."""
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
 
 
 def _shown(path: bytes) -> str:

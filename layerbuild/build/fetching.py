@@ -13,20 +13,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
+from layerbuild.build.turns import Turns
 from layerbuild.errors import DigestMismatch, LayerbuildError, SourceError
+from layerbuild.network import PASSING, Network, reason, without_user
 from layerbuild.steps import masked
 from layerbuild.store.downloads import Download
 from layerbuild.store.store import Store
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
+    from urllib3 import BaseHTTPResponse
 
 _PIECE = 1 << 20
 _CONNECT, _READ = 30.0, 60.0  # seconds: to reach the server, and for each piece of its answer
 _PAUSES = (0.2, 0.5, 1.0)  # seconds before the second try and those after it
-_PASSING = (408, 429, 500, 502, 503, 504)
 _MOST_REDIRECTS = 10
 _UNNAMED = "__unnamed__"
 _HINTS = {
@@ -42,18 +43,18 @@ def file_name(url: str) -> str:
     >>> file_name("https://host/a/tool.tar.gz?download=1")
     'tool.tar.gz'
     """
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
     return _UNNAMED if name in ("", ".", "..") or "\0" in name else name
 
 
-def modified(download: Download) -> int:
-    """When the file was last changed, in seconds since 1970; 0 where the server did not say, as BuildKit has it."""
+def modified(download: Download) -> int | None:
+    """When the file was last changed, in seconds since 1970; None where the server did not say."""
     from email.utils import parsedate_to_datetime
 
     try:
         return max(0, int(parsedate_to_datetime(download.modified).timestamp()))
     except (ValueError, OverflowError):
-        return 0
+        return None
 
 
 class Fetcher:
@@ -66,20 +67,21 @@ class Fetcher:
         self, store: Store, environment: Mapping[str, str], *, pause: Callable[[float], None] = time.sleep
     ) -> None:
         self._store = store
-        self._proxies = _proxies(environment)
+        self._network = Network(environment)
         self._pause = pause
         self._fetched: dict[str, Download] = {}
-        self._pools: dict[str, PoolManager] = {}
+        self._turns = Turns()
 
     def fetch(self, url: str, *, checksum: str = "") -> Download:
         """The file at ``url``, whose content is in the store afterwards. A ``checksum`` that the store knows for this
         URL asks no server. SourceError, without credentials, if it can't be had; DigestMismatch if it is another."""
         address = url.partition("#")[0]
-        found = self._fetched.get(address)
-        if found is None:
-            known = self._store.downloads.get(address)
-            found = known if known and known.digest == checksum else self._download(address, known)
-            self._fetched[address] = found
+        with self._turns.of(address):
+            found = self._fetched.get(address)
+            if found is None:
+                known = self._store.downloads.get(address)
+                found = known if known and known.digest == checksum else self._download(address, known)
+                self._fetched[address] = found
         if checksum and found.digest != checksum:
             raise DigestMismatch(
                 f"digest mismatch for {masked(url)}: it has {found.digest} instead of {checksum}",
@@ -139,8 +141,8 @@ class Fetcher:
         if parts.username is not None:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             headers |= make_headers(basic_auth=user)
-        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-        return self._pool(parts).request(
+        bare = without_user(parts)
+        return self._network.pool(bare).request(
             "GET",
             bare,
             headers=headers,
@@ -149,21 +151,6 @@ class Fetcher:
             timeout=Timeout(connect=_CONNECT, read=_READ),
             preload_content=False,
         )
-
-    def _pool(self, url: SplitResult) -> PoolManager:
-        from urllib3 import PoolManager, ProxyManager
-        from urllib3.util import make_headers
-
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all", "")
-        if _is_near(url, self._proxies.get("no", "")):
-            proxy = ""
-        if proxy not in self._pools:
-            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-            bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-            user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
-            headers = make_headers(proxy_basic_auth=user)
-            self._pools[proxy] = ProxyManager(bare, proxy_headers=headers) if proxy else PoolManager()
-        return self._pools[proxy]
 
 
 class _Passing(Exception):
@@ -179,7 +166,7 @@ def _refuse(url: str, answer: BaseHTTPResponse) -> None:
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return
     said = f"the server answered {answer.status} {answer.reason or ''}".rstrip()
-    if answer.status in _PASSING:
+    if answer.status in PASSING:
         raise _Passing(said, "try again later")
     raise SourceError(f"can't fetch {masked(url)}: {said}", hint=_HINTS.get(answer.status, ""))
 
@@ -204,34 +191,10 @@ def _understood(url: str) -> Iterator[None]:
         raise SourceError(f"can't fetch {masked(url)}: it is no URL", hint="https://host/path") from error
     except exceptions.SSLError as error:
         hint = "the server's certificate must be one that this machine trusts; SSL_CERT_FILE names others"
-        raise SourceError(f"can't fetch {masked(url)}: {_reason(error)}", hint=hint) from error
+        raise SourceError(f"can't fetch {masked(url)}: {_said(error)}", hint=hint) from error
     except exceptions.HTTPError as error:
-        raise _Passing(_reason(error), "is the machine online? http_proxy and https_proxy are honoured") from error
+        raise _Passing(_said(error), "is the machine online? http_proxy and https_proxy are honoured") from error
 
 
-def _reason(error: BaseException) -> str:
-    """The operating system's words, where it has any: the library's own name its objects."""
-    from urllib3 import exceptions
-
-    for inner in (error.__cause__, error.__context__, *error.args):
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-    if isinstance(error, exceptions.TimeoutError):
-        return "the server did not answer in time"
-    return masked(str(error))
-
-
-def _is_near(url: SplitResult, no_proxy: str) -> bool:
-    """Whether ``no_proxy`` names the host, with its port or without, or a domain that it is in."""
-    host = url.hostname or ""
-    entries = [entry.strip().lower().lstrip(".") for entry in no_proxy.split(",")]
-    names = [name for name in entries if name]
-    return any(name in ("*", host, f"{host}:{url.port}") or host.endswith(f".{name}") for name in names)
-
-
-def _proxies(environment: Mapping[str, str]) -> dict[str, str]:
-    """The proxy variables by what they are for: http, https, all, and the hosts that need none. curl(1) has the names;
-    where both spellings are set, the lower-case one counts."""
-    names = {"http": "http_proxy", "https": "https_proxy", "all": "all_proxy", "no": "no_proxy"}
-    found = {use: environment.get(name) or environment.get(name.upper(), "") for use, name in names.items()}
-    return {use: value for use, value in found.items() if value}
+def _said(error: BaseException) -> str:
+    return reason(error) or masked(str(error))

@@ -26,11 +26,13 @@ FORMAT = "1"  # of the keys themselves: a change here empties every cache, on pu
 @dataclass(frozen=True, slots=True)
 class Read:
     """One thing that a step reads besides its parent: its name, and its value by definition and by content.
-    ``content`` is None where the content is not known yet."""
+    ``content`` is None where the content is not known yet. ``of_stack``: it lies in the stack of layers ``chain``."""
 
     name: str
     definition: str
     content: str | None
+    of_stack: bool = False
+    chain: ChainID | None = None
 
 
 @dataclass(frozen=True, slots=True)

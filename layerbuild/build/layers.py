@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from layerbuild.build.accounts import is_numeric, owner
+from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
 from layerbuild.build.copying import Placement, write, write_stream
@@ -22,7 +22,6 @@ from layerbuild.build.selecting import Listing, Match, State, listing, only_fold
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
-from layerbuild.digest import ChainID
 from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
@@ -60,7 +59,6 @@ class LayerMaker:
         self._codec = codec
         self._one_id = one_id
         self._guard = threading.Lock()
-        self._unpacking = threading.Lock()
         self._writing: set[LayerWriter] = set()
         self._stopped: Exception | None = None
 
@@ -77,7 +75,6 @@ class LayerMaker:
 
         StepFailed keeps the workspace.
         """
-        self._unpack_below(stack)
         workspace = self._begin(stack)
         try:
             root = RootMetadata.of(workspace.diff)
@@ -105,10 +102,8 @@ class LayerMaker:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
-                self._unpack(match.tree.chain)
-        if not is_numeric(step.owner):  # a name is looked up in the image's files; else its indexes tell enough
-            self._unpack_below(stack)
-        workspace = self._begin(stack)
+                self._store.ensure_unpacked(match.tree.chain)
+        workspace = self._begin(stack, empty_handed=not _looks_below(step))
         try:
             folder = only_folder(step, matches)
             copied = self._stream(step, workspace, *folder) if folder else self._copy(step, workspace, matches)
@@ -160,19 +155,15 @@ class LayerMaker:
             sealed.drop(error)
             raise
 
-    def _begin(self, stack: Stack) -> Workspace:
-        return self._store.workspaces.begin(stack.workspace if isinstance(stack, Unnamed) else stack)
-
-    def _unpack_below(self, stack: Stack) -> None:
-        """Have all folders of ``stack``: the layers without a name have theirs, what they lie on may have none."""
-        parent = stack.workspace if isinstance(stack, Unnamed) else stack
-        while isinstance(parent, Workspace):
-            parent = parent.parent
-        self._unpack(parent)
-
-    def _unpack(self, chain: ChainID | None) -> None:
-        with self._unpacking:  # stages that begin with one base would each unpack it
-            self._store.ensure_unpacked(chain)
+    def _begin(self, stack: Stack, *, empty_handed: bool = False) -> Workspace:
+        """A workspace on ``stack``, which is unpacked if it is not, or (``empty_handed``) may stay where it is."""
+        if isinstance(stack, Unnamed):
+            if not empty_handed:
+                self._store.ensure_below(stack.workspace)
+            return self._store.workspaces.begin(stack.workspace)
+        if not empty_handed:
+            self._store.ensure_unpacked(stack)
+        return self._store.workspaces.begin(stack)
 
     @contextmanager
     def _stoppable(self, writer: LayerWriter) -> Iterator[None]:
@@ -188,7 +179,7 @@ class LayerMaker:
 
     def _placement(self, step: CopyStep, workspace: Workspace) -> Placement:
         below = self._lookup.stacks.below(workspace, name="the image")
-        target = self._lookup.stacks.tree(None, name="the image") if step.link and not step.mode else below
+        target = self._lookup.stacks.tree(None, name="the image") if _stands_alone(step) else below
         owned_by = owner(below, step.owner) if step.owner else None
         return Placement(step, target, owner=owned_by, times=self._times)
 
@@ -268,6 +259,16 @@ class LayerMaker:
             blob.unlink(missing_ok=True)
             raise
         return blob, index, writer
+
+
+def _stands_alone(step: CopyStep) -> bool:
+    """Whether what the step makes does not depend on what it is put upon."""
+    return step.link and not step.mode
+
+
+def _looks_below(step: CopyStep) -> bool:
+    """Whether the step needs the files that it is put upon: to place its own, or to look an account up."""
+    return not _stands_alone(step) or names_account(step.owner)
 
 
 def _add(placement: Placement, found: Match, archive: Archive | None) -> None:

@@ -6,12 +6,14 @@ does not know the chain, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
+from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
 from layerbuild.build.remote import Remote
 from layerbuild.build.selecting import Match, content_digest, only_folder, select
@@ -19,6 +21,7 @@ from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
+from layerbuild.digest import ChainID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.image.config import Platform
 from layerbuild.image.image import Image
@@ -65,11 +68,14 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A record says what the step makes. ``by`` is the key that found it: "definition" or "content"."""
+    """A record says what the step makes. ``by`` is the key that found it: "definition" or "content"; ``source`` the
+    cache of another machine that it stands in, empty: the store's own."""
 
     record: StepRecord
     keys: Keys
     by: str
+    reads: tuple[Read, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class Miss:
     match, so nothing was read to make them; what the step reads will tell (``keys_of``)."""
 
     keys: Keys | None
+    reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
 
 
@@ -93,7 +100,10 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan)."""
+    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan).
+
+    ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
+    """
 
     def __init__(
         self,
@@ -104,7 +114,10 @@ class Lookup:
         *,
         times: Times,
         no_cache: bool = False,
+        no_cache_stages: Collection[str] = (),
+        look_only: bool = False,
         copies_unread: bool = False,
+        imports: Imports | None = None,
     ) -> None:
         """``copies_unread``: who asks carries steps out, so a COPY that is sure to run need not be read before."""
         self._store = store
@@ -113,8 +126,10 @@ class Lookup:
         self.remote = remote
         self._times = times
         self._no_cache = no_cache
+        self._no_cache_stages = no_cache_stages
         self._copies_unread = copies_unread
-        self.stacks = Stacks(store)
+        self._imports = imports or Imports(store, observe=lambda event: None)
+        self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
 
     def start(self, stage: StagePlan) -> Progress:
@@ -131,43 +146,53 @@ class Lookup:
 
     def verdict(self, stage: StagePlan, step: Step, progress: Progress) -> Verdict:
         """What ``step`` will do on ``progress``. Waits for a parent's name only if that can decide."""
-        match step:
-            case ConfigStep():
-                return Metadata()
-            case RunStep():
-                seen = self._reads_of_mounts(stage, step)
-            case CopyStep():
-                unread = self._unread(stage, step)
-                if unread is not None:
-                    return Miss(None, unread)
-                seen = self._reads_of_sources(stage, step)
+        if isinstance(step, ConfigStep):
+            return Metadata()
+        always = bool(self._unasked(stage))
+        unread = self._unread(stage, step, always=always)
+        if unread is not None:
+            return Miss(None, (), unread)
+        hit = None if always else self._find_unseen(stage, step, progress)
+        if hit is not None:
+            return hit
+        seen = self._seen(stage, step)
         found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
-        hit = None if self._no_cache else self._find(found, progress)
-        return hit or Miss(found, seen.matches)
+        hit = None if always else self._find(step, progress, found, seen.reads)
+        return hit or Miss(found, seen.reads, seen.matches)
 
-    def keys_of(self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]) -> Keys:
-        """The keys of a step that read ``digests`` of a context, by source."""
+    def keys_of(
+        self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
+    ) -> tuple[Keys, tuple[Read, ...]]:
+        """The keys of a step that read ``digests`` of a context, by source; and these reads."""
         reads = tuple(Read(read_name(source), digest, digest) for source, digest in digests.items())
-        return keys(step, parent=progress.definition, reads=reads, times=self._times.key)
+        return keys(step, parent=progress.definition, reads=reads, times=self._times.key), reads
 
-    def _unread(self, stage: StagePlan, step: CopyStep) -> Mapping[PathSource, list[Match]] | None:
+    def _unread(
+        self, stage: StagePlan, step: RunStep | CopyStep, *, always: bool
+    ) -> Mapping[PathSource, list[Match]] | None:
         """The one folder that ``step`` copies from a context, if it is sure to run whatever is in it."""
-        if not isinstance(step.root, ContextRoot) or len(step.sources) != 1 or not self._copies_unread:
+        if not self._copies_unread or not isinstance(step, CopyStep) or not isinstance(step.root, ContextRoot):
             return None
         source = step.sources[0]
-        if not isinstance(source, PathSource):
+        if len(step.sources) != 1 or not isinstance(source, PathSource):
             return None
-        if not self._no_cache and self._store.cache.knows_step(step_key(step, times=self._times.key)):
-            return None
+        may_hit = self._imports.has_records or self._store.cache.knows_step(step_key(step, times=self._times.key))
         tree = self.tree(step.root, stage.platform)
-        assert tree is not None  # a context
+        if tree is None or (may_hit and not always):
+            return None
         matches = {source: select(step, source, tree)}
         return matches if only_folder(step, matches) else None
 
-    def reason(self, step: Step, progress: Progress, miss: Miss) -> str:
-        """Why ``step`` has to run, in words."""
+    def _unasked(self, stage: StagePlan) -> str:
+        """Why the steps of ``stage`` run whatever the cache knows; empty: they don't."""
         if self._no_cache:
             return "--no-cache"
+        return f"--no-cache-filter {stage.name}" if stage.name and stage.name in self._no_cache_stages else ""
+
+    def reason(self, stage: StagePlan, step: Step, progress: Progress, miss: Miss) -> str:
+        """Why ``step`` has to run, in words."""
+        if unasked := self._unasked(stage):
+            return unasked
         if not progress.known:
             return f"{progress.missed} runs first, and what it makes decides"
         assert miss.keys is not None  # as long as nothing is copied
@@ -183,7 +208,7 @@ class Lookup:
         return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
-        """The files of ``root``; None for a stage whose result is not known yet."""
+        """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
         match root:
             case ContextRoot(name):
                 if name not in self._contexts:
@@ -191,31 +216,65 @@ class Lookup:
                 return self._contexts[name]
             case StageRoot(index):
                 result = self.results[index].get()
-                return self.stacks.tree(recorded(result.stack), name=f"stage {index}") if result.known else None
+                chain = recorded(result.stack) if result.known else None
+                known = result.known and self.stacks.can_look(chain)
+                return self.stacks.tree(chain, name=f"stage {index}") if known else None
             case ImageRoot(reference):
                 image = Image.of_base(self._bases.config(reference, platform))
+                if not self.stacks.can_look(image.top):
+                    return None
                 return self.stacks.tree(image.top, name=f"image {reference}")
 
     # -- records
 
-    def _find(self, found: Keys, progress: Progress) -> Hit | None:
+    def _find(self, step: RunStep | CopyStep, progress: Progress, found: Keys, reads: tuple[Read, ...]) -> Hit | None:
         cache = self._store.cache
         if found.own is None or not progress.known:
             return None
-        if isinstance(progress.stack, Unnamed) and not cache.may_know(found.definition, found.own):
+        known = cache.may_know(found.definition, found.own) or self._imports.may_know(found.definition, found.own)
+        if isinstance(progress.stack, Unnamed) and not known:
             return None
         content = found.content(chain_of(progress.stack))
         # The definition alone is not enough: the parent may have run again since, and made other bytes.
         record = cache.by_definition(found.definition)
         if record is not None and record.content_key == content:
-            return Hit(record, found, "definition")
+            return Hit(record, found, "definition", reads)
         record = cache.by_content(content)
-        return Hit(record, found, "content") if record is not None else None
+        if record is not None:
+            return Hit(record, found, "content", reads)
+        imported = self._imports.by_definition(found.definition)
+        if imported is None or imported.step.content_key != content:
+            imported = self._imports.by_content(content)
+        return None if imported is None else _imported(imported, step, progress, found, reads)
+
+    def _find_unseen(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress) -> Hit | None:
+        """A hit in another machine's cache without a look into stacks that are not here: what a record says that the
+        step read of a stack holds for every stack of that chain ID."""
+        if not any(self._imports.elsewhere(self._chain(root, stage.platform)) for root in _roots(step)):
+            return None
+        reads = self._seen(stage, step, unseen=True).reads
+        by_definition = keys(step, parent=progress.definition, reads=reads, times=self._times.key).definition
+        imported = self._imports.by_definition(by_definition)
+        if imported is None:
+            return None
+        told = tuple(_told(read, imported) for read in reads)
+        found = keys(step, parent=progress.definition, reads=told, times=self._times.key)
+        if found.own is None or found.content(chain_of(progress.stack)) != imported.step.content_key:
+            return None
+        return _imported(imported, step, progress, found, told)
 
     # -- what a step reads
 
-    def _reads_of_sources(self, stage: StagePlan, step: CopyStep) -> _Seen:
-        tree = self.tree(step.root, stage.platform)
+    def _seen(self, stage: StagePlan, step: RunStep | CopyStep, *, unseen: bool = False) -> _Seen:
+        """What ``step`` reads. ``unseen``: of a stack that is elsewhere the content stays unknown."""
+        match step:
+            case RunStep():
+                return self._reads_of_mounts(stage, step, unseen=unseen)
+            case CopyStep():
+                return self._reads_of_sources(stage, step, unseen=unseen)
+
+    def _reads_of_sources(self, stage: StagePlan, step: CopyStep, *, unseen: bool) -> _Seen:
+        tree = self._tree(step.root, stage.platform, unseen=unseen)
         matches: dict[PathSource, list[Match]] = {}
         reads: list[Read] = []
         for source in step.sources:
@@ -228,23 +287,42 @@ class Lookup:
             if tree is not None:
                 matches[source] = select(step, source, tree)
                 content = content_digest(matches[source], self._store.digests)
-            definition = self._definition(step.root, stage.platform) or str(content)
-            reads.append(Read(read_name(source), definition, content))
+            reads.append(self._read(read_name(source), step.root, stage.platform, content))
         return _Seen(tuple(reads), matches)
 
-    def _reads_of_mounts(self, stage: StagePlan, step: RunStep) -> _Seen:
+    def _reads_of_mounts(self, stage: StagePlan, step: RunStep, *, unseen: bool) -> _Seen:
         reads = []
         for mount in step.mounts:
             if mount.root is None:
                 continue
-            tree = self.tree(mount.root, stage.platform)
+            tree = self._tree(mount.root, stage.platform, unseen=unseen)
             content = None
             if tree is not None:
                 match = Match(tree, mounted_node(step, mount, tree), b"", True)
                 content = content_digest([match], self._store.digests)
-            definition = self._definition(mount.root, stage.platform) or str(content)
-            reads.append(Read(f"mounted at {mount.target}", definition, content))
+            reads.append(self._read(f"mounted at {mount.target}", mount.root, stage.platform, content))
         return _Seen(tuple(reads))
+
+    def _read(self, name: str, root: Root, platform: Platform, content: str | None) -> Read:
+        definition = self._definition(root, platform) or str(content)
+        of_stack = not isinstance(root, ContextRoot)
+        return Read(name, definition, content, of_stack, self._chain(root, platform) if of_stack else None)
+
+    def _tree(self, root: Root, platform: Platform, *, unseen: bool) -> Tree | None:
+        if unseen and self._imports.elsewhere(self._chain(root, platform)):
+            return None
+        return self.tree(root, platform)
+
+    def _chain(self, root: Root, platform: Platform) -> ChainID | None:
+        """The stack that ``root`` is, as far as it is known and one."""
+        match root:
+            case ContextRoot():
+                return None
+            case StageRoot(index):
+                result = self.results[index].get()
+                return recorded(result.stack) if result.known else None
+            case ImageRoot(reference):
+                return Image.of_base(self._bases.config(reference, platform)).top
 
     def _definition(self, root: Root, platform: Platform) -> str:
         """How a definition key tells ``root``; empty for a context, which is told by its content."""
@@ -270,6 +348,45 @@ def located(step: Step) -> Iterator[None]:
 def read_name(source: PathSource) -> str:
     """The name that the files behind ``source`` have among a step's inputs."""
     return f"files {source.pattern}"
+
+
+def _roots(step: RunStep | CopyStep) -> list[Root]:
+    """Where the step reads files."""
+    if isinstance(step, CopyStep):
+        return [step.root]
+    return [mount.root for mount in step.mounts if mount.root is not None]
+
+
+def _told(read: Read, imported: Found) -> Read:
+    """``read`` with the content that a record tells of its stack, if it is the same stack."""
+    known = imported.step.stacks.get(read.name)
+    if read.content is not None or known is None or known.chain != read.chain:
+        return read
+    return replace(read, content=known.content)
+
+
+def _imported(
+    imported: Found, step: RunStep | CopyStep, progress: Progress, found: Keys, reads: tuple[Read, ...]
+) -> Hit | None:
+    """The hit, told as a record of this store; None if the record speaks of another stack than its key does."""
+    cached = imported.step
+    chain = chain_of(progress.stack)
+    if cached.parent != chain:
+        return None
+    record = StepRecord(
+        definition_key=found.definition,
+        content_key=cached.content_key,
+        parent=cached.parent,
+        chain=cached.chain,
+        diff_id=cached.diff_id,
+        inputs=found.inputs(chain),
+        instruction=step.origin.text,
+        image="",
+        seconds=cached.seconds,
+        created=time.time(),
+    )
+    by = "definition" if cached.definition_key == found.definition else "content"
+    return Hit(record, found, by, reads, imported.source.name)
 
 
 def _shown(source: UrlSource | GitSource) -> str:

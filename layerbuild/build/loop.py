@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
+from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.keys import Keys
 from layerbuild.build.layers import Copied, LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
+from layerbuild.build.platforms import check_platforms
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.schedule import Abandoned, Schedule, needs
 from layerbuild.build.times import Times
+from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree, changed_meanwhile
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, recorded
-from layerbuild.digest import ChainID, DiffID
-from layerbuild.image.config import History, ImageConfig
-from layerbuild.image.manifest import Descriptor, layer_media_type
-from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StageBase, StagePlan, Step
+from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.image.config import History, ImageConfig, Platform
+from layerbuild.image.image import Image
+from layerbuild.image.manifest import Descriptor, layer_media_type, oci_layer_type
+from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
+from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import LayerRecord
@@ -35,7 +42,8 @@ COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time.
+    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time;
+    ``caches`` are those of other machines, ``here`` is this machine's platform.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
     folder of the one before it, whether that has a name yet or not.
@@ -52,38 +60,105 @@ class Build:
         *,
         options: Options,
         times: Times,
+        here: Platform,
         observe: events.Observer,
+        caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
+        self._here = here
+        self._runner = runner
         self._store = store
         self._bases = bases
         self._options = options
         self._times = times
         self._observer = observe
         self._telling = threading.Lock()
-        self._lookup = Lookup(
-            store, bases, contexts, remote, times=times, no_cache=options.no_cache, copies_unread=True
+        self._imports = Imports(store, caches, observe=self._observe)
+        self._unusable: Unusable | None = None
+        self._trail = Trail()
+        self._new_lookup: Callable[..., Lookup] = partial(
+            Lookup,
+            store,
+            bases,
+            contexts,
+            remote,
+            times=times,
+            no_cache=options.no_cache,
+            no_cache_stages=options.no_cache_stages,
+            imports=self._imports,
         )
-        self._lookup.results.update((stage.index, Promise()) for stage in plan.stages)
-        self._mounter = Mounter(store, self._lookup, options, tell=lambda text: self._observe(events.Note(text)))
+        self._lookup = self._new_lookup(copies_unread=True)
+        self._known: Mapping[int, Build] = {}
+        self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
-        self._schedule = Schedule(plan, jobs=options.jobs, seconds=self._seconds)
-        self._captures = Captures(store, threads=options.jobs, failed=self._schedule.fail)
+        self._begin()
 
-    def run(self) -> StoredImage:
-        """Build the target and return its image, with the names that the options give it.
+    @property
+    def base_blobs(self) -> frozenset[BlobDigest]:
+        """The layers that the base brings, as blobs: what is exported has them in these bytes."""
+        return frozenset(descriptor.digest for _, descriptor in self._base_descriptors())
+
+    @property
+    def plan(self) -> LayerPlan:
+        """What is to be built."""
+        return self._plan
+
+    def check(self) -> None:
+        """Raise what can be known to fail before anything runs: rights that are not granted, programs that can't be
+        executed here."""
+        check_entitlements(self._plan, self._options.entitlements)
+        self._imports.read()
+        check_platforms(self._plan, self._new_lookup(), here=self._here, place=self._store.temporary)
+
+    def run(self, known: Mapping[int, Build] = MappingProxyType({})) -> StoredImage:
+        """Build the target and return its image, with the names that the options give it. ``check`` has said nothing
+        against it; ``known`` are the builds that have made a stage of the same already, by its index.
 
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
-        self._observe(events.BuildStarted(self._plan))
-        for note in self._plan.notes:
-            self._observe(events.Note(note))
+        self._observe(events.BuildStarted(self._plan, self._options.platform))
+        for note in (*self._plan.notes, *self._runner.notes(self._plan)):
+            self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
-        check_entitlements(self._plan, self._options.entitlements)
-        with self._mounter, self._captures:
+        self._known = known
+        with self._mounter:
+            while True:
+                try:
+                    self._go()
+                    return self._commit(self._plan.target)
+                except Unusable as error:
+                    self.note(f"{error}; what it was to spare is looked up again")
+                    self._imports.drop(error.source)
+                    self._begin()
+
+    def cache(self, *, every_stage: bool) -> BuildCache:
+        """What the build, which has ended well, can give to caches: the records of the target's own stages, or of
+        ``every_stage``, and the layers that they name. Those are in the store then."""
+        for result in self._lookup.results.values():
+            try:
+                self._imports.bring(recorded(result.get().stack))
+            except Unusable as error:
+                self.note(f"{error}; it is not passed on")
+        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._descriptor)
+
+    def note(self, text: str) -> None:
+        """Tell the observer something that is no error."""
+        self._observe(events.Note(text))
+
+    def _begin(self) -> None:
+        """As if nothing had been done yet; what was done is in the store."""
+        self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
+        self._unusable = None
+        self._schedule = Schedule(self._plan, jobs=self._options.jobs, seconds=self._seconds)
+        self._captures = Captures(self._store, threads=self._options.jobs, failed=self._schedule.fail)
+
+    def _go(self) -> None:
+        """Carry out all stages. Unusable when those have ended that could."""
+        with self._captures:
             self._schedule.run(self._stage, stop=self._stop)
-        return self._commit(self._plan.target)
+        if self._unusable is not None:
+            raise self._unusable
 
     def _observe(self, event: events.Event) -> None:
         with self._telling:
@@ -103,6 +178,19 @@ class Build:
     # -- stages and steps, on the threads of the schedule
 
     def _stage(self, stage: StagePlan) -> None:
+        known = self._known.get(stage.index)
+        if known is not None:
+            self.note(f"stage {stage.title}: built already, the same for another platform")
+            self._trail.take(stage.index, known._trail)
+            self._lookup.results[stage.index] = known._lookup.results[stage.index]
+            return
+        try:
+            self._steps(stage)
+        except Unusable as error:  # the others go on, and those that need this one come to the same end
+            self._unusable = self._unusable or error
+            self._lookup.results[stage.index].fail(error)
+
+    def _steps(self, stage: StagePlan) -> None:
         progress = self._lookup.start(stage)
         self._observe(events.StageStarted(stage, progress.draft.layers))
         for number, step in enumerate(stage.steps, start=1):
@@ -125,9 +213,11 @@ class Build:
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
                 stack = progress.stack if record.diff_id is None else record.chain
-                self._observe(events.CacheHit(stage, number, step, by, record.chain))
-                if by == "content":
-                    self._store.cache.put(replace(record, definition_key=keys.definition, step_key=keys.step))
+                self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
+                known = replace(record, definition_key=keys.definition, step_key=keys.step)
+                self._trail.add(stage.index, number, known, verdict.reads)
+                if by == "content" or verdict.source:
+                    self._store.cache.put(known)
                 return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
@@ -141,6 +231,8 @@ class Build:
     ) -> tuple[Unnamed | None, Keys]:
         """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
         for some steps are known only now."""
+        if not isinstance(progress.stack, Unnamed):
+            self._imports.bring(progress.stack)
         match step:
             case RunStep():
 
@@ -149,18 +241,21 @@ class Build:
 
                 with self._mounter.mounted(stage, step) as mounted:
                     sealed = self._maker.run(step, progress.stack, mounted, output=output)
-                keys = miss.keys
+                keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
                 copied = self._maker.copy(step, progress.stack, miss.matches)
                 sealed = copied.sealed
-                keys = miss.keys or self._lookup.keys_of(step, progress, copied.digests)
+                keys, reads = miss.keys, miss.reads
+                if keys is None:
+                    keys, reads = self._lookup.keys_of(step, progress, copied.digests)
                 _check(keys, miss, copied)
         seconds = time.perf_counter() - began
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
 
         def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
-            self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
+            made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
+            self._trail.add(stage.index, number, made, reads)
             if layer is not None and chain is not None:
                 self._sealed(stage, number, layer, chain)
 
@@ -191,22 +286,22 @@ class Build:
         parent: ChainID | None,
         layer: LayerRecord | None,
         chain: ChainID | None,
-    ) -> None:
-        self._store.cache.put(
-            StepRecord(
-                definition_key=keys.definition,
-                content_key=keys.content(parent),
-                parent=parent,
-                chain=chain,
-                diff_id=layer.diff_id if layer else None,
-                inputs=keys.inputs(parent),
-                instruction=step.origin.text,
-                image=self._options.names[0].familiar if self._options.names else "",
-                seconds=seconds,
-                created=time.time(),
-                step_key=keys.step,
-            )
+    ) -> StepRecord:
+        record = StepRecord(
+            definition_key=keys.definition,
+            content_key=keys.content(parent),
+            parent=parent,
+            chain=chain,
+            diff_id=layer.diff_id if layer else None,
+            inputs=keys.inputs(parent),
+            instruction=step.origin.text,
+            image=self._options.names[0].familiar if self._options.names else "",
+            seconds=seconds,
+            created=time.time(),
+            step_key=keys.step,
         )
+        self._store.cache.put(record)
+        return record
 
     def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
         blob = layer.blobs[0]
@@ -233,11 +328,22 @@ class Build:
 
     def _commit(self, stage: StagePlan) -> StoredImage:
         image = self._lookup.results[stage.index].get().draft.image()
+        if self._options.platform is not None:
+            # As BuildKit: an image says that it is for the platform that was asked for, whatever its base says.
+            asked = self._options.platform
+            platform = replace(
+                image.config.platform, os=asked.os, architecture=asked.architecture, variant=asked.variant
+            )
+            image = Image.of_base(replace(image.config, platform=platform))
         if self._options.labels:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
-        manifest = image.manifest(self._descriptors(image.config))
+        self._imports.bring(image.top)
+        records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
+        inline = records if self._options.inline_cache else None
+        image = replace(image, config=with_inline(image.config, inline))
+        manifest = image.manifest(self._descriptors(image.config), annotations=self._options.annotations)
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
             self._store.images.tag(name, stored.manifest_digest)
@@ -251,18 +357,23 @@ class Build:
         descriptors = []
         for position, diff_id in enumerate(config.diff_ids):
             if position < len(known) and known[position][0] == diff_id:
-                descriptors.append(known[position][1])
+                base = known[position][1]
+                descriptors.append(replace(base, media_type=oci_layer_type(base.media_type)))
                 continue
-            layer = self._store.layers.get(diff_id)
-            assert layer is not None, diff_id  # a snapshot's layer outlives it
-            blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
-            descriptors.append(Descriptor(layer_media_type(blob.codec), blob.digest, blob.size))
+            descriptor = self._descriptor(diff_id)
+            assert descriptor is not None, diff_id  # a snapshot's layer outlives it
+            descriptors.append(descriptor)
         return descriptors
 
+    def _descriptor(self, diff_id: DiffID) -> Descriptor | None:
+        layer = self._store.layers.get(diff_id)
+        if layer is None:
+            return None
+        blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
+        return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
+
     def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.target
-        while isinstance(stage.base, StageBase):
-            stage = self._plan.stage(stage.base.stage)
+        stage = self._plan.lineage[-1]
         if not isinstance(stage.base, ImageBase):
             return []
         base = self._bases.image(stage.base.reference, stage.platform)

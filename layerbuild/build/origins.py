@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
 from layerbuild.build.remote import Remote, temporary_folder
 from layerbuild.errors import RecipeError, SourceError, UsageError
@@ -41,11 +42,22 @@ _LARGEST_RECIPE = 16 << 20
 @dataclass(frozen=True, slots=True)
 class Origin:
     """A context that has become a folder. ``name`` is what messages call it; ``recipe`` the recipe, where the thing
-    itself is one."""
+    itself is one, ``archive`` what was unpacked; ``changed`` is when the server or the commit says that it was last
+    changed, in seconds since 1970."""
 
     folder: Path
     name: str
     recipe: Path | None = None
+    archive: Path | None = None
+    changed: int | None = None
+
+    @property
+    def modified(self) -> int | None:
+        """When it was last changed, else the time of the newest file if it is an archive; None: nobody knows."""
+        if self.changed is None and self.archive is not None:
+            with self.archive.open("rb") as file:
+                return newest(file)
+        return self.changed
 
     def find(self, *names: str) -> Path | None:
         """The first of ``names`` that is a file in the folder, links followed inside it; None: none is."""
@@ -76,10 +88,13 @@ class Origins:
         git = repository(text)
         if git is not None:
             keep = keep_git_dir if git.keep_git_dir is None else git.keep_git_dir
-            folder = self._remote.checkout(git, checksum=git.checksum, keep_git_dir=keep, cleaning=self._cleaning)
-            return Origin(folder, masked(text))
+            folder, seconds = self._remote.checkout(
+                git, checksum=git.checksum, keep_git_dir=keep, cleaning=self._cleaning
+            )
+            return Origin(folder, masked(text), changed=seconds)
         if is_url(text):
-            return self._of_file(self._remote.download(text), masked(text))
+            file, changed = self._remote.download(text)
+            return replace(self._of_file(file, masked(text)), changed=changed)
         raise UsageError(f"the context {text!r} is not a folder", hint="the folder that COPY takes files from")
 
     def _spooled(self) -> Path:
@@ -106,7 +121,7 @@ class Origins:
             _, stream = codecs.decompress(file)
             user_xattr = self._store.user_xattr
             apply(stream, files, index=top / "index", user_xattr=user_xattr, layered=False, name=name)
-        return Origin(files, name)
+        return Origin(files, name, archive=path)
 
 
 def repository(text: str) -> GitRef | None:

@@ -59,7 +59,7 @@ class _Walk:
 
     def _missed(self, number: int, step: Step, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
-        reason = self._lookup.reason(step, self.progress, miss)
+        reason = self._lookup.reason(self._stage, step, self.progress, miss)
         assert miss.keys is not None  # nothing is copied here
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
@@ -76,9 +76,10 @@ class _Walk:
         path = _destination(step)
         if path in self._made:
             return False
-        if not self.progress.known:
+        chain = chain_of(self.progress.stack)
+        if not self.progress.known or not self._lookup.stacks.can_look(chain):
             return None
-        node = self._lookup.stacks.tree(chain_of(self.progress.stack), name="the image").get(path)
+        node = self._lookup.stacks.tree(chain, name="the image").get(path)
         return node is None or node.entry.kind is not Kind.DIRECTORY
 
     def _note_folders(self, step: CopyStep, miss: Miss) -> None:

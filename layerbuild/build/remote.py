@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
+from layerbuild.build.credentials import Credentials
 from layerbuild.build.fetching import Fetcher, file_name, modified
 from layerbuild.build.repositories import Repositories, shown
 from layerbuild.build.selecting import Match, select
@@ -23,16 +25,18 @@ from layerbuild.layer.tree import remove_tree
 from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.ignore import IgnoreRules
 from layerbuild.steps import CopyStep, GitSource, PathSource, UrlSource, masked
+from layerbuild.store.downloads import Download
 from layerbuild.store.store import Store
 
 
 class Remote:
-    """Fetches for one build. ``environment`` is the caller's: proxies are looked up there, and git sees it."""
+    """Fetches for one build. ``environment`` is the caller's: proxies are looked up there, and git sees it, and what
+    of the ``credentials`` is meant for it."""
 
-    def __init__(self, store: Store, environment: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, environment: Mapping[str, str], credentials: Credentials) -> None:
         self._store = store
         self._fetcher = Fetcher(store, environment)
-        self._repositories = Repositories(environment)
+        self._repositories = Repositories(environment, credentials)
 
     def content(self, source: UrlSource | GitSource) -> str:
         """What a cache key knows of the files: the digest of a URL's content, the commit of a repository."""
@@ -49,31 +53,50 @@ class Remote:
                 return self._file(url, checksum)
             case GitSource(repository, keep_git_dir, checksum):
                 git = _read(repository)
-                folder = self.checkout(git, checksum=checksum, keep_git_dir=keep_git_dir, cleaning=cleaning)
+                folder, _ = self.checkout(git, checksum=checksum, keep_git_dir=keep_git_dir, cleaning=cleaning)
                 tree = ContextTree(folder, IgnoreRules(), name=f"repository {shown(git)}")
                 (found,) = select(replace(step, parents=False), PathSource("/"), tree)
                 return found
 
-    def download(self, url: str) -> Path:
-        """A file with what is behind ``url``."""
-        return self._store.blobs.path(self._fetcher.fetch(url).digest)
+    def modified(self, source: UrlSource | GitSource) -> int | None:
+        """When ``source`` was last changed, in seconds since 1970: when its commit was made, else what the server says,
+        else the time of the newest file if it is an archive. None: nobody knows."""
+        match source:
+            case UrlSource(url, checksum):
+                download = self._fetcher.fetch(url, checksum=checksum)
+                return self._newest(download) if modified(download) is None else modified(download)
+            case GitSource(repository, _, checksum):
+                git = _read(repository)
+                commit = self._repositories.commit(git, checksum=checksum)
+                with ExitStack() as cleaning:
+                    return self._repositories.committed(git, commit, temporary_folder(self._store, cleaning))
 
-    def checkout(self, git: GitRef, *, checksum: str, keep_git_dir: bool, cleaning: ExitStack) -> Path:
-        """A folder with the part of a repository that ``git`` names; it goes with ``cleaning``."""
+    def download(self, url: str) -> tuple[Path, int | None]:
+        """A file with what is behind ``url``, and when the server says that it was last changed, if it does."""
+        download = self._fetcher.fetch(url)
+        return self._store.blobs.path(download.digest), modified(download)
+
+    def _newest(self, download: Download) -> int | None:
+        with self._store.blobs.path(download.digest).open("rb") as file:
+            return newest(file)
+
+    def checkout(self, git: GitRef, *, checksum: str, keep_git_dir: bool, cleaning: ExitStack) -> tuple[Path, int]:
+        """A folder with the part of a repository that ``git`` names, and when its commit was made (seconds since 1970).
+        It goes with ``cleaning``."""
         commit = self._repositories.commit(git, checksum=checksum)
         top = temporary_folder(self._store, cleaning)
-        self._repositories.checkout(git, commit, top, keep_git_dir=keep_git_dir)
+        seconds = self._repositories.checkout(git, commit, top, keep_git_dir=keep_git_dir)
         node = ContextTree(top, IgnoreRules()).get(os.fsencode(git.subdir))  # links in it lead nowhere outside
         if node is None or node.entry.kind is not Kind.DIRECTORY:
             raise SourceError(f"repository {shown(git)} has no folder {git.subdir!r}")
-        return top / os.fsdecode(node.path)
+        return top / os.fsdecode(node.path), seconds
 
     def _file(self, url: str, checksum: str) -> Match:
         download = self._fetcher.fetch(url, checksum=checksum)
         tree = ContextTree(self._store.blobs.folder, IgnoreRules(), name=masked(url))
         node = tree.look(BlobDigest(download.digest).hex.encode())
         assert node is not None, download  # fetched, and nothing is pruned while the store is open
-        entry = replace(node.entry, mode=0o600, mtime=modified(download), mtime_ns=0, xattrs=())
+        entry = replace(node.entry, mode=0o600, mtime=modified(download) or 0, mtime_ns=0, xattrs=())
         return Match(tree, replace(node, entry=entry, inode=None), os.fsencode(file_name(url)), True)
 
 

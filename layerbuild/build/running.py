@@ -15,9 +15,10 @@ from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
 from layerbuild.image.config import DEFAULT_PATH, Pairs
+from layerbuild.isolate import seccomp
+from layerbuild.isolate.backends import Isolation
 from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security
 from layerbuild.isolate.mounts import Extra, File
-from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer.entry import Entry
 from layerbuild.layer.paths import clean, join, split
@@ -31,7 +32,7 @@ _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute on a stack of layers, in the image's own words."""
+    """What to execute on a stack of layers, in the image's own words. ``private``: secrets are among what it gets."""
 
     argv: tuple[str, ...]
     env: Pairs
@@ -40,6 +41,8 @@ class Command:
     network: Network = "host"
     mounts: tuple[Extra, ...] = ()
     security: Security = "sandbox"
+    hostname: str = HOSTNAME
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Ended:
 class Runner:
     """Executes commands in the sandbox. ``network`` is what a step gets that asks for the default."""
 
-    def __init__(self, sandbox: Sandbox, *, network: Network = "host") -> None:
+    def __init__(self, sandbox: Isolation, *, network: Network = "host") -> None:
         self._sandbox = sandbox
         self._network: Network = network
 
@@ -65,7 +68,12 @@ class Runner:
         """Execute ``step`` on ``tree``, the stack below ``workspace``, with what its mounts bring; ``output`` gets its
         output as it comes, less the secrets."""
         command = self.command(step)
-        command = replace(command, env=_merged(command.env, mounted.env), mounts=(*command.mounts, *mounted.mounts))
+        command = replace(
+            command,
+            env=_merged(command.env, mounted.env),
+            mounts=(*command.mounts, *mounted.mounts),
+            private=bool(mounted.secrets),
+        )
         tail = bytearray()
 
         def collect(data: bytes) -> None:
@@ -76,7 +84,7 @@ class Runner:
         hint = ""
         mask = Mask(mounted.secrets, collect)
         try:
-            code, how = _outcome(self._sandbox.run(job(command, tree, workspace), mask.write))
+            code, how, hint = _outcome(self._sandbox.run(job(command, tree, workspace), mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
@@ -98,7 +106,15 @@ class Runner:
             network=self._network_of(step),
             mounts=files,
             security="insecure" if step.security == "insecure" else "sandbox",
+            hostname=step.hostname or HOSTNAME,
         )
+
+    def notes(self, plan: LayerPlan) -> tuple[str, ...]:
+        """What the person who builds ``plan`` should know about how its commands are executed."""
+        steps = (step for stage in plan.stages for step in stage.steps)
+        if seccomp.library() or not any(isinstance(step, RunStep) and step.security == "sandbox" for step in steps):
+            return ()
+        return ("RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)",)
 
     def _network_of(self, step: RunStep) -> Network:
         if step.network == "none":
@@ -154,18 +170,32 @@ def job(command: Command, tree: Tree, workspace: Workspace | KeptWorkspace, *, t
             uid=who.uid,
             gid=who.gid,
             groups=who.groups,
-            hostname=HOSTNAME,
+            hostname=command.hostname,
         ),
-        mounts=(*name_files(HOSTNAME, network=command.network), *command.mounts),
+        mounts=(*name_files(command.hostname, network=command.network), *command.mounts),
         network=command.network,
         security=command.security,
         terminal=terminal,
+        private=command.private,
     )
 
 
-def _outcome(ended: Exit) -> tuple[int, str]:
+# What a limit is called on the command line, and what is said of a command that ran into it.
+_LIMITS = {
+    "memory": ("--memory", "it wanted more memory than --memory allows"),
+    "pids": ("--pids-limit", "it wanted more processes than --pids-limit allows"),
+    "timeout": ("--timeout", "it took longer than --timeout allows"),
+}
+_TIMED_OUT = 124  # as timeout(1)
+
+
+def _outcome(ended: Exit) -> tuple[int, str, str]:
+    """Exit code, the same in words, and a hint."""
+    hit = [_LIMITS[name] for name in ended.hit] if ended.code else []
+    code = _TIMED_OUT if "timeout" in ended.hit else ended.code
     killed = f"killed by {signal.Signals(ended.signal).name}, " if ended.signal else ""
-    return ended.code, f"{killed}exit code: {ended.code}"
+    how = "".join(f"{said}; " for _, said in hit) + f"{killed}exit code: {code}"
+    return code, how, f"give it more: {', '.join(option for option, _ in hit)}" if hit else ""
 
 
 def _environment(env: Pairs, who: Account) -> Pairs:

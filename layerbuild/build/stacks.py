@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
@@ -17,25 +17,44 @@ from layerbuild.store.workspaces import Workspace
 
 
 class Stacks:
-    """Trees of stacks."""
+    """Trees of stacks. A stack is brought and unpacked when something in it is looked up for the first time: by
+    ``bring``, if a cache has it, else by the store. ``look_only``: never, and only stacks that are here can be looked
+    into."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, *, look_only: bool = False, bring: Callable[[ChainID | None], None] = lambda chain: None
+    ) -> None:
         self._store = store
+        self._look_only = look_only
+        self._bring = bring
         self._indexes: dict[DiffID, Index] = {}
         self._owners: dict[str, Owner] = {}
 
     def tree(self, chain: ChainID | None, *, name: str) -> StackTree:
         """The stack ``chain`` (None: the empty one) as a tree; ``name`` is what messages call it."""
-        snapshots = self._store.snapshots.stack(chain) if chain else ()
-        return StackTree(self._union(tuple(reversed(snapshots))), name=name, chain=chain)
+        return StackTree(lambda: self._recorded(chain), name=name, chain=chain)
+
+    def can_look(self, chain: ChainID | None) -> bool:
+        """Whether a tree of ``chain`` can answer."""
+        return not self._look_only or self._store.is_here(chain)
 
     def below(self, workspace: Workspace, *, name: str) -> StackTree:
         """What lies below ``workspace``; nothing of it goes as long as that is open, named or not."""
-        return StackTree(self._union(workspace.below), name=name)
+        return StackTree(lambda: self._below(workspace), name=name)
 
     def owned(self, workspace: Workspace, owner: Owner) -> None:
         """Note that the folder of ``workspace`` can't tell owners, and ``owner`` can."""
         self._owners[workspace.id] = owner
+
+    def _recorded(self, chain: ChainID | None) -> Union:
+        if not self._look_only:
+            self._bring(chain)
+        snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_unpacked(chain)
+        return self._union(tuple(reversed(snapshots)))
+
+    def _below(self, workspace: Workspace) -> Union:
+        self._store.ensure_below(workspace)
+        return self._union(workspace.below)
 
     def _union(self, folders: Sequence[LayerFolder]) -> Union:
         return Union([self._view(folder) for folder in folders])

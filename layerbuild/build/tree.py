@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import BinaryIO, Protocol
 
 from layerbuild.digest import ChainID
@@ -94,12 +95,19 @@ def walk(tree: Tree, folder: bytes = b"") -> Iterator[Node]:
 
 
 class StackTree:
-    """A stack of layers, read without mounting it. ``chain`` names it in the store; None: it is not there."""
+    """A stack of layers, read without mounting it. ``chain`` names it in the store; None: it is not there.
 
-    def __init__(self, union: Union, *, name: str, chain: ChainID | None = None) -> None:
-        self._union = union
+    ``union`` opens it, when something is looked up for the first time.
+    """
+
+    def __init__(self, union: Callable[[], Union], *, name: str, chain: ChainID | None = None) -> None:
+        self._open = union
         self.name = name
         self.chain = chain
+
+    @cached_property
+    def _union(self) -> Union:
+        return self._open()
 
     def get(self, path: bytes, *, follow: bool = True) -> Node | None:
         found = self._union.get(path, follow=follow)

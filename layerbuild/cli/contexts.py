@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import Request, parse_recipe, this_platform
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from layerbuild.build.context import ContextTree
-    from layerbuild.build.origins import Origins
+    from layerbuild.build.credentials import Credentials
+    from layerbuild.build.origins import Origin, Origins
     from layerbuild.build.remote import Remote
+    from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules
     from layerbuild.recipe.syntax import Recipe
@@ -36,12 +39,12 @@ _RECIPES = ("Dockerfile", "dockerfile")
 @dataclass(frozen=True, slots=True)
 class Place:
     """A context as a folder. ``recipe`` is its path, None: it comes on standard input; ``name`` is what messages call
-    it. ``own``: the folder is the caller's, and not unpacked or checked out from elsewhere."""
+    it. ``origin`` is what was unpacked or checked out from elsewhere, None: the folder is the caller's own."""
 
     folder: Path
     recipe: Path | None
     name: str
-    own: bool = True
+    origin: Origin | None = None
 
     def read_recipe(self) -> Recipe:
         """Read and parse the recipe."""
@@ -52,7 +55,7 @@ class Place:
         """What its ignore file says."""
         from layerbuild.build.context import ignore_rules
 
-        return ignore_rules(self.folder, self.recipe, confined=not self.own)
+        return ignore_rules(self.folder, self.recipe, confined=self.origin is not None)
 
     @property
     def tree(self) -> ContextTree:
@@ -69,12 +72,21 @@ class Place:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """All that a build reads besides images. ``trees`` are the files of the context, called "", and of the named
-    contexts; ``named`` is what the planner is to know of those."""
+    contexts; ``named`` is what the planner is to know of those; ``origins`` tell when those that came from elsewhere
+    were last changed."""
 
     place: Place
     trees: Mapping[str, ContextTree]
     named: NamedContexts
     remote: Remote
+    origins: Mapping[str, Origin]
+
+    def modified(self, source: ContextRoot | UrlSource | GitSource) -> int | None:
+        """When ``source`` was last changed, in seconds since 1970; None: it does not say, as a folder or an image."""
+        if not isinstance(source, ContextRoot):
+            return self.remote.modified(source)
+        origin = self.origins.get(source.name)
+        return None if origin is None else origin.modified
 
 
 def is_local(request: Request) -> bool:
@@ -95,17 +107,30 @@ def _inside() -> Iterator[Store]:
 
 
 @contextmanager
-def opened(request: Request, store: Store) -> Iterator[Opened]:
-    """Everything that ``request`` names, as long as the context lasts; what had to be unpacked for it goes then."""
+def opened(request: Request, store: Store, credentials: Credentials | None = None) -> Iterator[Opened]:
+    """Everything that ``request`` names, as long as the context lasts; what had to be unpacked for it goes then.
+    ``credentials`` are lent to git."""
+    from layerbuild.build.credentials import Credentials
     from layerbuild.build.origins import Origins
     from layerbuild.build.remote import Remote
+    from layerbuild.recipe.contexts import context_key
 
     with ExitStack() as cleaning:
-        remote = Remote(store, dict(os.environ))
+        remote = Remote(store, dict(os.environ), credentials or Credentials())
         origins = Origins(store, remote, cleaning, stdin=sys.stdin.buffer)
         place = local_place(request) if Path(request.context).is_dir() else _remote_place(request, origins)
-        trees, named = _named_contexts(request, store, origins)
-        yield Opened(place, {"": place.tree_with(store.digests), **trees}, named, remote)
+        trees, named, known = {"": place.tree_with(store.digests)}, {}, {}
+        if place.origin is not None:
+            known[""] = place.origin
+        for name, value in request.named:
+            key, platform = context_key(name, default=this_platform())
+            # A build for other platforms than this machine's may want several of a layout's images.
+            one = key.endswith(f"::{platform}") or request.platforms in ((), (platform,))
+            named[key] = _image(value, store, platform if one else None)
+            if named[key] is None:
+                known[key] = origins.open(value)
+                trees[key] = _files(known[key], value, name=f"the context {name}", digests=store.digests)
+        yield Opened(place, trees, named, remote, known)
 
 
 @contextmanager
@@ -143,16 +168,16 @@ def _remote_place(request: Request, origins: Origins) -> Place:
     keep = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
     origin = origins.open(request.context, keep_git_dir=keep)
     if request.recipe == "-":
-        return Place(origin.folder, None, "stdin", own=False)
+        return Place(origin.folder, None, "stdin", origin=origin)
     if origin.recipe is not None:
         if request.recipe is not None:
             raise UsageError(f"{origin.name} is itself a recipe: there is no other one in it", hint="leave -f out")
-        return Place(origin.folder, origin.recipe, origin.name, own=False)
+        return Place(origin.folder, origin.recipe, origin.name, origin=origin)
     names = _RECIPES if request.recipe is None else (request.recipe,)
     recipe = origin.find(*names)
     if recipe is None:
         raise RecipeError(f"{origin.name} has no recipe {names[0]}", hint="name one in it with -f FILE")
-    return Place(origin.folder, recipe, f"{origin.name}:{recipe.relative_to(origin.folder)}", own=False)
+    return Place(origin.folder, recipe, f"{origin.name}:{recipe.relative_to(origin.folder)}", origin=origin)
 
 
 def _refuse_url(recipe: str | None) -> None:
@@ -163,52 +188,34 @@ def _refuse_url(recipe: str | None) -> None:
 # -- named contexts ----------------------------------------------------------------------------------------------------
 
 
-def _named_contexts(
-    request: Request, store: Store, origins: Origins
-) -> tuple[dict[str, ContextTree], dict[str, str | None]]:
-    from layerbuild.recipe.contexts import context_name
-
-    trees: dict[str, ContextTree] = {}
-    named: dict[str, str | None] = {}
-    for name, value in request.named:
-        key = context_name(name)
-        named[key] = _image(value, store)
-        if named[key] is None:
-            trees[key] = _files(value, origins, name=f"the context {name}", known=store.digests)
-    return trees, named
-
-
-def _image(value: str, store: Store) -> str | None:
+def _image(value: str, store: Store, platform: Platform | None) -> str | None:
     """The image that a named context is, None: it is files."""
     from layerbuild.build.origins import is_url, repository
 
     if value.startswith(_IMAGE):
         return value.removeprefix(_IMAGE)
     if value.startswith(_LAYOUT):
-        return _layout_image(value.removeprefix(_LAYOUT), store)
+        return _layout_image(value.removeprefix(_LAYOUT), store, platform)
     if os.path.exists(value) or _PATH.match(value) or is_url(value) or repository(value) is not None:
         return None
     return value
 
 
-def _layout_image(place: str, store: Store) -> str:
+def _layout_image(place: str, store: Store, platform: Platform | None) -> str:
     from layerbuild.intake.load import load_layout_image
 
     form = _LAYOUT_PLACE.fullmatch(place)
     if form is None:
         raise UsageError(f"{_LAYOUT}{place} names no layout", hint=f"{_LAYOUT}PATH[:TAG][@DIGEST]")
     found: dict[str, Any] = form.groupdict("")
-    image = load_layout_image(
-        store, Path(found["path"]), platform=this_platform(), tag=found["tag"], digest=found["digest"]
-    )
-    return image.manifest_digest
+    image = load_layout_image(store, Path(found["path"]), platform=platform, tag=found["tag"], digest=found["digest"])
+    return image.digest
 
 
-def _files(value: str, origins: Origins, *, name: str, known: Digests) -> ContextTree:
+def _files(origin: Origin, value: str, *, name: str, digests: Digests) -> ContextTree:
     from layerbuild.build.context import ContextTree, ignore_rules
 
-    origin = origins.open(value)
     if origin.recipe is not None:
         raise UsageError(f"{origin.name} is no tar, so {name} has no files", hint="name a folder, a tar or an image")
     rules = ignore_rules(origin.folder, None, confined=not os.path.isdir(value))
-    return ContextTree(origin.folder, rules, name=name, known=known)
+    return ContextTree(origin.folder, rules, name=name, known=digests)

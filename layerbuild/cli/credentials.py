@@ -1,10 +1,12 @@
-"""``--secret``, ``--ssh`` and ``--allow``: what the caller lends to RUN steps, spelled as in ``docker build``."""
+"""``--secret``, ``--ssh`` and ``--allow``: what the caller lends to a build, spelled as in ``docker build``."""
 
 from __future__ import annotations
 
 import csv
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +18,24 @@ if TYPE_CHECKING:
 ENTITLEMENTS = ("network.host", "security.insecure")
 _LARGEST = 500 << 10  # bytes of a secret, as in BuildKit
 _SECRET_HINT = "--secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE"
-_SSH_HINT = "--ssh default for the agent of SSH_AUTH_SOCK, --ssh ID=SOCKET for another"
+_SSH_HINT = "--ssh default for the agent of SSH_AUTH_SOCK, --ssh ID=SOCKET for another, --ssh ID=KEYFILE,… for keys"
 
 
-def credentials(secrets: tuple[str, ...], agents: tuple[str, ...]) -> Credentials:
-    """What the options name, read; UsageError for what can't be."""
+@contextmanager
+def lent(secrets: tuple[str, ...], agents: tuple[str, ...]) -> Iterator[Credentials]:
+    """What the options name, read, for as long as the context lasts; UsageError for what can't be. Keys in files are
+    held by an agent of their own. From then on this process and its children leave no core dump."""
     from layerbuild.build.credentials import Credentials
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
+    if secrets or agents:
+        forbid_core_dumps()
     values = dict(_secret(text) for text in secrets)
-    return Credentials(
-        secrets={name: value for name, value in values.items() if value is not None},
-        agents=dict(_agent(text) for text in agents),
-    )
+    with ExitStack() as cleaning:
+        yield Credentials(
+            secrets={name: value for name, value in values.items() if value is not None},
+            agents=dict(_agent(text, cleaning) for text in agents),
+        )
 
 
 def entitlements(texts: tuple[str, ...]) -> frozenset[str]:
@@ -78,20 +86,29 @@ def _content(name: str, path: Path) -> bytes:
     return value
 
 
-def _agent(text: str) -> tuple[str, Path]:
-    name, _, place = text.partition("=")
+def _agent(text: str, cleaning: ExitStack) -> tuple[str, Path]:
+    from layerbuild.build.agents import holding
+
+    name, _, places = text.partition("=")
     if not name:
         raise UsageError(f"--ssh {text!r} has no id", hint=_SSH_HINT)
-    path = Path(place or os.environ.get("SSH_AUTH_SOCK", ""))
-    if path == Path():
+    paths = [Path(place) for place in (places or os.environ.get("SSH_AUTH_SOCK", "")).split(",") if place]
+    if not paths:
         raise UsageError("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set", hint=_SSH_HINT)
+    sockets = [path for path in paths if _is_socket(name, path)]
+    if sockets and len(paths) > 1:
+        raise UsageError(f"--ssh {name}: an agent stands alone, and not beside keys or agents", hint=_SSH_HINT)
+    if sockets:
+        return name, sockets[0].absolute()
     try:
-        mode = path.stat().st_mode
+        keys = [_content(f"of --ssh {name}", path) for path in paths]
+        return name, cleaning.enter_context(holding(keys, dict(os.environ)))
+    except UsageError as error:
+        raise UsageError(f"--ssh {text}: {error.message}", hint=error.hint or _SSH_HINT) from error
+
+
+def _is_socket(name: str, path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
     except OSError as error:
         raise UsageError(f"--ssh {name}: {str(path)!r}: {error.strerror}", hint=_SSH_HINT) from error
-    if not stat.S_ISSOCK(mode):
-        raise UsageError(
-            f"--ssh {name}: {str(path)!r} is no socket of an agent",
-            hint="a key is lent through an agent: `ssh-agent`, `ssh-add KEY`, then --ssh default",
-        )
-    return name, path.absolute()

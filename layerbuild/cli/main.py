@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from layerbuild import __version__
+from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
 from layerbuild.errors import LayerbuildError
 
@@ -25,25 +26,36 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "history": "show:history",
     "images": "images:images",
-    "import": "images:import_",
+    "import": "archives:import_",
     "inspect": "show:inspect",
     "layers": "show:layers",
+    "learn": "learn:learn",
     "lint": "lint:lint",
+    "load": "archives:load",
+    "login": "registry:login",
+    "logout": "registry:logout",
     "parse": "plan:parse",
     "plan": "plan:plan",
     "prune": "housekeeping:prune",
+    "pull": "registry:pull",
+    "push": "registry:push",
     "rmi": "images:rmi",
     "run": "run:run",
+    "save": "archives:save",
     "shell": "run:shell",
     "tag": "images:tag",
+    "where": "show:where",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the global options say. ``root`` is where the state lives."""
+    """What the global options say. ``root`` is where the state lives; ``insecure`` and ``mirrors`` are the texts of
+    the options about registries."""
 
     root: Path
+    insecure: tuple[str, ...] = ()
+    mirrors: tuple[str, ...] = ()
 
 
 class CommandTable(click.Group):
@@ -80,19 +92,21 @@ class CommandTable(click.Group):
     type=click.Path(path_type=Path, file_okay=False),
     help="Where images, layers and the cache live.  [env: LAYERBUILD_ROOT]",
 )
+@registries.options
 @click.pass_context
-def main(ctx: click.Context, root: Path | None) -> None:
+def main(ctx: click.Context, root: Path | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> None:
     """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
     from layerbuild.cli.place import default_root
 
-    ctx.obj = Settings((root or default_root()).absolute())
+    ctx.obj = Settings((root or default_root()).absolute(), insecure, mirrors)
 
 
 def run() -> None:
     """The entry point: run the command line and exit with its code."""
     os.umask(0o022)  # what a build makes does not depend on who builds it
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1), and a shell for what runs in the background
+            signal.signal(number, _stop)
     try:
         code = main.main(standalone_mode=False, prog_name="layerbuild")
         sys.stdout.flush()
@@ -105,6 +119,8 @@ def run() -> None:
         code = 130
     except Stopped as stopped:
         code = stopped.code
+        for number in _STOPPING:  # whoever asks again has what they want, and the exit code should say so
+            signal.signal(number, signal.SIG_IGN)
     except BrokenPipeError:
         code = _after_broken_pipe()
     except LayerbuildError as error:
@@ -117,8 +133,19 @@ def run() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
+    """Leave, and tidy up on the way; who asks a second time need not wait for that."""
+    for each in _STOPPING:
+        signal.signal(each, _stop_at_once)
     raise Stopped(number)
+
+
+def _stop_at_once(number: int, _frame: FrameType | None) -> None:
+    # Processes and mounts end with this one; what else it leaves is nobody's, and the next build removes it.
+    os._exit(128 + number)
 
 
 def _after_broken_pipe() -> int:

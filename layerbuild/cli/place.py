@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerbuild.cli.console import observer
+from layerbuild.cli.registries import Bringer
 from layerbuild.errors import MachineError
 
 if TYPE_CHECKING:
@@ -32,6 +34,18 @@ def settings_root() -> Path:
     return root
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that who looks for it finds all of it or nothing. MachineError where it can't be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise MachineError(f"can't write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def invocation() -> str:
     """How to call this program again for the same store."""
     context = click.get_current_context().find_root()
@@ -43,9 +57,10 @@ def invocation() -> str:
 @contextmanager
 def reading() -> Iterator[Store]:
     """The store, for a command that reads or changes names and records, but touches no layer's folder."""
+    from layerbuild.cli.recipes import this_platform
     from layerbuild.store.store import Store
 
-    with Store.open(settings_root(), user_xattr=os.geteuid() != 0) as store:
+    with Store.open(settings_root(), user_xattr=os.geteuid() != 0, platform=this_platform()) as store:
         yield store
 
 
@@ -56,12 +71,14 @@ def inside() -> Iterator[tuple[Store, Identity]]:
 
     A MachineError from within is looked into: if overlay or the store's file system is the reason, that is said.
     """
+    from layerbuild.cli.recipes import this_platform
     from layerbuild.isolate.namespaces import enter_build_namespaces
     from layerbuild.store.store import Store
 
     identity = enter_build_namespaces()
     try:
-        with Store.open(settings_root(), user_xattr=identity.user_xattr) as store:
+        with Store.open(settings_root(), user_xattr=identity.user_xattr, platform=this_platform()) as store:
+            store.supplier = Bringer(store, observer("auto"))
             yield store, identity
     except MachineError as error:
         _look_into(error)

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.errors import RecipeError, Span, UsageError
-from layerbuild.steps import ContextRoot
+from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
-    from layerbuild.build.bases import Bases
+    from layerbuild.build.bases import Bases, Policy
     from layerbuild.build.times import Times
+    from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.syntax import Recipe
     from layerbuild.steps import LayerPlan
+    from layerbuild.store.store import Store
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -34,7 +36,8 @@ _ARCHITECTURES = {
 }
 
 
-_TIMES_HELP = "Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]"
+Modified = Callable[[ContextRoot | UrlSource | GitSource], int | None]
+"""When a source was last changed, in seconds since 1970; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,9 @@ class Request:
     """What was asked for, before anything is looked at.
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
-    ``--timestamp`` say, None: nothing; ``named`` are the named contexts as they were given.
+    ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
+    ``secrets`` and ``agents`` what is lent, as they were given. ``platforms`` are those of ``--platform``, each
+    once; none: this machine's, and the image may say what its base says.
     """
 
     context: str
@@ -51,38 +56,75 @@ class Request:
     target: str | None
     timestamp: str | None
     no_cache: bool
+    no_cache_stages: frozenset[str] = frozenset()
     named: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
+    policy: Policy = "missing"
+
+    @property
+    def platform(self) -> Platform:
+        """The one platform to plan for. UsageError if several were asked for: only a build makes an index."""
+        if len(self.platforms) > 1:
+            raise UsageError("only `build` takes several platforms", hint=f"--platform {self.platforms[0]}, say")
+        return self.platforms[0] if self.platforms else this_platform()
+
+
+class Command(click.Command):
+    """A command with these options. ``--pull`` alone means always, as in ``docker build``, and takes no further word:
+    a value stands behind ``=``, which click knows no way to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--pull=always" if word == "--pull" else word for word in args])
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that ``build`` and ``plan`` share."""
-    for option in reversed(
-        [
-            click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
-            click.option("--target", help="The stage to build.  [default: the last]"),
-            click.option(
-                "--build-arg",
-                "build_args",
-                metavar="K=V",
-                multiple=True,
-                help="Set an ARG.",
-            ),
-            click.option("--no-cache", is_flag=True, help="Run every step."),
-            click.option(
-                "--timestamp",
-                metavar="TIMES",
-                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
-            ),
-            click.option(
-                "--build-context",
-                "named",
-                metavar="NAME=WHAT",
-                multiple=True,
-                help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
-            ),
-            click.argument("context"),
-        ]
-    ):
+    shared: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
+        click.option("--target", help="The stage to build.  [default: the last]"),
+        click.option(
+            "--build-arg",
+            "build_args",
+            metavar="K=V",
+            multiple=True,
+            help="Set an ARG.",
+        ),
+        platform_option(multiple=True, help="What the image is for: os/arch[/variant]; several, with commas."),
+        click.option("--no-cache", is_flag=True, help="Run every step."),
+        click.option(
+            "--no-cache-filter",
+            "no_cache_stages",
+            metavar="STAGE,…",
+            multiple=True,
+            help="Run every step of these stages.",
+        ),
+        click.option(
+            "--timestamp",
+            metavar="TIMES",
+            help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
+        ),
+        click.option(
+            "--build-context",
+            "named",
+            metavar="NAME=WHAT",
+            multiple=True,
+            help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
+        ),
+        click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+        click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
+        click.option(
+            "--pull",
+            "policy",
+            default="missing",
+            metavar="[=WHEN]",
+            help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+            "  [default: missing]",
+        ),
+        click.argument("context"),
+    ]
+    for option in reversed(shared):
         command = option(command)
     return command
 
@@ -95,8 +137,15 @@ def request(
     no_cache: bool,
     timestamp: str | None,
     named: tuple[str, ...],
+    no_cache_stages: tuple[str, ...] = (),
+    secrets: tuple[str, ...] = (),
+    agents: tuple[str, ...] = (),
+    platform: tuple[str, ...] = (),
+    policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
+    if no_cache and no_cache_stages:
+        raise UsageError("--no-cache is for all stages, --no-cache-filter for some", hint="leave one of them out")
     arguments = dict(_build_arg(text) for text in build_args)
     return Request(
         context=context,
@@ -105,8 +154,52 @@ def request(
         target=target,
         timestamp=timestamp,
         no_cache=no_cache,
+        no_cache_stages=frozenset(name.strip().lower() for text in no_cache_stages for name in text.split(",")),
         named=tuple(_named(text) for text in named),
+        secrets=secrets,
+        agents=agents,
+        platforms=read_platforms(platform),
+        policy=_policy(policy),
     )
+
+
+def platform_option(
+    *, multiple: bool = False, help: str = "Which of the images under that name."
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--platform``; ``read_platforms`` or ``chosen_platform`` understands what it says."""
+    return click.option("--platform", metavar="OS/ARCH", multiple=multiple, help=help)
+
+
+def read_platforms(texts: tuple[str, ...]) -> tuple[Platform, ...]:
+    """The platforms that ``--platform`` names, each once; ``local`` is this machine's. UsageError."""
+    from layerbuild.image.platforms import read_platform
+
+    found: dict[Platform, None] = {}
+    for text in (part.strip() for given in texts for part in given.split(",")):
+        try:
+            platform = this_platform() if text == "local" else read_platform(text, default=this_platform())
+        except UsageError as error:
+            raise UsageError(f"--platform: {error.message}", hint=error.hint) from error
+        found[platform] = None
+    return tuple(found)
+
+
+def chosen_platform(text: str | None) -> Platform | None:
+    """The one platform that ``--platform`` names, None: nothing was said. UsageError."""
+    if text is None:
+        return None
+    platforms = read_platforms((text,))
+    if len(platforms) > 1:
+        raise UsageError(f"--platform {text} names several platforms", hint=f"--platform {platforms[0]}, say")
+    return platforms[0]
+
+
+def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
+    """What resolves image names: the store, and registries as ``--pull`` says."""
+    from layerbuild.build.bases import Bases
+    from layerbuild.cli.registries import Bringer
+
+    return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
@@ -129,8 +222,16 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts, times: Times) -> LayerPlan:
-    """The plan for this machine's platform."""
+def make_plan(
+    request: Request,
+    recipe: Recipe,
+    bases: Bases,
+    *,
+    named: NamedContexts,
+    times: Times,
+    platform: Platform | None = None,
+) -> LayerPlan:
+    """The plan for ``platform``; None: for the one that was asked for."""
     from layerbuild.recipe.planner import plan
 
     return plan(
@@ -138,32 +239,30 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedCon
         bases=bases.config,
         build_args=request.build_args,
         target=request.target,
-        platform=this_platform(),
+        platform=platform or request.platform,
+        build_platform=this_platform(),
         named_contexts=named,
         epoch=times.epoch,
     )
 
 
-def build_times(request: Request, recipe: Recipe, *, named: NamedContexts) -> Times:
+def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modified: Modified) -> Times:
     """The times that the layers of a build get: ``--timestamp``, else what the build arguments or the recipe say of
-    SOURCE_DATE_EPOCH, else the environment, else the default epoch."""
+    SOURCE_DATE_EPOCH, else the environment, else the default epoch. ``modified`` is asked where they name a source."""
     from layerbuild.recipe.planner import recipe_epoch
 
     if request.timestamp is not None:
         return layer_times(request.timestamp)
     said = recipe_epoch(
         recipe,
-        platform=this_platform(),
+        platform=request.platforms[0] if request.platforms else this_platform(),
         build_args=request.build_args,
         target=request.target,
+        build_platform=this_platform(),
         named_contexts=named,
     )
-    if isinstance(said, int):
-        return layer_times(str(said))
-    if said is None or isinstance(said, ContextRoot):  # a folder has no time of its own
-        return layer_times(None)
-    hint = "give seconds since 1970, or leave it to the environment"
-    raise UsageError("SOURCE_DATE_EPOCH can't be taken from a stage's ADD by this version", hint=hint)
+    seconds = said if isinstance(said, int | None) else modified(said)
+    return layer_times(None if seconds is None else str(seconds))
 
 
 def this_platform() -> Platform:
@@ -180,6 +279,15 @@ def _named(text: str) -> tuple[str, str]:
     if not name or not value:
         raise UsageError(f"--build-context {text!r} is not NAME=WHAT", hint="--build-context src=../src, say")
     return name, value
+
+
+def _policy(text: str) -> Policy:
+    # docker build knows --pull and --pull=false, buildah the words; and a flag without a value takes no other word.
+    words: dict[str, Policy] = {"true": "always", "false": "missing", "newer": "always", "ifnewer": "always"}
+    known: dict[str, Policy] = {"always": "always", "missing": "missing", "never": "never", **words}
+    if text not in known:
+        raise UsageError(f"--pull can't be {text!r}", hint="always, missing or never, as in --pull=never")
+    return known[text]
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError
 from layerbuild.image.config import Pairs, Platform, canonical_json
+from layerbuild.image.platforms import is_unknown
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -35,6 +36,9 @@ INDEX_TYPES = frozenset((OCI_INDEX, DOCKER_LIST))
 
 #: Bytes. Registries refuse a larger manifest (distribution-spec: "at least 4 megabytes"), and so does this reader.
 SIZE_LIMIT = 4 << 20
+
+# BuildKit's attestations stand in an index as manifests for the platform unknown/unknown.
+_ATTESTATION = "vnd.docker.reference.type"
 
 _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
@@ -65,6 +69,18 @@ def layer_media_type(codec: str) -> str:
         if name == codec:
             return media_type
     raise FormatError(f"OCI has no media type for a layer compressed with {codec}", hint="use none, gzip or zstd")
+
+
+def docker_layer_type(codec: str) -> str:
+    """Docker's media type of a layer that ``codec`` compressed."""
+    return next(kind for kind, name in LAYER_TYPES.items() if name == codec and kind.startswith(_DOCKER_LAYER))
+
+
+def oci_layer_type(media_type: str) -> str:
+    """The OCI media type of a layer whose media type is Docker's, or OCI's already."""
+    foreign = media_type.startswith((_OCI_FOREIGN, _DOCKER_FOREIGN))
+    suffix = layer_media_type(layer_codec(media_type)).removeprefix(_OCI_LAYER)
+    return (_OCI_FOREIGN if foreign else _OCI_LAYER) + suffix
 
 
 def layer_codec(media_type: str) -> str:
@@ -103,6 +119,11 @@ class Descriptor:
         """Canonical bytes."""
         return canonical_json(_write_descriptor(self))
 
+    @property
+    def is_attestation(self) -> bool:
+        """Whether it only says something about another manifest of its index, as BuildKit's provenance does."""
+        return self.annotation(_ATTESTATION) is not None or is_unknown(self.platform)
+
     def annotation(self, key: str) -> str | None:
         """The annotation's value, None where it is absent."""
         return dict(self.annotations).get(key)
@@ -124,6 +145,11 @@ class Manifest:
     def from_json(cls, data: bytes) -> Manifest:
         """Read a manifest; FormatError if it is none."""
         return _parse(data, "image manifest", _read_manifest)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image, and no artifact."""
+        return self.config.media_type in (OCI_CONFIG, DOCKER_CONFIG)
 
     def to_json(self) -> bytes:
         """Canonical bytes: equal manifests give equal bytes, hence equal digests."""

@@ -1,5 +1,4 @@
-"""A layer from elsewhere comes into the store: first its blob, held against its digest, then the index of it. Its
-folder is made when something needs it.
+"""A layer from elsewhere comes into the store: first its blob, held against its digest, then folder and index of it.
 
 What is claimed is never believed: a blob gets its own digest as a name, and a diff ID is that of the bytes inside.
 """
@@ -8,14 +7,15 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, HashingWriter, VerifyingReader, chain_id
 from layerbuild.errors import DigestMismatch, FormatError
-from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect, named
+from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
+from layerbuild.store.unpack import add_blob, diff_id_of
 
 _PIECE = 1 << 20
 
@@ -72,17 +72,8 @@ def take_tar(store: Store, source: BinaryIO) -> tuple[DiffID, BlobRecord]:
     return DiffID(hashing.digest()), BlobRecord(digest, size, GZIP.name)
 
 
-def diff_id_of(store: Store, blob: BlobRecord) -> DiffID:
-    """The digest of what is in a blob of the store."""
-    hashing = HashingWriter()
-    with store.blobs.open(blob.digest) as reader:
-        shutil.copyfileobj(named(blob.codec).decompressor(cast(BinaryIO, reader)), hashing, _PIECE)
-        reader.finish()
-    return DiffID(hashing.digest())
-
-
 def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> ChainID:
-    """Record a blob of the store as a layer on top of ``parent``, unless that is done already; the chain ID.
+    """Unpack a blob of the store on top of ``parent``, unless that is done already; the chain ID.
 
     DigestMismatch if the blob holds another layer than ``diff_id``.
     """
@@ -90,12 +81,8 @@ def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobR
     snapshot, known = store.snapshots.get(chain), store.layers.by_blob(blob.digest)
     if known is not None and known.diff_id != diff_id:
         raise DigestMismatch(f"layer {blob.digest} has diff ID {known.diff_id} instead of {diff_id}")
-    if snapshot is None or not store.layers.index_path(diff_id).is_file():
+    if snapshot is None or not snapshot.unpacked:
         return store.add_from_blob(parent, diff_id, blob).chain
-    record = store.layers.get(diff_id)
-    if known is None and record is not None:  # the same layer, compressed in another way
-        found = diff_id_of(store, blob)
-        if found != diff_id:
-            raise DigestMismatch(f"layer {blob.digest} has diff ID {found} instead of {diff_id}")
-        store.layers.add(replace(record, blobs=(blob,)))
+    if known is None:  # the same layer, compressed in another way
+        add_blob(store, diff_id, blob)
     return chain

@@ -8,8 +8,11 @@ look at it. No recipe, no image and no store is known here.
 
     build        in a mount namespace of its own (namespaces.py), before it starts a thread; hands out jobs (sandbox.py)
     └── helper       pid 1 of a pid namespace: when it dies, the kernel ends all below it (helper.py)
-        └── command      one per job, in fresh mount, pid, ipc and uts namespaces: mounts (rootfs.py, mounts.py,
-                         standard.py), changes its root, drops its rights, executes (container.py)
+        └── command      one per job, in fresh mount, pid, ipc, uts and cgroup namespaces: mounts (rootfs.py, mounts.py,
+                         standard.py), changes its root, drops its rights (capabilities.py, seccomp.py, rlimits.py),
+                         executes (container.py, executable.py); or becomes an OCI runtime (oci.py)
+
+The build makes the control groups in which commands keep to their limits (cgroups.py).
 
 Terms (mount_namespaces(7), the kernel's filesystems/overlayfs.rst): a *lower* folder is only read, the *upper* takes
 what is written, *work* is overlay's own scratch folder, *merged* is where the stack is seen as one tree. The *init*

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from layerbuild.errors import UsageError
-from layerbuild.isolate import probe
-from layerbuild.isolate.job import Exit, Job
+from layerbuild.errors import MachineError, UsageError
+from layerbuild.isolate.job import Exit, Job, Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.sandbox import Sandbox
 
@@ -35,19 +35,28 @@ class Isolation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """``start`` it once per build, in the build's namespaces and before there are threads; ``require`` raises
-    MachineError if a store in that folder can't be worked with on this machine."""
+    """``start`` it once per build, in the build's namespaces and before there are threads, with the limits of each job;
+    MachineError if this machine has no such thing."""
 
     name: str
     summary: str
-    start: Callable[[Identity], Isolation]
-    require: Callable[[Path], None]
+    start: Callable[[Identity, Limits], Isolation]
+
+
+def _runtime(program: str, identity: Identity, limits: Limits) -> Isolation:
+    if shutil.which(program) is None:
+        raise MachineError(
+            f"{program} is not installed", hint=f"install the package {program}, or use another isolation"
+        )
+    return Sandbox.start(identity, limits, runtime=program)
 
 
 BACKENDS: Final[Mapping[str, Backend]] = {
     backend.name: backend
     for backend in (
-        Backend("namespaces", "Linux namespaces and an overlay mount", Sandbox.start, probe.require_overlay),
+        Backend("namespaces", "layerbuild's own containers", Sandbox.start),
+        Backend("runc", "containers of the OCI runtime runc", partial(_runtime, "runc")),
+        Backend("crun", "containers of the OCI runtime crun", partial(_runtime, "crun")),
     )
 }
 

@@ -15,54 +15,51 @@ import socket
 import stat
 import termios
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn, Protocol
 
 from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceError, StepFailed
-from layerbuild.isolate import linux, rootfs
+from layerbuild.isolate import cgroups, linux, rootfs, seccomp
+from layerbuild.isolate.capabilities import kept, numbers
+from layerbuild.isolate.executable import NOT_FOUND, execute
 from layerbuild.isolate.job import Job, Process
 from layerbuild.isolate.mounts import Overlay
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
 from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
 
-# Docker's default set: oci/caps/defaults.go of moby. Numbers: include/uapi/linux/capability.h.
-CAPABILITIES: Final = {
-    "CHOWN": 0,
-    "DAC_OVERRIDE": 1,
-    "FOWNER": 3,
-    "FSETID": 4,
-    "KILL": 5,
-    "SETGID": 6,
-    "SETUID": 7,
-    "SETPCAP": 8,
-    "NET_BIND_SERVICE": 10,
-    "NET_RAW": 13,
-    "SYS_CHROOT": 18,
-    "MKNOD": 27,
-    "AUDIT_WRITE": 29,
-    "SETFCAP": 31,
-}
-_KEPT: Final = frozenset(CAPABILITIES.values())
-_DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NOT_EXECUTABLE: Final = 126
-_NOT_FOUND: Final = 127
+
+class Entering(Protocol):
+    """What a fork of the helper does to become a command. ``doing`` is the step that goes on, for the report."""
+
+    doing: object
+
+    def enter(self) -> NoReturn: ...
 
 
 class Container:
-    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails."""
+    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails. ``filter``, of
+    system calls, is None where the machine can compile none."""
 
-    def __init__(self, job: Job, identity: Identity, stdio: tuple[int, ...], connection: socket.socket) -> None:
+    def __init__(
+        self, job: Job, identity: Identity, stdio: tuple[int, ...], connection: socket.socket, filter: bytes | None
+    ) -> None:
         self._job = job
         self._identity = identity
         self._stdio = stdio
         self._connection = connection
+        self._filter = filter
         self.doing: object = "start the container"  # anything with a text
 
     def enter(self) -> NoReturn:
         """Become the command; OSError or LayerbuildError if that can't be."""
-        _check_ids(self._job.process, self._identity)
+        check_ids(self._job.process, self._identity)
+        self.doing = "enter its control group"
+        cgroups.enter(self._job.cgroup)
+        linux.unshare(linux.CLONE_NEWCGROUP)  # here and not in the fork: its root is the group that this process is in
         self._mount_all()
         self._change_root()
-        self._take_terminal()
+        self._take_descriptors()
+        self._set_limits()
         self._drop_rights()
         self._execute()
 
@@ -70,7 +67,9 @@ class Container:
 
     def _mount_all(self) -> None:
         job, folders = self._job, self._job.rootfs
-        standard = standard_mounts(self._identity, network=job.network, security=job.security)
+        standard = standard_mounts(
+            self._identity, network=job.network, security=job.security, shm_size=job.limits.shm_size
+        )
         overlay = stack(job, self._identity)
         self.doing = overlay
         rootfs.mount_stack(overlay, (*standard, *job.mounts), init=init_folder(folders.merged))
@@ -110,7 +109,7 @@ class Container:
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
-    def _take_terminal(self) -> None:
+    def _take_descriptors(self) -> None:
         self.doing = "set up standard input and output"
         os.setsid()
         stdio = self._stdio
@@ -121,20 +120,34 @@ class Container:
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
             stdio = (slave, slave, slave)
         for number, fd in enumerate(stdio):
-            os.dup2(fd, number)
+            os.dup2(os.open(os.devnull, os.O_RDWR) if _is_null(fd) else fd, number)
             if self._job.process.uid and (self._job.terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)):
                 # So that another user than root may open /dev/stdout.
                 os.fchown(fd, self._job.process.uid, -1)
 
+    def _set_limits(self) -> None:
+        limits = [limit for limit in self._job.limits.rlimits if not (self._job.private and limit.name == "core")]
+        if not any(limit.name == "core" for limit in limits):
+            forbid_core_dumps()
+        for limit in limits:
+            self.doing = f"set the limit {limit}"
+            set_rlimit(limit)
+
     def _drop_rights(self) -> None:
-        """Capabilities and ids; a system call filter would be set last, here."""
-        process = self._job.process
+        """System calls, capabilities and ids. The filter comes first: to set it takes CAP_SYS_ADMIN."""
+        process, held = self._job.process, numbers(kept(self._job.network))
+        if self._job.security == "sandbox":
+            self.doing = "restrict system calls"
+            if self._job.network == "host":
+                linux.keep_from_abstract_sockets()  # their names belong to the network namespace: unix(7)
+            if self._filter is not None:
+                seccomp.load(self._filter)
         self.doing = f"become user {process.uid}:{process.gid}"
         if self._job.security == "sandbox":
-            linux.drop_from_bounding_set(_KEPT)
+            linux.drop_from_bounding_set(held)
         _become(process, self._identity)
         if self._job.security == "sandbox" and process.uid == 0:
-            linux.capset(_KEPT)
+            linux.capset(held)
 
     # -- what it does --------------------------------------------------------------------------------------------------
 
@@ -142,23 +155,7 @@ class Container:
         process = self._job.process
         self.doing = f"execute {process.argv[0]}"
         linux.close_on_exec_from(3)
-        env = dict(process.env)
-        denied = ""
-        for path in _candidates(process.argv[0], env.get("PATH", _DEFAULT_PATH)):
-            try:
-                os.execve(path, process.argv, env)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                if Path(path).exists():
-                    raise _no_interpreter(path) from error
-            except PermissionError:
-                denied = denied or path
-            except OSError as error:
-                raise _unusable(path, error) from error
-        if denied:
-            raise StepFailed(
-                f'"{denied}" is not executable', exit_code=_NOT_EXECUTABLE, hint="chmod +x, in an earlier step"
-            )
-        raise _not_found(process.argv[0], env.get("PATH", _DEFAULT_PATH))
+        execute(process.argv, dict(process.env))
 
 
 def stack(job: Job, identity: Identity) -> Overlay:
@@ -172,6 +169,7 @@ def stack(job: Job, identity: Identity) -> Overlay:
         user_xattr=identity.user_xattr,
         volatile=folders.volatile,
         directory=folders.link_dir or "/",
+        devices=job.security == "insecure",
     )
 
 
@@ -180,7 +178,8 @@ def init_folder(merged: str) -> str:
     return str(Path(merged).with_name("init"))
 
 
-def _check_ids(process: Process, identity: Identity) -> None:
+def check_ids(process: Process, identity: Identity) -> None:
+    """MachineError if the ids of ``process`` do not exist in this namespace."""
     if identity.one_id and (process.uid or process.gid):
         raise MachineError(
             f"user {process.uid}:{process.gid} of the image does not exist here: "
@@ -197,47 +196,16 @@ def _become(process: Process, identity: Identity) -> None:
     os.setresuid(process.uid, process.uid, process.uid)
 
 
-def _candidates(name: str, path: str) -> list[str]:
-    """The files that ``name`` can mean: execvp(3), with an empty entry of PATH being the working directory."""
-    return [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in path.split(":")]
-
-
-def _not_found(name: str, path: str) -> StepFailed:
-    if "/" in name:
-        return StepFailed(f'"{name}": no such file or directory in the image', exit_code=_NOT_FOUND)
-    return StepFailed(
-        f'"{name}" is not in the image: not found in PATH', exit_code=_NOT_FOUND, hint=f"PATH is {path or 'empty'}"
-    )
-
-
-def _no_interpreter(path: str) -> StepFailed:
-    """A file that is there, and of which execve(2) says ENOENT all the same: what its first line names is not."""
-    with Path(path).open("rb") as file:
-        first = file.read(256).split(b"\n")[0]
-    words = first[2:].split()
-    if first.startswith(b"#!") and words:
-        name = words[0].decode(errors="replace")
-        return StepFailed(f'"{path}" wants "{name}", which is not in the image', exit_code=_NOT_FOUND)
-    return StepFailed(
-        f'"{path}" is in the image, but not the dynamic loader that it needs',
-        exit_code=_NOT_FOUND,
-        hint="a program that uses shared libraries needs them, and the loader, in the image; or link it statically",
-    )
-
-
-def _unusable(path: str, error: OSError) -> StepFailed:
-    hint = ""
-    if error.errno == errno.ENOEXEC:
-        hint = "it is for another architecture, or a script whose first line does not name its interpreter (#!)"
-    if error.errno == errno.E2BIG:
-        hint = "arguments and environment together are larger than the kernel takes"
-    return StepFailed(f'"{path}": {os.strerror(error.errno or 0)}', exit_code=_NOT_EXECUTABLE, hint=hint)
+def _is_null(fd: int) -> bool:
+    """The machine's own /dev/null would be the command's to change, through /proc/self/fd: it gets the container's."""
+    found = os.fstat(fd)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
 
 
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def start(container: Container, report: socket.socket) -> NoReturn:
+def start(container: Entering, report: socket.socket) -> NoReturn:
     """``container.enter()``, and the reason through ``report`` if that failed.
 
     The first message in ``report`` is a hold on this process's mount namespace, for the helper to let go of at the end.
@@ -250,7 +218,7 @@ def start(container: Container, report: socket.socket) -> NoReturn:
     except BaseException as error:  # whatever it is: this process must not go on as a second helper
         with contextlib.suppress(OSError):
             report.send(json.dumps(failure(container.doing, error)).encode())
-    os._exit(_NOT_FOUND)
+    os._exit(NOT_FOUND)
 
 
 def failure(doing: object, error: BaseException) -> dict[str, object]:

@@ -7,6 +7,8 @@ sandbox.py.
 
 from __future__ import annotations
 
+import errno
+import functools
 import gc
 import json
 import os
@@ -20,19 +22,23 @@ from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from typing import Final, NoReturn
 
-from layerbuild.isolate import linux, rootfs
-from layerbuild.isolate.container import Container, failure, init_folder, start
+from layerbuild.isolate import linux, oci, rootfs, seccomp
+from layerbuild.isolate.capabilities import kept
+from layerbuild.isolate.container import Container, Entering, failure, init_folder, start
 from layerbuild.isolate.job import Exit, Job, decode, encode
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
 
 
-def serve(control: socket.socket) -> NoReturn:
-    """Be the helper until the build is gone. Ends the process, without any of the build's own clean-up."""
+def serve(control: socket.socket, *, runtime: str = "") -> NoReturn:
+    """Be the helper until the build is gone. Commands run in containers of its own, or of the OCI ``runtime``.
+
+    Ends the process, without any of the build's own clean-up.
+    """
     try:
         _settle(control)
-        _Helper(control).serve()
+        _Helper(control, _own_keyring(), runtime).serve()
     finally:
         os._exit(0)
 
@@ -56,20 +62,39 @@ def _settle(control: socket.socket) -> None:
     gc.freeze()
 
 
+def _own_keyring() -> OSError | None:
+    """Keys of the caller's session (keyrings(7)) are none of the commands' business. The error if that failed.
+
+    One for all the commands: a keyring counts in its user's quota until the kernel comes to collect it, and steps may
+    follow each other faster.
+    """
+    try:
+        linux.join_session_keyring()
+    except OSError as error:
+        return None if error.errno == errno.ENOSYS else error
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A job whose command is running. ``ended`` is its pidfd; ``report`` holds what the command said before execve."""
+    """A job whose command is running. ``ended`` is its pidfd; ``report`` holds what the command said before execve;
+    ``log``, a file in memory, what an OCI runtime says of itself."""
 
     job: Job
     pid: int
     ended: int
     connection: socket.socket
     report: socket.socket
+    log: int | None = None
 
 
 class _Helper:
-    def __init__(self, control: socket.socket) -> None:
+    """``trouble`` is what keeps it from starting any job."""
+
+    def __init__(self, control: socket.socket, trouble: OSError | None, runtime: str) -> None:
         self._control = control
+        self._trouble = trouble
+        self._runtime = runtime
         self._running: dict[int, _Running] = {}  # by pidfd and by connection
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -90,7 +115,9 @@ class _Helper:
 
     def _start(self, connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> None:
         try:
-            running = _start_command(connection, plain, stdio)
+            if self._trouble is not None:
+                raise self._trouble
+            running = _start_command(connection, plain, stdio, self._runtime)
         except Exception as error:  # whatever it is, the other jobs go on
             _answer(connection, {"failure": failure("start a container", error)})
             connection.close()
@@ -114,7 +141,7 @@ class _Helper:
         self._forget(running.connection.fileno())
         with running.connection:
             try:
-                answer = _outcome(running)
+                answer = _outcome(running, self._runtime)
             except Exception as error:  # whatever it is, the other jobs go on
                 answer = {"failure": failure("take the container down", error)}
             _answer(running.connection, answer)
@@ -124,19 +151,41 @@ class _Helper:
             self._poll.unregister(fd)
 
 
-def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> _Running:
+@functools.cache
+def _filter() -> bytes | None:
+    """The system call filter, compiled when the first command needs it; None without libseccomp. All capabilities that
+    a command may have bring the same calls."""
+    return seccomp.compile(seccomp.policy(kept("none"))) if seccomp.library() else None
+
+
+def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...], runtime: str) -> _Running:
     with os.fdopen(plain, "rb") as file:
         job, identity = decode(json.load(file))
+    program = _filter() if job.security == "sandbox" and not runtime else None
+    log = os.memfd_create("log") if runtime else None
     report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with write_report:
-        namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS
-        pid = linux.fork_into(namespaces | (linux.CLONE_NEWNET if job.network == "none" else 0))
+        pid = linux.fork_into(_RUNTIME_NAMESPACES if log is not None else _namespaces(job))
         if pid == 0:
-            start(Container(job, identity, stdio, connection), write_report)
-    return _Running(job, pid, os.pidfd_open(pid), connection, report)
+            entering: Entering
+            if log is not None:
+                entering = oci.Runtime(job, identity, stdio, program=runtime, log=log)
+            else:
+                entering = Container(job, identity, stdio, connection, program)
+            start(entering, write_report)
+    return _Running(job, pid, os.pidfd_open(pid), connection, report, log)
 
 
-def _outcome(running: _Running) -> dict[str, object]:
+def _namespaces(job: Job) -> int:
+    network = linux.CLONE_NEWNET if job.network == "none" else 0
+    return linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | network
+
+
+# A runtime makes those of the container; in these it ends with all that it started, and its mounts with it.
+_RUNTIME_NAMESPACES: Final = linux.CLONE_NEWNS | linux.CLONE_NEWPID
+
+
+def _outcome(running: _Running, runtime: str) -> dict[str, object]:
     os.close(running.ended)
     _, status, usage = os.wait4(running.pid, 0)
     with running.report as report:
@@ -152,6 +201,12 @@ def _outcome(running: _Running) -> dict[str, object]:
     if failed:
         return {"failure": json.loads(failed)}
     code = os.waitstatus_to_exitcode(status)
+    if running.log is not None:
+        with os.fdopen(running.log, "rb") as log:
+            told = os.pread(log.fileno(), _MESSAGE, 0)
+        error = oci.trouble(runtime, told) if code else None
+        if error is not None:
+            return {"failure": failure("", error)}
     ended = Exit(
         code=code if code >= 0 else 128 - code,
         signal=max(0, -code),

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from layerbuild.isolate.mounts import Bind, Extra, File, Filesystem, View
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.rlimits import Rlimit
 
 Network = Literal["host", "none"]
 Security = Literal["sandbox", "insecure"]
@@ -47,11 +48,37 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a process and all that it starts may use together; 0 is no limit.
+
+    ``memory`` and ``memory_swap`` (memory and swap together; -1: as much swap as there is; 0: as much again as
+    ``memory``) are in bytes, ``cpus`` in processors, ``timeout`` in seconds. ``shm_size``: bytes of /dev/shm.
+    """
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpus: float = 0.0
+    pids: int = 0
+    rlimits: tuple[Rlimit, ...] = ()
+    shm_size: int = 64 << 20  # Docker's default
+    timeout: float = 0.0
+
+    @property
+    def need_cgroup(self) -> bool:
+        return bool(self.memory or self.cpus or self.pids)
+
+
+NO_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A process in a stack. ``mounts`` come after the sandbox's own (/proc, /sys, /dev), parents before children.
 
-    ``security`` "insecure" keeps all capabilities and leaves /proc and /sys as they are. With ``terminal`` the process
-    has a terminal of its own, made in the container.
+    ``security`` "insecure" keeps all capabilities, has no system call filter, and leaves /proc and /sys as they are.
+    With ``terminal`` the process has a terminal of its own, made in the container. ``private``: secrets are lent to it,
+    so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the control
+    group that has them, and ``name``, which no other job of the machine has.
     """
 
     rootfs: Rootfs
@@ -60,11 +87,16 @@ class Job:
     network: Network = "host"
     security: Security = "sandbox"
     terminal: bool = False
+    private: bool = False
+    limits: Limits = NO_LIMITS
+    cgroup: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended. ``code`` is 128 + ``signal`` if a signal ended it (``signal`` 0: none did).
+    """How a process ended. ``code`` is 128 + ``signal`` if a signal ended it (``signal`` 0: none did). ``hit`` are the
+    limits that it ran into, as their fields are called: "memory", "pids", "timeout".
 
     ``cpu`` is in seconds, user and system together, and ``max_rss`` in bytes: of the process and the children that it
     waited for.
@@ -74,11 +106,14 @@ class Exit:
     signal: int = 0
     cpu: float = 0.0
     max_rss: int = 0
+    hit: tuple[str, ...] = ()
 
 
 # -- as JSON -----------------------------------------------------------------------------------------------------------
 
-_KINDS: Final = {kind.__name__: kind for kind in (Rootfs, Process, Job, Exit, Identity, Bind, View, File, Filesystem)}
+_KINDS: Final = {
+    kind.__name__: kind for kind in (Rootfs, Process, Rlimit, Limits, Job, Exit, Identity, Bind, View, File, Filesystem)
+}
 
 
 def encode(value: Job | Exit | tuple[Job, Identity]) -> object:

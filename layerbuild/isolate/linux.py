@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import platform
 import signal
 import socket
 import struct
@@ -20,6 +21,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc_locked: Final = ctypes.PyDLL(None, use_errno=True)
 
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
 CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWIPC: Final = 0x08000000
 CLONE_NEWUSER: Final = 0x10000000
@@ -38,6 +40,7 @@ MS_STRICTATIME: Final = 0x1000000
 MNT_DETACH: Final = 0x2
 
 MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NODEV: Final = 0x4
 
 AT_FDCWD: Final = -100
 AT_RECURSIVE: Final = 0x8000
@@ -48,13 +51,19 @@ PR_CAPBSET_DROP: Final = 24
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+# Older than the common numbers; most machines have those of asm-generic/unistd.h.
+_SYS_KEYCTL: Final = {"x86_64": 250, "ppc64le": 271, "s390x": 280}.get(platform.machine(), 219)
+_SYS_SECCOMP: Final = {"x86_64": 317, "ppc64le": 358, "s390x": 348}.get(platform.machine(), 277)
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_FSOPEN: Final = 430
 _SYS_FSCONFIG: Final = 431
 _SYS_FSMOUNT: Final = 432
 _SYS_CLONE3: Final = 435
 _SYS_CLOSE_RANGE: Final = 436
+_SYS_OPENAT2: Final = 437
 _SYS_MOUNT_SETATTR: Final = 442
+_SYS_LANDLOCK_CREATE_RULESET: Final = 444
+_SYS_LANDLOCK_RESTRICT_SELF: Final = 446
 
 _FSOPEN_CLOEXEC: Final = 1
 _FSMOUNT_CLOEXEC: Final = 1
@@ -124,6 +133,43 @@ def close_on_exec_from(first: int) -> None:
     _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), _CLOSE_RANGE_CLOEXEC))
 
 
+def seccomp(operation: int, flags: int, arguments: int) -> int:
+    """seccomp(2); ``arguments`` is an address."""
+    return _check(
+        _libc.syscall(_SYS_SECCOMP, ctypes.c_uint(operation), ctypes.c_uint(flags), ctypes.c_void_p(arguments))
+    )
+
+
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+
+
+def join_session_keyring() -> None:
+    """Leave the session keyring of whoever started this process for a new, nameless one: keyctl(2)."""
+    _check(_libc.syscall(_SYS_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING, None))
+
+
+# -- Landlock ----------------------------------------------------------------------------------------------------------
+
+_LANDLOCK_CREATE_RULESET_VERSION: Final = 1
+_LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET: Final = 1
+_LANDLOCK_WITH_SCOPES: Final = 6  # the version that brought them, Linux 6.12
+
+
+def keep_from_abstract_sockets() -> bool:
+    """Deny this process, and all that it starts, abstract sockets that others made: landlock(7), "IPC scoping".
+
+    False where the kernel has no Landlock, or one that is too old.
+    """
+    version = _libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
+    if version < _LANDLOCK_WITH_SCOPES:
+        return False
+    rules = struct.pack("3Q", 0, 0, _LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET)  # of files and ports it says nothing
+    ruleset = _check(_libc.syscall(_SYS_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0))
+    _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)
+    return True
+
+
 # -- capabilities ------------------------------------------------------------------------------------------------------
 
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -170,16 +216,15 @@ def pivot_root(new: str, old: str) -> None:
     _check(_libc.pivot_root(_text(new), _text(old)), new)
 
 
-def make_read_only(target: str, *, recursive: bool = False) -> None:
-    """Set the mount at ``target`` (``recursive``: and all below) read-only, other flags kept: mount_setattr(2).
+def set_mount_attributes(target: str, attributes: int, *, clear: int = 0, recursive: bool = False) -> None:
+    """Add ``attributes`` (MOUNT_ATTR_…) to the mount at ``target`` (``recursive``: and all below), and ``clear``
+    others; the rest is kept: mount_setattr(2).
 
     MS_REMOUNT would have to repeat the flags that a user namespace may not clear; this call only adds. Linux 5.12.
     """
-    attributes = struct.pack("4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
+    argument = struct.pack("4Q", attributes, clear, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
-    result = _libc.syscall(
-        _SYS_MOUNT_SETATTR, AT_FDCWD, _text(target), flags, attributes, ctypes.c_size_t(len(attributes))
-    )
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, AT_FDCWD, _text(target), flags, argument, ctypes.c_size_t(len(argument)))
     _check(result, target)
 
 
@@ -203,15 +248,27 @@ def fsconfig_create(fd: int) -> None:
     _check(_libc.syscall(_SYS_FSCONFIG, fd, _FSCONFIG_CMD_CREATE, None, None, 0))
 
 
-def fsmount(fd: int) -> int:
-    """A mount, as yet nowhere, of the file system made with ``fd``: fsmount(2)."""
-    return _check(_libc.syscall(_SYS_FSMOUNT, fd, _FSMOUNT_CLOEXEC, 0))
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """A mount, as yet nowhere, of the file system made with ``fd``, with ``attributes`` (MOUNT_ATTR_…): fsmount(2)."""
+    return _check(_libc.syscall(_SYS_FSMOUNT, fd, _FSMOUNT_CLOEXEC, attributes))
 
 
 def move_mount(fd: int, target: str) -> None:
     """Attach the mount ``fd`` at ``target``: move_mount(2)."""
     result = _libc.syscall(_SYS_MOVE_MOUNT, fd, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH)
     _check(result, target)
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+_RESOLVE_BENEATH: Final = 0x08
+
+
+def open_beneath(folder: int, path: bytes, flags: int) -> int:
+    """A descriptor of ``path`` in ``folder``, if no link is on the way and nothing leads out of it: openat2(2)."""
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    return _check(_libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how))), os.fsdecode(path))
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

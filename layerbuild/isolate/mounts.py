@@ -57,7 +57,8 @@ class Overlay:
     """A stack of folders as one tree at ``target``. ``lowers`` has the topmost first.
 
     Paths below ``directory`` are given to the kernel relative to it: so a stack of short links (``l/ABC…``) fits into
-    the page of options, and a comma or colon in the path of the store does not matter.
+    the page of options, and a comma or colon in the path of the store does not matter. Only with ``devices`` can a
+    device file in it be opened; what real root makes with mknod would else lead to the machine's disks.
     """
 
     lowers: tuple[str, ...]
@@ -67,6 +68,7 @@ class Overlay:
     user_xattr: bool = False
     volatile: bool = False
     directory: str = "/"
+    devices: bool = False
 
     @property
     def flags(self) -> tuple[tuple[str, str], ...]:
@@ -93,7 +95,8 @@ class Overlay:
 
     def __str__(self) -> str:
         go = "" if self.directory == "/" else f"cd {shlex.quote(self.directory)} && "
-        return f"{go}mount -t overlay overlay -o {shlex.quote(self.options)} {shlex.quote(self.target)}"
+        options = self.options if self.devices else f"nodev,{self.options}"
+        return f"{go}mount -t overlay overlay -o {shlex.quote(options)} {shlex.quote(self.target)}"
 
     def attach(self) -> None:
         """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take."""
@@ -139,7 +142,7 @@ class Overlay:
             else:
                 linux.fsconfig_flag(fd, key)
         linux.fsconfig_create(fd)
-        mounted = linux.fsmount(fd)
+        mounted = linux.fsmount(fd, 0 if self.devices else linux.MOUNT_ATTR_NODEV)
         try:
             linux.move_mount(mounted, self.target)
         finally:
@@ -156,7 +159,7 @@ class Overlay:
                 hint=f"Linux 6.8 and later takes up to {MAX_LOWERS} folders one by one, if no path is longer than "
                 f"{MAX_VALUE} bytes; else choose a shorter --root, or make fewer layers",
             )
-        linux.mount("overlay", self.target, "overlay", data=self.options)
+        linux.mount("overlay", self.target, "overlay", 0 if self.devices else linux.MS_NODEV, data=self.options)
 
     def _name(self, path: str) -> str:
         below = self.directory.rstrip("/") + "/"
@@ -170,7 +173,7 @@ def _escape(path: str) -> str:
 
 # -- all the others ----------------------------------------------------------------------------------------------------
 
-_NAMES: Final = {
+_FLAGS: Final = {
     linux.MS_NOSUID: "nosuid",
     linux.MS_NODEV: "nodev",
     linux.MS_NOEXEC: "noexec",
@@ -192,13 +195,17 @@ class Filesystem:
     def is_folder(self) -> bool:
         return True
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Flags and options as mount(8) spells them."""
+        flags = (name for flag, name in _FLAGS.items() if self.flags & flag)
+        return (*flags, *filter(None, self.options.split(",")))
+
     def attach(self, at: str, *, staging: str) -> None:
         linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
 
     def __str__(self) -> str:
-        words = [name for flag, name in _NAMES.items() if self.flags & flag]
-        options = ",".join([*words, self.options] if self.options else words)
-        return f"mount -t {self.kind} -o {options} {self.kind} {shlex.quote(self.target)}"
+        return f"mount -t {self.kind} -o {','.join(self.words)} {self.kind} {shlex.quote(self.target)}"
 
 
 def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
@@ -210,7 +217,8 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it."""
+    """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it; no device in it
+    can be opened."""
 
     source: str
     target: str
@@ -223,12 +231,12 @@ class Bind:
     def attach(self, at: str, *, staging: str) -> None:
         # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
         linux.mount(self.source, at, flags=linux.MS_BIND | linux.MS_REC)
-        if self.read_only:
-            linux.make_read_only(at, recursive=True)
+        read_only = linux.MOUNT_ATTR_RDONLY if self.read_only else 0
+        linux.set_mount_attributes(at, linux.MOUNT_ATTR_NODEV | read_only, recursive=True)
 
     def __str__(self) -> str:
-        read_only = " -o ro=recursive" if self.read_only else ""
-        return f"mount --rbind{read_only} {shlex.quote(self.source)} {shlex.quote(self.target)}"
+        options = "nodev=recursive,ro=recursive" if self.read_only else "nodev=recursive"
+        return f"mount --rbind -o {options} {shlex.quote(self.source)} {shlex.quote(self.target)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +275,9 @@ class View:
 
     def __str__(self) -> str:
         lowers = shlex.quote("lowerdir=" + ":".join(map(_escape, self.lowers)))
-        read_only = " -o ro=recursive" if self.read_only else ""
         merged = f"{self.scratch}/merged"
-        return (
-            f"mount -t overlay overlay -o {lowers} {shlex.quote(merged)} && "
-            f"mount --rbind{read_only} {shlex.quote(f'{merged}/{self.path}')} {shlex.quote(self.target)}"
-        )
+        bind = Bind(f"{merged}/{self.path}", self.target, self.read_only)
+        return f"mount -t overlay overlay -o {lowers} {shlex.quote(merged)} && {bind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +321,7 @@ class Mask:
 
     def attach(self, at: str, *, staging: str) -> None:
         linux.mount(self._cover(at, staging), at, flags=linux.MS_BIND)
-        linux.make_read_only(at)
+        linux.set_mount_attributes(at, linux.MOUNT_ATTR_RDONLY)
 
     def _cover(self, at: str, staging: str) -> str:
         if not self.hidden:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from layerbuild.errors import LayerbuildError, MachineError
-from layerbuild.isolate import linux
+from layerbuild.isolate import cgroups, linux, seccomp
 from layerbuild.isolate.mounts import MAX_LOWERS, Overlay
 from layerbuild.isolate.namespaces import enter_build_namespaces
 
@@ -51,6 +51,7 @@ def examine(store: Path) -> tuple[Finding, ...]:
         subordinate_ids(),
         mapping_programs(),
         control_groups(),
+        system_call_filter(),
     )
 
 
@@ -100,14 +101,20 @@ def mapping_programs() -> Finding:
 
 
 def control_groups() -> Finding:
-    """Only told: nothing here needs them."""
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        detail = "version 2"
-    elif Path("/sys/fs/cgroup").is_dir() and os.listdir("/sys/fs/cgroup"):
-        detail = "version 1"
-    else:
-        detail = "none mounted"
-    return Finding("cgroups", True, detail, needed=False)
+    """Which limits this user can set."""
+    found = cgroups.settable()
+    detail = ", ".join(f"{name} (version {version})" for name, version in sorted(found.items())) or "none can be set"
+    missing = {"memory": "--memory", "cpu": "--cpus", "pids": "--pids-limit"}
+    options = " ".join(option for name, option in missing.items() if name not in found)
+    return Finding("limits", not options, detail, f"for {options}: {cgroups.REMEDY}", needed=False)
+
+
+def system_call_filter() -> Finding:
+    remedy = "install the package libseccomp2 (libseccomp); until then RUN may make every system call"
+    library = seccomp.version()
+    return Finding(
+        "seccomp", bool(library), f"libseccomp {library}" if library else "no libseccomp", remedy, needed=False
+    )
 
 
 # -- for a build -------------------------------------------------------------------------------------------------------

@@ -18,16 +18,12 @@ job; the helper's end kills them all, and the helper ends with the build, howeve
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
 import signal
 import socket
-import struct
-import termios
 import threading
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,37 +31,48 @@ from types import TracebackType
 from typing import Final, Self
 
 from layerbuild.errors import BuildError, MachineError
-from layerbuild.isolate import linux
+from layerbuild.isolate import cgroups, linux
+from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
 from layerbuild.isolate.helper import serve
-from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, decode, encode
+from layerbuild.isolate.job import NO_LIMITS, Exit, Job, Limits, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
 
-__all__ = ["Exit", "Job", "Network", "Process", "Rootfs", "Sandbox", "Security"]
+__all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
 
-_CHUNK: Final = 65536
+_KILLED: Final = 128 + signal.SIGKILL
 
 Output = Callable[[bytes], None]
 
 
 class Sandbox:
-    """Runs jobs through a helper process. A context manager; leaving it ends what still runs."""
+    """Runs jobs, each within ``limits``, through a helper. A context manager: leaving it ends what still runs."""
 
-    def __init__(self, identity: Identity, helper: int, control: socket.socket) -> None:
+    def __init__(
+        self, identity: Identity, helper: int, control: socket.socket, *, limits: Limits, groups: Groups | None
+    ) -> None:
         self._identity = identity
+        self._limits = limits
+        self._groups = groups
         self._helper = helper
         self._control = control
         self._reaping = threading.Lock()
         self._reaped = False
 
     @classmethod
-    def start(cls, identity: Identity) -> Self:
-        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one.
+    def start(cls, identity: Identity, limits: Limits = NO_LIMITS, *, runtime: str = "") -> Self:
+        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one. Its
+        containers are its own, or those of the OCI ``runtime``.
 
-        The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)).
+        The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)). MachineError if the
+        limits can't be had.
         """
         if threading.active_count() > 1:
             raise RuntimeError("the sandbox must be started before a thread is")
+        groups = Groups(limits) if limits.need_cgroup else None
+        if runtime:
+            cgroups.remove_stale()  # it makes groups whether there are limits or not
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = linux.fork_into(linux.CLONE_NEWPID)
@@ -75,9 +82,9 @@ class Sandbox:
                 hint="see user.max_pid_namespaces (sysctl); in a container, grant CAP_SYS_ADMIN",
             ) from error
         if pid == 0:
-            serve(theirs)
+            serve(theirs, runtime=runtime)
         theirs.close()
-        return cls(identity, pid, ours)
+        return cls(identity, pid, ours, limits=limits, groups=groups)
 
     def run(self, job: Job, on_output: Output) -> Exit:
         """Run ``job`` to its end. What it writes goes, in order, to ``on_output`` as it comes; its input is empty.
@@ -87,30 +94,39 @@ class Sandbox:
         """
         null = os.open(os.devnull, os.O_RDONLY)
         output, write_output = os.pipe()
-        with os.fdopen(output, "rb", buffering=0) as reader:
+        with os.fdopen(output, "rb", buffering=0) as reader, self._limited(job) as (limited, group):
             try:
-                connection = self._send(job, (null, write_output, write_output))
+                connection = self._send(limited, (null, write_output, write_output))
             finally:
                 os.close(null)
                 os.close(write_output)
             with _ending(connection):
-                return _outcome(_collect(connection, reader.fileno(), on_output))
+                deadline = Deadline(self._limits.timeout, connection)
+                message = _collect(connection, reader.fileno(), on_output, deadline)
+                return _outcome(message, group, deadline)
 
     def attach(self, job: Job, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, terminal: bool = False) -> Exit:
-        """Run ``job`` with these descriptors as its own; with ``terminal`` on a terminal of its own, relayed to them.
+        """Run ``job`` with these descriptors, relayed, as its own; with ``terminal`` on a terminal of its own.
 
         For ``terminal``, ``stdin`` is the person's terminal: it is in raw mode until the job ends, and its size is
         passed on, also when it changes if this is the main thread. Errors as for ``run``.
         """
-        if not terminal:
-            with _ending(self._send(job, (stdin, stdout, stderr))) as connection:
-                return _outcome(connection.recv(_CHUNK))
-        with _ending(self._send(replace(job, terminal=True), ())) as connection:
-            message, fds, _, _ = socket.recv_fds(connection, _CHUNK, 1)
-            if not fds:
-                return _outcome(message)
-            with os.fdopen(fds[0], "r+b", buffering=0) as master, _raw(stdin), _sized(stdin, master.fileno()):
-                return _outcome(_relay(connection, master.fileno(), stdin, stdout))
+        with self._limited(replace(job, terminal=terminal)) as (limited, group):
+            if terminal:
+                return self._attach_terminal(limited, group, stdin, stdout)
+            with Pipes(stdin, stdout, stderr) as pipes, _ending(self._send(limited, pipes.theirs)) as connection:
+                pipes.handed_over()
+                deadline = Deadline(self._limits.timeout, connection)
+                return _outcome(pipes.relay(connection, deadline), group, deadline)
+
+    def _attach_terminal(self, job: Job, group: Group | None, stdin: int, stdout: int) -> Exit:
+        with _ending(self._send(job, ())) as connection:
+            deadline = Deadline(self._limits.timeout, connection)
+            message, fds, _, _ = socket.recv_fds(connection, CHUNK, 1)
+            if fds:
+                with os.fdopen(fds[0], "r+b", buffering=0) as master:
+                    message = relay_terminal(connection, master.fileno(), stdin, stdout, deadline)
+            return _outcome(message, group, deadline)
 
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
@@ -134,6 +150,16 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @contextmanager
+    def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
+        """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
+        job = replace(job, limits=self._limits, name=cgroups.job_name())
+        if self._groups is None:
+            yield job, None
+            return
+        with self._groups.group(job.name) as group:
+            yield replace(job, cgroup=group.paths), group
 
     def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""
@@ -165,12 +191,12 @@ def _ending(connection: socket.socket) -> Iterator[socket.socket]:
         except BaseException:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(_CHUNK):
+                while connection.recv(CHUNK):
                     pass
             raise
 
 
-def _outcome(message: bytes) -> Exit:
+def _outcome(message: bytes, group: Group | None, deadline: Deadline) -> Exit:
     if not message:
         raise _stopped()
     answer = json.loads(message)
@@ -178,28 +204,29 @@ def _outcome(message: bytes) -> Exit:
         raise as_error(answer["failure"])
     ended = decode(answer["exit"])
     assert isinstance(ended, Exit)
-    return ended
+    hit = group.hit(killed=ended.code == _KILLED) if group else ()
+    return replace(ended, hit=(*hit, "timeout") if deadline.passed else hit)
 
 
 def _stopped() -> BuildError:
     return BuildError("the sandbox was stopped before the command ended")
 
 
-def _collect(connection: socket.socket, output: int, on_output: Output) -> bytes:
+def _collect(connection: socket.socket, output: int, on_output: Output, deadline: Deadline) -> bytes:
     """Pass the output on until the job has ended; its last message."""
     poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(connection, select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll()]
+        ready = deadline.wait(poll)
         if output in ready:
-            data = os.read(output, _CHUNK)
+            data = os.read(output, CHUNK)
             if data:
                 on_output(data)
             else:
                 poll.unregister(output)
         elif connection.fileno() in ready:
-            message = connection.recv(_CHUNK)
+            message = connection.recv(CHUNK)
             _drain(output, on_output)
             return message
 
@@ -208,67 +235,5 @@ def _drain(output: int, on_output: Output) -> None:
     """What is still in the pipe: its end need not come, should a process elsewhere hold it."""
     os.set_blocking(output, False)
     with suppress(BlockingIOError):
-        while data := os.read(output, _CHUNK):
+        while data := os.read(output, CHUNK):
             on_output(data)
-
-
-def _relay(connection: socket.socket, master: int, stdin: int, stdout: int) -> bytes:
-    """Between the person's terminal and the job's, until the job has ended; its last message."""
-    poll = select.poll()
-    for fd in (master, stdin, connection.fileno()):
-        poll.register(fd, select.POLLIN)
-    while True:
-        ready = [fd for fd, _ in poll.poll()]
-        if master in ready and not _copy(master, stdout):
-            poll.unregister(master)
-        elif stdin in ready and not _copy(stdin, master):
-            poll.unregister(stdin)
-        elif connection.fileno() in ready and master not in ready:
-            return connection.recv(_CHUNK)
-
-
-def _copy(source: int, target: int) -> bool:
-    """One chunk; False at the end. A terminal's master gives EIO when its last user has closed it (pty(7))."""
-    try:
-        data = os.read(source, _CHUNK)
-    except OSError:
-        return False
-    while data:
-        data = data[os.write(target, data) :]
-        if not data:
-            return True
-    return False
-
-
-@contextmanager
-def _raw(terminal: int) -> Iterator[None]:
-    """Keys go through unchanged, Ctrl-C included: they are for the job's terminal to understand."""
-    if not os.isatty(terminal):
-        yield
-        return
-    before = termios.tcgetattr(terminal)
-    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is kept
-    try:
-        yield
-    finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-
-
-@contextmanager
-def _sized(terminal: int, master: int) -> Iterator[None]:
-    """The job's terminal is as large as the person's."""
-
-    def adapt(*_: object) -> None:
-        with suppress(OSError):
-            size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
-            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
-
-    adapt()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGWINCH, adapt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGWINCH, before)

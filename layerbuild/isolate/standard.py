@@ -24,7 +24,7 @@ _LINKS: Final = (
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 )
-_SHM_SIZE: Final = 64 << 20  # Docker's default, bytes
+_CGROUP2: Final = Path("/sys/fs/cgroup/cgroup.controllers")  # there where version 2 alone is mounted
 
 _HIDDEN: Final = (
     *("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"),
@@ -33,7 +33,9 @@ _HIDDEN: Final = (
 _FIXED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 
-def standard_mounts(identity: Identity, *, network: Network, security: Security) -> tuple[Filesystem | Bind, ...]:
+def standard_mounts(
+    identity: Identity, *, network: Network, security: Security, shm_size: int
+) -> tuple[Filesystem | Bind, ...]:
     """The file systems of the container besides its root, in the order in which they are mounted."""
     # The id of group tty; the kernel refuses it where it is not mapped.
     tty = "" if identity.rootless else ",gid=5"
@@ -43,9 +45,10 @@ def standard_mounts(identity: Identity, *, network: Network, security: Security)
         Filesystem(
             "devpts", "/dev/pts", linux.MS_NOSUID | linux.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{tty}"
         ),
-        Filesystem("tmpfs", "/dev/shm", options=f"mode=1777,size={_SHM_SIZE}"),
+        Filesystem("tmpfs", "/dev/shm", options=f"mode=1777,size={shm_size}"),
         Filesystem("mqueue", "/dev/mqueue"),
         _sys(identity, network, security),
+        *_cgroups(security),
     )
 
 
@@ -58,20 +61,32 @@ def _sys(identity: Identity, network: Network, security: Security) -> Filesystem
     return Filesystem("sysfs", "/sys", flags)
 
 
+def _cgroups(security: Security) -> tuple[Filesystem, ...]:
+    """What programs ask for their limits: in a cgroup namespace it shows their own group as the root."""
+    if not _CGROUP2.exists():
+        return ()
+    flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC | (linux.MS_RDONLY if security == "sandbox" else 0)
+    return (Filesystem("cgroup2", "/sys/fs/cgroup", flags),)
+
+
 def standard_masks(security: Security) -> tuple[Mask, ...]:
     """What of the host's state is hidden or fixed: kernel memory, keys, timers, firmware, settings."""
     if security == "insecure":
         return ()
+    # How often a processor grew hot tells what its neighbours do.
+    heat = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))
+    # The host's /sys, where it is bound as a whole, brings the host's groups with it.
+    groups = () if _CGROUP2.exists() else ("/sys/fs/cgroup",)
     return (
         *(Mask(f"/proc/{name}", hidden=True) for name in _HIDDEN),
-        Mask("/sys/firmware", hidden=True),
-        Mask("/sys/devices/virtual/powercap", hidden=True),
+        *(Mask(path, hidden=True) for path in ("/sys/firmware", "/sys/devices/virtual/powercap", *groups)),
+        *(Mask(str(path), hidden=True) for path in heat),
         *(Mask(f"/proc/{name}") for name in _FIXED),
     )
 
 
 def make_devices(dev: str, *, rootless: bool) -> None:
-    """Fill the /dev that is mounted at ``dev``.
+    """Fill the /dev that is mounted at ``dev``; these devices, and no others that a command makes there, will open.
 
     Real root makes nodes of its own: a chmod of the host's, bound here, would reach the host. In a user namespace no
     node can be made (mknod(2)), and the host's are safe from a chmod, since their owner is not mapped.
@@ -80,12 +95,14 @@ def make_devices(dev: str, *, rootless: bool) -> None:
         path = f"{dev}/{name}"
         if rootless:
             Path(path).touch()
-            linux.mount(f"/dev/{name}", path, flags=linux.MS_BIND)
         else:
             os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
             Path(path).chmod(0o666)  # whatever the umask was
+        linux.mount(f"/dev/{name}" if rootless else path, path, flags=linux.MS_BIND)
     for name, target in _LINKS:
         Path(dev, name).symlink_to(target)
+    # Of the folder, not of the mounts on the nodes in it.
+    linux.set_mount_attributes(dev, linux.MOUNT_ATTR_NODEV)
 
 
 def name_files(hostname: str, *, network: Network, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[File, ...]:

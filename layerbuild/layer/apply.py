@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from layerbuild.digest import DiffID
-from layerbuild.errors import BuildError, FormatError
+from layerbuild.errors import BuildError, FormatError, SpaceError
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of, sort_key
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join, resolve, split
@@ -28,8 +28,11 @@ from layerbuild.layer.tree import Tree, explained
 from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, PREFIX, hidden_name
 
 _SMALL = 1 << 18
+_PIECE = 1 << 20
+_LARGE = 1 << 26  # bytes from which on it is worth to ask for the room
 
 Below = Callable[[bytes], Entry | None]
+Opened = Callable[[bytes], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ def apply(
     layered: bool = True,
     root: RootMetadata | None = None,
     below: Below | None = None,
+    opened: Opened | None = None,
     name: str = "layer",
 ) -> Applied:
     """Unpack the uncompressed stream ``tar`` into ``folder``, which exists and is empty, and write the index.
@@ -57,7 +61,8 @@ def apply(
     ``folder`` None writes the index alone. ``layered`` False: ``.wh.`` names are plain names (an archive that ADD
     opens, a root file system). The root folder gets what the archive says of ``./``, else ``root``. A parent folder
     that the archive does not name is made like the one ``below`` (which tells a path's entry in the layers under this
-    one), else with mode 0755; a link there leads on, as it does in the merged tree. What comes later in the archive
+    one), else with mode 0755; a link there leads on, as it does in the merged tree. A hard link to a file there has it
+    copied up, with what ``opened`` gives of its content, as an overlay mount would. What comes later in the archive
     wins. The index tells the true owners and devices, also where the kernel refused them on disk. FormatError, which
     names the archive ``name``, for what no layer may hold; SpaceError for a full disk. After an exception the folder
     holds a part.
@@ -67,7 +72,7 @@ def apply(
         writer = stack.enter_context(IndexWriter(index))
         source = stack.enter_context(Prefetch(tar))
         reader = TarReader(cast(BinaryIO, source), name=name)
-        applier = _Applier(tree, writer, layered=layered, below=below, name=name)
+        applier = _Applier(tree, writer, place=index.parent, layered=layered, below=below, opened=opened, name=name)
         for entry in reader:
             applier.take(entry, reader)
         reader.drain()
@@ -80,11 +85,23 @@ def apply(
 class _Applier:
     """What the archive said so far. Files are not remembered: the folder is, where there is one."""
 
-    def __init__(self, tree: Tree | None, index: IndexWriter, *, layered: bool, below: Below | None, name: str) -> None:
+    def __init__(
+        self,
+        tree: Tree | None,
+        index: IndexWriter,
+        *,
+        place: Path,
+        layered: bool,
+        below: Below | None,
+        opened: Opened | None,
+        name: str,
+    ) -> None:
         self._tree = tree
+        self._place = place
         self._index = index
         self._layered = layered
         self._below = below
+        self._opened = opened
         self._name = name
         self._folders: set[bytes] = {b""}
         self._symlinks: dict[bytes, bytes] = {}
@@ -141,6 +158,7 @@ class _Applier:
         self._index.add(entry)
 
     def _file(self, entry: Entry, reader: TarReader) -> None:
+        self._check_room(entry)
         if entry.size <= _SMALL:
             content = reader.content()
             digest = hashlib.sha256(content).hexdigest()
@@ -150,6 +168,18 @@ class _Applier:
             self._make(entry, lambda: _hashed(reader.pieces(), hasher.update))
             digest = hasher.hexdigest()
         self._index.add(entry, digest)
+
+    def _check_room(self, entry: Entry) -> None:
+        """A sparse file of a few bytes can claim to be larger than any disk; that need not be tried."""
+        if entry.size < _LARGE:
+            return
+        found = os.statvfs(self._place)
+        free = found.f_bavail * found.f_frsize
+        if entry.size > free:
+            raise SpaceError(
+                f"{self._name}: {os.fsdecode(entry.path)} is {entry.size} bytes, and there is room for {free}",
+                hint="`layerbuild df` shows what takes the room; or move the store with --root",
+            )
 
     def _hardlink(self, entry: Entry) -> None:
         parent, name = split(entry.target)
@@ -162,9 +192,30 @@ class _Applier:
         if target in self._absent:
             self._absent.add(entry.path)
         else:
-            self._make(entry)
+            try:
+                self._make(entry)
+            except FileNotFoundError:  # the archive has not got it, so far at least
+                self._copy_up(entry)
+                self._make(entry)
+            except NotADirectoryError as error:
+                where = f"is a hard link to {os.fsdecode(target)}"
+                raise self._refused(entry.path, f"{where}, but what lies before that is no folder") from error
         self._linked.setdefault(target, []).append(entry.path)
         self._index.add(entry)
+
+    def _copy_up(self, link: Entry) -> None:
+        """Make the target of ``link`` an entry of this layer, as the layers under it show it."""
+        target = self._shown(link.target)
+        if target is None or target.kind is Kind.DIRECTORY or self._opened is None:
+            where = f"is a hard link to {os.fsdecode(link.target)}"
+            raise self._refused(link.path, f"{where}, which is no file before it, nor of a layer below")
+        self._parent(split(link.target)[0])
+        if target.kind is not Kind.FILE:
+            self._other(target)
+            return
+        with self._opened(link.target) as content:
+            self._make(target, lambda: iter(lambda: content.read(_PIECE), b""))
+        self._index.add(target)
 
     def _other(self, entry: Entry) -> None:
         if entry.kind is Kind.SYMLINK and not entry.target:
@@ -285,11 +336,6 @@ class _Applier:
         except FileExistsError:
             self._tree.remove(path)
             made = self._tree.add(entry, pieces())
-        except FileNotFoundError as error:
-            if entry.kind is not Kind.HARDLINK:
-                raise
-            target = os.fsdecode(entry.target)
-            raise self._refused(path, f"is a hard link to {target}, which is not in the archive before it") from error
         if not made:
             self._absent.add(path)
 

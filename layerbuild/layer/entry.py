@@ -77,11 +77,6 @@ class RootMetadata:
         found = os.lstat(folder)
         return cls(stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found.st_mtime_ns)
 
-    @classmethod
-    def told_by(cls, entry: Entry) -> RootMetadata:
-        """The metadata that a layer's entry of its root says."""
-        return cls(entry.mode, entry.uid, entry.gid, entry.mtime * 1_000_000_000 + entry.mtime_ns)
-
     def put(self, folder: os.PathLike[str]) -> None:
         """Give ``folder`` this metadata; an owner that the kernel refuses (user namespaces) is left out."""
         found = os.lstat(folder)

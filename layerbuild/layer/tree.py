@@ -15,6 +15,7 @@ import os
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,7 @@ from layerbuild.layer.paths import join, split
 from layerbuild.layer.whiteout import make_whiteout, set_opaque
 
 _OPEN_FOLDERS = 128
+_HOLE = 1 << 20  # bytes of zeros that make a hole: the pieces of a large file are of that size
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
@@ -56,8 +58,7 @@ class Tree:
         parent, name = split(entry.path)
         descriptor = os.open(name, _NEW, 0o600, dir_fd=self._folder(parent))
         try:
-            for piece in pieces:
-                _write(descriptor, piece)
+            _fill(descriptor, pieces)
             self._dress(descriptor, entry)
             time = _nanoseconds(entry)
             os.utime(descriptor, ns=(time, time))
@@ -264,6 +265,25 @@ def _set_xattrs(descriptor: int, xattrs: Xattrs) -> None:
 
 def _nanoseconds(entry: Entry) -> int:
     return entry.mtime * 1_000_000_000 + entry.mtime_ns
+
+
+def _fill(descriptor: int, pieces: Iterable[bytes]) -> None:
+    """Write ``pieces``. A large one of zeros becomes a hole: a tar may tell of gigabytes that no disk ever held."""
+    size = hole = 0
+    for piece in pieces:
+        size += len(piece)
+        hole = len(piece) if len(piece) >= _HOLE and piece == _zeros(len(piece)) else 0
+        if hole:
+            os.lseek(descriptor, hole, os.SEEK_CUR)
+        else:
+            _write(descriptor, piece)
+    if hole:
+        os.ftruncate(descriptor, size)
+
+
+@cache
+def _zeros(size: int) -> bytes:
+    return bytes(size)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -8,18 +8,17 @@ read, and refused if it can mean no time.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from layerbuild.errors import LayerbuildError, UsageError
-from layerbuild.image.config import RuntimeConfig
+from layerbuild.image.config import Platform, RuntimeConfig
+from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.copy import Add
 from layerbuild.recipe.instructions.variables import Arg
+from layerbuild.recipe.scope import EPOCH as NAME
 from layerbuild.recipe.scope import Inputs, Scope
 from layerbuild.recipe.stages import Outline, Stage
 from layerbuild.steps import ContextRoot, CopyStep, GitSource, UrlSource
-
-NAME = "SOURCE_DATE_EPOCH"
 
 Epoch = int | ContextRoot | UrlSource | GitSource | None
 """Seconds since 1970, or what they are to be asked of; None: nothing was said."""
@@ -28,7 +27,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _ONE_ADD = f"{NAME} stage must contain exactly one remote ADD"
 
 
-def read_epoch(outline: Outline, inputs: Inputs, *, contexts: Collection[str] = ()) -> Epoch:
+def read_epoch(outline: Outline, inputs: Inputs, *, platform: Platform, contexts: NamedContexts) -> Epoch:
     """What the build argument, else the ARG before the first FROM, says; UsageError or RecipeError, by who said it, for
     what can be no time."""
     value = inputs.build_args.get(NAME, inputs.globals.get(NAME)) or ""
@@ -36,8 +35,11 @@ def read_epoch(outline: Outline, inputs: Inputs, *, contexts: Collection[str] = 
         return None
     if _NUMBER.fullmatch(value):
         return int(value)
-    if value == "context" or value in contexts:
-        return ContextRoot("" if value == "context" else value)
+    if value == "context":
+        return ContextRoot()
+    context = replaced(value, contexts, platform)
+    if context is not None:
+        return ContextRoot(context)
     for stage in outline.stages:
         if stage.name == value.lower():
             return _of_stage(stage, inputs)

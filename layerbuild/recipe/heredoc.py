@@ -27,6 +27,13 @@ class Mark:
     chomp: bool
     expand: bool
 
+    @property
+    def file_name(self) -> str:
+        """What a file with the body is called; a RecipeError, without a place, for a name that no file can have."""
+        if "/" in self.name or self.name in (".", ".."):
+            raise RecipeError(f"a heredoc called {self.name!r} makes no file", hint="a path is for the destination")
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:

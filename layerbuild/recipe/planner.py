@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from layerbuild.errors import LayerbuildError, RecipeError, Span, UsageError
+from layerbuild.errors import LayerbuildError, Span, UsageError
 from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
 from layerbuild.recipe.epoch import Epoch, read_epoch
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.onbuild import NO_TRIGGERS, OnBuild
 from layerbuild.recipe.instructions.table import read_instruction
 from layerbuild.recipe.nearest import nearest
-from layerbuild.recipe.platforms import platform_args, read_platform
+from layerbuild.recipe.platforms import platform_args
 from layerbuild.recipe.scope import Inputs, Roots, Scope, with_default_path
 from layerbuild.recipe.stages import Outline, Stage, read_stages, refuse_circles, stages_read
 from layerbuild.recipe.syntax import Recipe, parse_trigger, placed
@@ -51,6 +52,7 @@ Bases = Callable[[str, Platform], ImageConfig]
 SCRATCH = "scratch"
 NO_CONTEXTS: NamedContexts = {}
 
+_SYNTAX = "BUILDKIT_SYNTAX"  # the build argument that says what `# syntax=` does
 _NO_VALUE = "give the ARG before FROM a default, or use --build-arg"
 
 
@@ -65,7 +67,7 @@ def plan(
     named_contexts: NamedContexts = NO_CONTEXTS,
     epoch: int | None = None,
 ) -> LayerPlan:
-    """The plan for ``target``, a stage's name or index (None: the last stage), on ``platform``.
+    """The plan for ``target``, a stage's name or index (None: the last stage), an image for ``platform``.
 
     ``bases`` is asked for the bases of needed stages only. ``build_platform`` is where RUN executes (None: the same).
     ``named_contexts`` replace stages, bases and what ``--from`` names. ``epoch`` (seconds) is put in RUN's environment.
@@ -77,9 +79,11 @@ def plan(
     args = build_args or {}
     known = predefined(last, platform=platform, build_platform=build_platform or platform, build_args=args)
     inputs = Inputs(args, outline.globals(known, args), epoch)
-    read_epoch(outline, inputs, contexts=named_contexts)  # a wrong one is an error even where ``epoch`` counts
+    said = read_epoch(outline, inputs, platform=platform, contexts=named_contexts)  # a wrong one is never passed over
+    if not isinstance(said, int | None):
+        inputs = inputs.with_epoch("" if epoch is None else str(epoch))
     planner = _Planner(outline, last, inputs, bases, platform, named_contexts)
-    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts))
+    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts, args))
 
 
 def recipe_epoch(
@@ -88,13 +92,16 @@ def recipe_epoch(
     platform: Platform,
     build_args: Mapping[str, str] | None = None,
     target: str | None = None,
+    build_platform: Platform | None = None,
     named_contexts: NamedContexts = NO_CONTEXTS,
 ) -> Epoch:
     """What the build arguments, else the recipe, say about the epoch; raises as ``plan`` does."""
     outline = read_stages(recipe)
     args = build_args or {}
-    known = predefined(outline.target(target), platform=platform, build_platform=platform, build_args=args)
-    return read_epoch(outline, Inputs(args, outline.globals(known, args)), contexts=named_contexts)
+    builder = build_platform or platform
+    known = predefined(outline.target(target), platform=platform, build_platform=builder, build_args=args)
+    inputs = Inputs(args, outline.globals(known, args))
+    return read_epoch(outline, inputs, platform=platform, contexts=named_contexts)
 
 
 def examine(
@@ -112,7 +119,7 @@ def examine(
 
     It raises what ``plan`` raises, once the witness has seen what comes before.
     """
-    read_epoch(outline, inputs, contexts=named_contexts)
+    read_epoch(outline, inputs, platform=platform, contexts=named_contexts)
     wanted = range(len(outline.stages)) if every else (target.index,)
     planner = _Planner(outline, target, replace(inputs, witness=witness), bases, platform, named_contexts)
     planner.plan(set(wanted))
@@ -126,12 +133,16 @@ def predefined(
     return {name: build_args.get(name, value) for name, value in values.items()}
 
 
-def _notes(recipe: Recipe, contexts: NamedContexts) -> tuple[str, ...]:
+def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str]) -> tuple[str, ...]:
     kept = tuple(f"{name} keeps its meaning: no named context replaces it" for name in RESERVED if name in contexts)
-    frontend = recipe.frontend
-    if frontend is None:
+    frontend, given = recipe.frontend, build_args.get(_SYNTAX)
+    if given:
+        named = f"{_SYNTAX}: the front end {given}"
+    elif frontend is not None:
+        named = f"{frontend.span}: the front end {frontend.value}"
+    else:
         return kept
-    return (f"{frontend.span}: the front end {frontend.value} is not run: layerbuild reads the recipe itself", *kept)
+    return (f"{named} is not run: layerbuild reads the recipe itself", *kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +183,15 @@ class _Planner:
         platform: Platform,
         contexts: NamedContexts,
     ) -> None:
-        self._outline = outline.without(contexts)
         self._target = target
         self._inputs = inputs
         self._bases = bases
         self._platform = platform
         self._contexts = contexts
+        self._platforms: dict[int, Platform] = {}
+        replacing = {stage.index: self._replaced(stage.name, stage) for stage in outline.stages if stage.name}
+        self._replacing = {index: context for index, context in replacing.items() if context is not None}
+        self._outline = outline.without(self._replacing)
         self._starts = [self._start(stage) for stage in self._outline.stages]
         self._plans: dict[int, StagePlan] = {}
         self._scopes: dict[int, Scope] = {}
@@ -199,7 +213,7 @@ class _Planner:
     # What each FROM means.
 
     def _start(self, stage: Stage) -> _Start:
-        context = stage.replaced(self._contexts)
+        context = self._replacing.get(stage.index)
         if context is not None:
             return self._context_start(context, stage)
         start = stage.start
@@ -210,10 +224,14 @@ class _Planner:
                 at=start.base,
                 hint=_NO_VALUE,
             )
-        context = replaced(name, self._contexts)
+        context = self._replaced(name, stage)
         if context is not None:
             return self._context_start(context, stage)
         return _Start(self._base(name, stage), self._stage_platform(stage))
+
+    def _replaced(self, name: str, stage: Stage) -> str | None:
+        """The named context that ``name`` means in ``stage``, None: it means none."""
+        return replaced(name, self._contexts, self._stage_platform(stage)) if self._contexts else None
 
     def _context_start(self, context: str, stage: Stage) -> _Start:
         """Where a stage begins that a named context stands for, or that is built on one."""
@@ -236,19 +254,25 @@ class _Planner:
         return ImageBase(name)
 
     def _stage_platform(self, stage: Stage) -> Platform:
+        if stage.index not in self._platforms:
+            self._platforms[stage.index] = self._asked_platform(stage)
+        return self._platforms[stage.index]
+
+    def _asked_platform(self, stage: Stage) -> Platform:
         word = stage.start.platform
         if word is None:
             return self._platform
         found = self._global_word(word, stage)
         statement = stage.start.statement
-        near = next(filter(None, (nearest(name, self._inputs.globals) for name in sorted(found.unset))), "")
+        others = [name for name in self._inputs.globals if name not in found.unset]
+        near = next(filter(None, (nearest(name, others) for name in sorted(found.unset))), "")
         meant = f"did you mean {near}?" if near else ""
         if not found.text:
             message = f"empty platform value from expression {word.text}"
             raise statement.error(message, at=word, hint=meant or _NO_VALUE)
         try:
             return read_platform(found.text, default=self._platform)
-        except RecipeError as error:
+        except UsageError as error:
             message = f"failed to parse platform {word.text}: {error.message}"
             raise statement.error(message, at=word, hint=meant or error.hint) from error
 
@@ -262,7 +286,7 @@ class _Planner:
         return found
 
     def _roots(self, stage: Stage) -> Roots:
-        return Roots(self._outline.names, stage.index, self._contexts)
+        return Roots(self._outline.names, stage.index, self._contexts, self._stage_platform(stage))
 
     # Which stages are needed.
 
@@ -343,9 +367,18 @@ class _Planner:
 
     def _from_image(self, stage: Stage, image: ImageConfig) -> _Opening:
         # Triggers fire once: neither this image nor one that is built on it has them any more.
-        config = replace(image.config, env=with_default_path(image.config.env), on_build=())
-        scope = Scope(config, env=config.env, author=image.author, inputs=self._inputs, roots=self._roots(stage))
-        return _Opening(scope, self._starts[stage.index].platform, replace(image, config=config, created=""))
+        platform = self._starts[stage.index].platform
+        env = image.config.env if platform.os == "windows" else with_default_path(image.config.env)
+        config = replace(image.config, env=env, on_build=())
+        scope = Scope(
+            config,
+            env=config.env,
+            author=image.author,
+            inputs=self._inputs,
+            roots=self._roots(stage),
+            system=platform.os,
+        )
+        return _Opening(scope, platform, replace(image, config=config, created=""))
 
     def _from_stage(self, stage: Stage) -> _Opening:
         base = self._starts[stage.index].base

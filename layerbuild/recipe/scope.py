@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from layerbuild.errors import RecipeError
-from layerbuild.image.config import DEFAULT_PATH, Pairs, RuntimeConfig
+from layerbuild.image.config import DEFAULT_PATH, Pairs, Platform, RuntimeConfig
 from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.witness import Witness
@@ -18,9 +18,15 @@ from layerbuild.recipe.words import Word, expand, expand_document, expansion
 from layerbuild.steps import ContextRoot, ImageRoot, Root, StageRoot
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 # Build arguments that reach every RUN undeclared, in both spellings, and leave no trace in the image.
 PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy")
+
+# ARGs that steer the builder: no stage's environment has them.
+STEERING = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
+
+EPOCH = "SOURCE_DATE_EPOCH"
 
 _INDEX = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
@@ -40,6 +46,14 @@ class Inputs:
     epoch: int | None = None
     witness: Witness | None = None
 
+    def with_epoch(self, value: str) -> Inputs:
+        """The same with another value of SOURCE_DATE_EPOCH, where it was given: the word that says where the time comes
+        from is for the builder, and the time for the recipe."""
+        given = {EPOCH: value}
+        build_args = {**self.build_args, **given} if EPOCH in self.build_args else self.build_args
+        known = {**self.globals, **given} if EPOCH in self.globals else self.globals
+        return replace(self, build_args=build_args, globals=known)
+
     @property
     def proxies(self) -> Pairs:
         """The proxy variables, in both spellings, sorted; where both were given, the lower-case one counts."""
@@ -52,16 +66,21 @@ class Inputs:
 class Roots:
     """The places that ``--from`` can mean where one stage stands.
 
-    ``stages`` are the names of all stages in order (empty: unnamed), ``current`` the index of the stage that asks,
-    ``contexts`` the named contexts.
+    ``stages`` are the names of all stages in order (empty: unnamed), ``current`` the index of the stage that asks and
+    ``platform`` the one it is for, ``contexts`` the named contexts.
     """
 
     stages: tuple[str, ...] = ()
     current: int = 0
     contexts: NamedContexts = field(default_factory=dict)
+    platform: Platform | None = None
 
     def title(self, index: int) -> str:
         return self.stages[index] or str(index)
+
+    def context(self, name: str) -> str | None:
+        """The key of the named context that ``name`` means, None: it means none."""
+        return replaced(name, self.contexts, self.platform) if self.contexts else None
 
     def stage(self, name: str, *, by_index: bool) -> int | None:
         """The index of the stage that ``name`` means, None: it means no stage. Of equal names the nearest one above
@@ -76,7 +95,7 @@ class Roots:
 
     def find(self, name: str, *, verb: str, by_index: bool) -> Root:
         """The place itself: a named context, an earlier stage, or an image. ``verb`` is for the message."""
-        context = replaced(name, self.contexts)
+        context = self.context(name)
         if context is not None:
             image = self.contexts[context]
             return ContextRoot(context) if image is None else ImageRoot(image)
@@ -96,7 +115,7 @@ class Roots:
 class Scope:
     """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, where
     the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value). ``cmd_set``
-    tells whether this stage had a CMD."""
+    tells whether this stage had a CMD. ``system`` is that of the image."""
 
     config: RuntimeConfig
     env: Pairs = ()
@@ -105,6 +124,7 @@ class Scope:
     author: str = ""
     inputs: Inputs = field(default_factory=Inputs)
     roots: Roots = field(default_factory=Roots)
+    system: str = "linux"
 
     def expander(self, statement: Statement) -> Expand:
         """A function that expands a word of ``statement``. It sees the variables as they are now, so that all words of
@@ -149,7 +169,7 @@ class Scope:
 
     @property
     def shell(self) -> tuple[str, ...]:
-        return self.config.shell or DEFAULT_SHELL
+        return self.config.shell or (_WINDOWS_SHELL if self.system == "windows" else DEFAULT_SHELL)
 
 
 def with_pair(pairs: Pairs, name: str, value: str) -> Pairs:

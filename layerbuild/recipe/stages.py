@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerbuild.errors import RecipeError, UsageError
-from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.stage import From
 from layerbuild.recipe.instructions.table import read_instruction
@@ -27,10 +26,6 @@ class Stage:
     @property
     def name(self) -> str:
         return self.start.name
-
-    def replaced(self, contexts: NamedContexts) -> str | None:
-        """The named context that stands for the whole stage, None: there is none."""
-        return replaced(self.name, contexts) if self.name else None
 
     @property
     def title(self) -> str:
@@ -55,9 +50,9 @@ class Outline:
             values = argument.as_globals(values, build_args)
         return values
 
-    def without(self, contexts: NamedContexts) -> Outline:
-        """The same, but a stage that is called like a named context has lost its own instructions."""
-        kept = [replace(stage, instructions=()) if stage.replaced(contexts) else stage for stage in self.stages]
+    def without(self, replaced: Collection[int]) -> Outline:
+        """The same, but the stages with these indexes, for which named contexts stand, have no instructions."""
+        kept = [replace(stage, instructions=()) if stage.index in replaced else stage for stage in self.stages]
         return replace(self, stages=tuple(kept))
 
     def target(self, name: str | None) -> Stage:
@@ -115,7 +110,7 @@ def stages_read(instructions: Iterable[Instruction], roots: Roots) -> set[int]:
     found: set[int] = set()
     for instruction in instructions:
         for reference in instruction.references:
-            if replaced(reference.word.text, roots.contexts) is not None:
+            if roots.context(reference.word.text) is not None:
                 continue
             with placed(instruction.statement.at(reference.word)):
                 index = roots.stage(reference.word.text, by_index=reference.by_index)

@@ -19,7 +19,7 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _BUSY_SECONDS = 30.0
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
@@ -34,6 +34,25 @@ CREATE TABLE download (
     modified  TEXT NOT NULL,      -- the header Last-Modified as it came
     digest    TEXT NOT NULL       -- the blob with the content
 ) WITHOUT ROWID;
+"""
+
+_SOURCES = """
+CREATE TABLE source (
+    digest     TEXT NOT NULL,     -- of a layer's blob
+    diff_id    TEXT NOT NULL REFERENCES layer ON DELETE CASCADE,
+    size       INTEGER NOT NULL,  -- bytes
+    codec      TEXT NOT NULL,
+    repository TEXT NOT NULL,     -- registry and name of one that has it
+    PRIMARY KEY (digest, repository)
+) WITHOUT ROWID;
+CREATE INDEX source_diff_id ON source (diff_id);
+CREATE TABLE variant (
+    reference TEXT NOT NULL,
+    platform  TEXT NOT NULL,
+    manifest  TEXT NOT NULL REFERENCES image (manifest) ON DELETE CASCADE,
+    PRIMARY KEY (reference, platform)
+) WITHOUT ROWID;
+CREATE INDEX variant_manifest ON variant (manifest);
 """
 
 _FILES = """
@@ -54,22 +73,23 @@ CREATE TABLE selection (
 ) WITHOUT ROWID;
 """
 
-_OWN_KEY = "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''"
-_STEP_KEY = "ALTER TABLE step ADD COLUMN step_key TEXT NOT NULL DEFAULT ''"
+_OWN_KEY = "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT '';"
+_STEP_KEY = "ALTER TABLE step ADD COLUMN step_key TEXT NOT NULL DEFAULT '';"
 _STEP_INDEXES = ("CREATE INDEX step_own ON step (own_key);", "CREATE INDEX step_step ON step (step_key);")
 
-# What brings a database of that version to the next one, statement by statement.
+# What brings a database of that version to the next one: statements, each ended by a semicolon.
 _UPGRADES = {
-    1: (_DOWNLOADS,),
+    1: _DOWNLOADS,
+    2: _SOURCES,
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
-    2: (_FILES, _SELECTIONS, _OWN_KEY, _STEP_KEY, *_STEP_INDEXES),
+    3: " ".join((_FILES, _SELECTIONS, _OWN_KEY, _STEP_KEY, *_STEP_INDEXES)),
 }
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
 _SCHEMA = """
 CREATE TABLE layer (
     diff_id   TEXT PRIMARY KEY,
-    tar_size  INTEGER NOT NULL,   -- bytes
+    tar_size  INTEGER NOT NULL,   -- bytes; -1, and so are the entries: it has not come yet
     entries   INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE layer_blob (
@@ -167,14 +187,14 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {''.join(_STEP_INDEXES)} {_DOWNLOADS} {_FILES} {_SELECTIONS} "
-                f"PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                f"BEGIN; {_SCHEMA} {''.join(_STEP_INDEXES)} {_DOWNLOADS} {_SOURCES} {_FILES} {_SELECTIONS}"
+                f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):
             while (version := self._version()) in _UPGRADES:  # or another process was faster
-                for statement in _UPGRADES[version]:
+                for statement in filter(str.strip, _UPGRADES[version].split(";")):
                     self.execute(statement)
                 self.execute(f"PRAGMA user_version={version + 1}")
 

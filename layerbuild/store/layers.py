@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import StoreError
@@ -13,9 +12,6 @@ from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
 from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
-
-if TYPE_CHECKING:
-    from layerbuild.layer.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +55,6 @@ class Layers:
         with disk_errors(self.folder):
             temporary.replace(self.index_path(diff_id))
 
-    def root_entry(self, diff_id: DiffID) -> Entry | None:
-        """What the layer says of its own root folder: layers of ours say nothing, others may."""
-        from layerbuild.layer.index import Index
-
-        with Index.open(self.index_path(diff_id)) as index:
-            return index.lookup(b"")
-
     def add(self, record: LayerRecord) -> None:
         """Record a layer, or further blobs of a known one; StoreError if a blob or the index is not here."""
         self.require_files(record)
@@ -87,7 +76,8 @@ class Layers:
     def insert(self, record: LayerRecord) -> None:
         """Write the rows, inside a transaction of the caller, who has seen to the files."""
         self._database.execute(
-            "INSERT OR IGNORE INTO layer (diff_id, tar_size, entries) VALUES (?, ?, ?)",
+            "INSERT INTO layer (diff_id, tar_size, entries) VALUES (?, ?, ?) ON CONFLICT (diff_id) DO UPDATE "
+            "SET tar_size = excluded.tar_size, entries = excluded.entries WHERE tar_size < 0",
             (record.diff_id, record.tar_size, record.entries),
         )
         self._database.executemany(
@@ -96,8 +86,8 @@ class Layers:
         )
 
     def get(self, diff_id: DiffID) -> LayerRecord | None:
-        """The layer, None if it is unknown."""
-        row = self._database.row("SELECT tar_size, entries FROM layer WHERE diff_id = ?", (diff_id,))
+        """The layer, None if it is unknown or has not come yet."""
+        row = self._database.row("SELECT tar_size, entries FROM layer WHERE diff_id = ? AND tar_size >= 0", (diff_id,))
         if row is None:
             return None
         blobs = self._database.rows(
@@ -111,7 +101,16 @@ class Layers:
         row = self._database.row("SELECT diff_id FROM layer_blob WHERE digest = ?", (digest,))
         return self.get(DiffID(row[0])) if row else None
 
+    def claims(self, digest: BlobDigest, diff_id: DiffID) -> bool:
+        """Whether the blob is that layer: it is here, or a repository has it and says so."""
+        query = "SELECT 1 FROM {} WHERE digest = ? AND diff_id = ?"
+        return any(self._database.row(query.format(table), (digest, diff_id)) for table in ("layer_blob", "source"))
+
     def all(self) -> tuple[LayerRecord, ...]:
-        """Every layer, by diff ID."""
-        found = (self.get(DiffID(row[0])) for row in self._database.rows("SELECT diff_id FROM layer ORDER BY 1"))
+        """Every layer that is here, by diff ID."""
+        found = map(self.get, self.diff_ids())
         return tuple(layer for layer in found if layer is not None)
+
+    def diff_ids(self) -> tuple[DiffID, ...]:
+        """Every layer that has a row, also those that have not come yet."""
+        return tuple(DiffID(row[0]) for row in self._database.rows("SELECT diff_id FROM layer ORDER BY 1"))

@@ -89,22 +89,34 @@ def new_link() -> str:
     return base64.b32encode(os.urandom(16)).decode()[:26]
 
 
-def make(folder: LayerFolder, below: Sequence[LayerFolder], root: RootMetadata) -> None:
-    """Create the folder on top of ``below`` (top first), whose diff folder looks like ``root``."""
+def make(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
+    """Create the folder on top of ``below`` (top first).
+
+    The root of a mounted overlay shows the metadata of the upper's own root, so the new diff folder gets that of the
+    layer below: a step sees the same ``/`` wherever it stands in the stack.
+    """
     folder.folder.mkdir()
     for made in (folder.work, folder.merged):
         made.mkdir()
-    make_diff(folder, root)
+    make_diff(folder, below)
     (folder.folder / "link").write_text(folder.link)
     if below:
         write_lower(folder, below)
     link_to(folder)
 
 
-def make_diff(folder: LayerFolder, root: RootMetadata) -> None:
-    """Create its diff folder, which looks like ``root``."""
+def make_diff(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
+    """Create its diff folder. Below, a layer may not have come yet; then ``match_root`` is for later."""
     folder.diff.mkdir()
-    root.put(folder.diff)
+    if below and below[0].unpacked:
+        match_root(folder, below[0])
+    else:
+        RootMetadata().put(folder.diff)
+
+
+def match_root(folder: LayerFolder, below: LayerFolder) -> None:
+    """Give the root of its diff folder the metadata of the one below."""
+    RootMetadata.of(below.diff).put(folder.diff)
 
 
 def write_lower(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:

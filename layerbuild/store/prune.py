@@ -105,7 +105,11 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
 def plan(store: Store, *, all: bool) -> Plan:
     """What ``prune`` would remove now."""
     images = store.images.list()
-    live_images = [image for image in images if image.names]
+    indexes = store.images.indexes()
+    live_indexes = [index for index in indexes if index.names]
+    inner = {image.manifest_digest for index in live_indexes for image in index.images}
+    live_images = [image for image in images if image.names or image.manifest_digest in inner]
+    live = {image.manifest_digest for image in live_images} | {index.digest for index in live_indexes}
     workspaces = _Workspaces.read(store, all=all)
     steps = _dead_steps(store, all=all)
     snapshots = {snapshot.chain: snapshot for snapshot in store.snapshots.all()}
@@ -115,14 +119,18 @@ def plan(store: Store, *, all: bool) -> Plan:
     downloads = store.downloads.keys() if all else ()
     claimed = {snapshots[chain].id for chain in chains} | workspaces.live
     return Plan(
-        images=tuple(image.manifest_digest for image in images if not image.names),
+        images=tuple(
+            digest
+            for digest in (*(image.manifest_digest for image in images), *(index.digest for index in indexes))
+            if digest not in live
+        ),
         steps=steps,
         listings=_dead_listings(store, frozenset(steps)),
         downloads=downloads,
         snapshots=tuple(chain for chain in snapshots if chain not in chains),
         workspaces=workspaces.dead,
-        layers=tuple(layer.diff_id for layer in store.layers.all() if layer.diff_id not in diff_ids),
-        blobs=_dead_blobs(store, live_images, diff_ids, kept=store.downloads.digests(but=downloads)),
+        layers=tuple(diff_id for diff_id in store.layers.diff_ids() if diff_id not in diff_ids),
+        blobs=_dead_blobs(store, live_images, diff_ids, kept={*live, *store.downloads.digests(but=downloads)}),
         indexes=_absent(store.layers.folder, {diff_id.hex for diff_id in diff_ids}),
         folders=tuple(store.overlay / found for found in overlay.ids(store.overlay) if found not in claimed),
         links=_dead_links(store, claimed),
@@ -201,10 +209,11 @@ def _dead_links(store: Store, claimed: set[str] | frozenset[str]) -> tuple[Path,
 
 
 def _dead_leftovers(store: Store) -> tuple[Path, ...]:
-    """Temporary files and lock files of processes that have ended."""
+    """Temporary files and lock files of processes that have ended, and parts of blobs that nobody fetches."""
     owned = [(path, path.name.partition("-")[0]) for path in store.temporary.iterdir()]
     owned += [(path, path.stem) for path in store.leases.iterdir()]
-    return tuple(path for path, owner in owned if not lease.is_alive(store.leases, owner))
+    dead = tuple(path for path, owner in owned if not lease.is_alive(store.leases, owner))
+    return (*dead, *store.arrivals.parts())
 
 
 def _absent(folder: Path, live: set[str]) -> tuple[Path, ...]:

@@ -1,18 +1,14 @@
-"""Snapshots: layers on their places in stacks, named by their chain IDs, and never changed.
-
-Their folders come from ``Workspaces.commit``. One that came as a blob has none until it is needed (``unpack``).
-"""
+"""Snapshots: sealed layer folders, named by their chain IDs. They come from ``Workspaces.commit`` and never change."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerbuild.digest import ChainID, DiffID, chain_id
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import NotFoundError
 from layerbuild.store.database import Database, Row
-from layerbuild.store.overlay import LayerFolder, new_id, new_link
+from layerbuild.store.overlay import LayerFolder
 
 _COLUMNS = "chain, parent, diff_id, id, link, created"
 
@@ -65,23 +61,6 @@ class Snapshots:
         return tuple(
             self._snapshot(row) for row in self._database.rows(f"SELECT {_COLUMNS} FROM snapshot ORDER BY created")
         )
-
-    def add(self, parent: ChainID | None, diff_id: DiffID) -> Snapshot:
-        """Record a layer of the store on its place in a stack, without a folder; one that is known already stays."""
-        made = Snapshot(
-            overlay=self.overlay,
-            id=new_id(),
-            link=new_link(),
-            chain=chain_id(parent, diff_id),
-            parent=parent,
-            diff_id=diff_id,
-            created=time.time(),
-        )
-        with self._database.transaction():
-            known = self.get(made.chain)
-            if known is None:
-                self.insert(made)
-        return known or made
 
     def insert(self, snapshot: Snapshot) -> None:
         """Write the row, inside a transaction of the caller, who has seen to the folder."""

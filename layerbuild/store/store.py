@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Self
 
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import MachineError, StoreError
-from layerbuild.image.config import canonical_json
+from layerbuild.image.config import Platform, canonical_json
 from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
+from layerbuild.store.arrivals import Arrivals
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.cache import StepCache
 from layerbuild.store.cachemounts import CacheMounts
@@ -21,12 +22,13 @@ from layerbuild.store.database import Database
 from layerbuild.store.digests import Digests
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
-from layerbuild.store.images import Images
+from layerbuild.store.images import Images, StoredImage
 from layerbuild.store.layers import BlobRecord, Layers
 from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
+from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
-from layerbuild.store.workspaces import Workspaces
+from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
     from layerbuild.layer.union import Union
@@ -40,10 +42,13 @@ class Store:
     """State on disk below ``root``. A context manager; a few threads may use it at once.
 
     ``user_xattr``: overlay's marks are written as ``user.*``, as a mount in a user namespace reads them; so a store
-    belongs either to root or to an ordinary user.
+    belongs either to root or to an ordinary user. ``platform`` is what an image's name means where it means several
+    images and nobody says which, None: that is an error.
     """
 
-    def __init__(self, root: Path, *, user_xattr: bool, lock: SharedLock, database: Database) -> None:
+    def __init__(
+        self, root: Path, *, user_xattr: bool, platform: Platform | None, lock: SharedLock, database: Database
+    ) -> None:
         """Of an existing folder; use ``open``."""
         self.root = root
         self.user_xattr = user_xattr
@@ -59,14 +64,26 @@ class Store:
         self.layers = Layers(database, self.blobs, root / "indexes", temporary=self.temporary_name)
         self.snapshots = Snapshots(database, self.overlay)
         self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
-        self.images = Images(database, self.blobs, self.layers, root / "index.json", temporary=self.temporary_name)
+        self.images = Images(
+            database,
+            self.blobs,
+            self.layers,
+            root / "index.json",
+            platform=platform,
+            temporary=self.temporary_name,
+        )
         self.cache = StepCache(database)
         self.digests = Digests(database)
         self.downloads = Downloads(database, self.blobs)
+        self.arrivals = Arrivals(root / "arriving", self.blobs)
+        self.sources = Sources(database, self.snapshots)
+        #: Brings what has not come yet; without one it is a NotFoundError.
+        self.supplier: Supplier | None = None
+        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
-    def open(cls, root: Path, *, user_xattr: bool = False) -> Self:
+    def open(cls, root: Path, *, user_xattr: bool = False, platform: Platform | None = None) -> Self:
         """Open the store at ``root``, creating it where it is absent. Waits while another process prunes it.
 
         StoreError if it is damaged or of another version, MachineError if it can't be written.
@@ -89,7 +106,7 @@ class Store:
         except BaseException:
             lock.release()
             raise
-        return cls(root, user_xattr=user_xattr, lock=lock, database=database)
+        return cls(root, user_xattr=user_xattr, platform=platform, lock=lock, database=database)
 
     def close(self) -> None:
         """Remove what this process did not finish, and let go of the store."""
@@ -163,10 +180,26 @@ class Store:
         return add_from_blob(self, parent, diff_id, blob)
 
     def ensure_unpacked(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
-        """The stack of ``chain``, bottom first, with every folder and index in its place."""
+        """The stack of ``chain``, bottom first, with every folder and index in its place; what is absent is brought."""
         from layerbuild.store.unpack import ensure_unpacked
 
         return ensure_unpacked(self, chain)
+
+    def ensure_below(self, workspace: Workspace) -> None:
+        """The same for all that lies below a workspace."""
+        from layerbuild.store.unpack import ensure_below
+
+        ensure_below(self, workspace)
+
+    def is_here(self, chain: ChainID | None) -> bool:
+        """Whether all layers of a stack have come: nothing needs to be brought to read it."""
+        return not self.sources.absent([snapshot.diff_id for snapshot in self.snapshots.stack(chain)])
+
+    def require_blobs(self, image: StoredImage) -> None:
+        """Bring those blobs of an image that are not here, and its layers with them."""
+        from layerbuild.store.unpack import require_blobs
+
+        require_blobs(self, image)
 
     def open_stack(self, chain: ChainID | None) -> AbstractContextManager[Union]:
         """The merged tree of a stack, to read without a mount."""
@@ -188,8 +221,9 @@ def _create(root: Path, database: Database) -> None:
             return
         for name in ("blobs/sha256", "indexes", "builds", "overlay2/l", "tmp"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        # Layers hold set-user-ID programs; nobody else on this machine should be able to start them.
-        (root / "overlay2").chmod(0o700)
+        # Layers and writable mounts hold set-user-ID programs; nobody else on this machine should reach them.
+        for name in ("overlay2", "tmp"):
+            (root / name).chmod(0o700)
         for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
             temporary = root / "tmp" / name
             temporary.unlink(missing_ok=True)  # of a process killed right here

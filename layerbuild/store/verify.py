@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layerbuild.digest import BlobDigest, chain_id
 from layerbuild.errors import FormatError, LayerbuildError, StoreError
 from layerbuild.store import overlay
+from layerbuild.store.images import StoredIndex
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.prune import plan
 from layerbuild.store.snapshots import Snapshot
@@ -56,15 +57,16 @@ def _layout(store: Store) -> Iterator[Mismatch]:
 
 def _images(store: Store) -> Iterator[Mismatch]:
     for manifest, config in store.database.rows("SELECT manifest, config FROM image"):
-        subject = f"image {BlobDigest(config).short}"
+        subject = f"image {BlobDigest(config).short}" if config else f"index {BlobDigest(manifest).short}"
         try:
-            image = store.images.resolve(manifest)
+            image = store.images.find(manifest)
         except LayerbuildError as error:
             yield Mismatch(subject, error.message)
             continue
+        if isinstance(image, StoredIndex):
+            continue  # its images have rows of their own
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
-            layer = store.layers.by_blob(descriptor.digest)
-            if layer is None or layer.diff_id != diff_id:
+            if not store.layers.claims(descriptor.digest, diff_id):
                 yield Mismatch(subject, f"its layer {diff_id} as blob {descriptor.digest} is not recorded")
 
 
@@ -98,10 +100,10 @@ def _snapshot(store: Store, snapshot: Snapshot) -> Iterator[Mismatch]:
     subject = f"snapshot {snapshot.chain}"
     if snapshot.chain != chain_id(snapshot.parent, snapshot.diff_id):
         yield Mismatch(subject, f"is not the chain ID of {snapshot.diff_id} on {snapshot.parent}")
+    if not snapshot.unpacked and store.sources.absent((snapshot.diff_id,)):
+        return
     if not snapshot.unpacked:
-        layer = store.layers.get(snapshot.diff_id)
-        if layer is None or not any(store.blobs.has(blob.digest) for blob in layer.blobs):
-            yield Mismatch(subject, f"its folder {snapshot.diff} is missing, and no blob to make it from is here")
+        yield Mismatch(subject, f"its folder {snapshot.diff} is missing")
         return
     if not overlay.is_linked(snapshot):
         yield Mismatch(subject, f"its short name {snapshot.short} does not lead to it")
@@ -116,6 +118,7 @@ def _unclaimed(store: Store) -> Iterator[Mismatch]:
     doomed = plan(store, all=False)
     known = {store.blobs.path(blob.digest) for layer in store.layers.all() for blob in layer.blobs}
     known |= {store.blobs.path(digest) for image in store.images.list() for digest in image.blobs}
+    known |= {store.blobs.path(index.digest) for index in store.images.indexes()}
     known |= {store.blobs.path(digest) for digest in store.downloads.digests()}
     known |= {store.layers.index_path(layer.diff_id) for layer in store.layers.all()}
     known |= {snapshot.folder for snapshot in store.snapshots.all()}

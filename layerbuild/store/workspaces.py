@@ -17,13 +17,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from layerbuild.digest import ChainID, chain_id
-from layerbuild.errors import NotFoundError, StoreError, UsageError
+from layerbuild.errors import NotFoundError, SpaceError, StoreError, UsageError
 from layerbuild.image.config import canonical_json
-from layerbuild.layer.entry import RootMetadata
 from layerbuild.store import overlay
 from layerbuild.store.database import Database, Row
 from layerbuild.store.durable import sync_filesystem
@@ -68,9 +67,7 @@ class Workspaces:
         self._spare: list[Workspace] = []
 
     def begin(self, parent: ChainID | Workspace | None) -> Workspace:
-        """A new, empty folder on top of ``parent``: a snapshot, a sealed workspace, or nothing.
-
-        The snapshot's folders need not be here, unless something is to be mounted on them.
+        """A new, empty folder on top of ``parent``: a snapshot that is unpacked, a sealed workspace, or nothing.
 
         NotFoundError if the store does not know the parent. Costs no fsync.
         """
@@ -191,13 +188,14 @@ class Workspaces:
                 self._remove(self._spare.pop())
 
     def close(self) -> None:
-        """Remove what this process began and did not finish."""
+        """Remove what this process began and did not finish, and the folders that wait for a next step."""
         with self._lock:
-            for workspace in (*self._open.values(), *self._superseded.values()):
-                self._remove(workspace)
+            for workspace in (*self._open.values(), *self._superseded.values(), *self._spare):
+                with suppress(SpaceError):  # the folder goes; on a full disk the row may stay, of no process any more
+                    self._remove(workspace)
             self._open.clear()
             self._superseded.clear()
-        self.drop_spares()
+            self._spare.clear()
 
     # -- what lies below -----------------------------------------------------------------------------------------------
 
@@ -281,29 +279,13 @@ class Workspaces:
             del self._superseded[workspace.id]
 
     def _make(self, workspace: Workspace, spare: Workspace | None) -> None:
-        root = self._root(workspace.below)
         if spare is None:
-            overlay.make(workspace, workspace.below, root)
+            overlay.make(workspace, workspace.below)
             return
         overlay.clear_work(workspace)
         if spare.lower != workspace.lower:
             overlay.write_lower(workspace, workspace.below)
-        overlay.make_diff(workspace, root)
-
-    def _root(self, below: Sequence[LayerFolder]) -> RootMetadata:
-        """What the root of a stack looks like.
-
-        The root of a mounted overlay shows the metadata of the upper's own root, so a new diff folder gets that of the
-        layer below: a step sees the same ``/`` wherever it stands in the stack. A layer that is not unpacked tells it
-        by its index, or has that of the next one.
-        """
-        for folder in below:
-            if folder.unpacked:
-                return RootMetadata.of(folder.diff)
-            entry = self._layers.root_entry(folder.diff_id) if isinstance(folder, Snapshot) else None
-            if entry is not None:
-                return RootMetadata.told_by(entry)
-        return RootMetadata()
+        overlay.make_diff(workspace, workspace.below)
 
     def _remove(self, workspace: Workspace) -> None:
         overlay.remove(workspace)

@@ -17,13 +17,13 @@ from layerbuild.views.text import rfc3339
 
 def inspect(store: Store, image: StoredImage) -> dict[str, Any]:
     """One image as Docker tells it. ``GraphDriver.Data`` names the folders of the topmost layer; ``LowerDir`` is
-    absent for an image of one layer, and all of it where the image has none."""
+    absent for an image of one layer, and all of it where the image has none, or not all are here."""
     config = image.config
     names = [Reference.parse(name) for name in image.names]
     return {
         "Id": image.image_id,
         "RepoTags": [name.familiar for name in names if name.tag],
-        "RepoDigests": sorted({f"{name.untagged.familiar}@{image.manifest_digest}" for name in names}),
+        "RepoDigests": sorted({f"{name.untagged.familiar}@{image.index or image.manifest_digest}" for name in names}),
         "Parent": "",
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created or rfc3339(image.created_at),
@@ -65,7 +65,9 @@ def _tar_size(store: Store, image: StoredImage, position: int) -> int:
 def _graph_driver(store: Store, image: StoredImage) -> dict[str, str] | None:
     if image.top is None or store.snapshots.get(image.top) is None:
         return None
-    *below, top = store.snapshots.stack(image.top)
+    *below, top = stack = store.snapshots.stack(image.top)
+    if not all(snapshot.unpacked for snapshot in stack):
+        return None
     lower = ":".join(str(snapshot.diff) for snapshot in reversed(below))
     return {
         **({"LowerDir": lower} if lower else {}),

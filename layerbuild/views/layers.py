@@ -16,7 +16,8 @@ from layerbuild.views.text import shorten, size, table
 @dataclass(frozen=True, slots=True)
 class LayerRow:
     """One history entry. The layer's facts are None for an entry without a layer; ``size`` is the blob's, ``tar_size``
-    the uncompressed tar's, both in bytes; ``folder`` is the diff folder."""
+    the uncompressed tar's, both in bytes; ``folder`` is the diff folder. Of a layer that has not come from its registry
+    yet, there is neither of the latter two."""
 
     instruction: str
     created: str
@@ -57,7 +58,7 @@ def _layers(store: Store, image: StoredImage) -> list[dict[str, Any]]:
                 "size": blob.size,
                 "tar_size": layer.tar_size if layer else None,
                 "entries": layer.entries if layer else None,
-                "folder": str(snapshot.diff) if snapshot else "",
+                "folder": str(snapshot.diff) if snapshot and snapshot.unpacked else "",
             }
         )
     return facts
@@ -90,13 +91,13 @@ def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
 
 def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False) -> str:
     """The table; ``full`` spells digests and folders out."""
-    header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "CHAIN ID", "FOLDER"]
+    header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "DIGEST", "CHAIN ID", "FOLDER"]
     cells: list[list[str]] = []
     count = 0
     for row in rows:
         instruction = shorten(row.instruction, 60 if full else 40) or "(no history)"
-        if row.diff_id is None or row.chain is None:
-            cells.append(["-", instruction, "", "", "", "", "", ""])
+        if row.diff_id is None or row.chain is None or row.digest is None:
+            cells.append(["-", instruction, *[""] * (len(header) - 2)])
             continue
         count += 1
         cells.append(
@@ -104,11 +105,12 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
                 str(count),
                 instruction,
                 size(row.size or 0),
-                size(row.tar_size or 0),
+                size(row.tar_size) if row.tar_size is not None else "?",
                 str(row.entries if row.entries is not None else "?"),
                 row.diff_id if full else row.diff_id.short,
+                row.digest if full else row.digest.short,
                 row.chain if full else row.chain.short,
-                row.folder if full else _short_folder(row.folder),
+                (row.folder if full else _short_folder(row.folder)) or "(in the registry only)",
             ]
         )
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))

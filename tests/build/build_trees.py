@@ -89,7 +89,8 @@ def stack(folder: Path, *layers: list[Entry]) -> StackTree:
                 writer.add(entry)
             writer.finish()
         views.insert(0, LayerView(Index.open(path)))
-    return StackTree(Union(views), name="the image")
+    union = Union(views)
+    return StackTree(lambda: union, name="the image")
 
 
 def step(*sources: str, dest: str, **options: Any) -> CopyStep:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,8 @@ def content(store: Store, download: Download) -> bytes:
         ("https://h/a/b.txt", "b.txt"),
         ("https://h/a/b.txt?x=/y", "b.txt"),
         ("https://h/a%20b#c", "a b"),
-        ("https://h/a/", "__unnamed__"),
+        ("https://h/a/", "a"),
+        ("https://h/", "__unnamed__"),
         ("https://h", "__unnamed__"),
         ("https://h/..", "__unnamed__"),
     ],
@@ -54,7 +57,7 @@ def test_names(url: str, name: str) -> None:
 def test_times(store: Store) -> None:
     digest = store.blobs.add(b"")
     assert modified(Download(digest, modified="Sun, 09 Sep 2001 01:46:40 GMT")) == 1_000_000_000
-    assert modified(Download(digest)) == modified(Download(digest, modified="yesterday")) == 0
+    assert modified(Download(digest)) is modified(Download(digest, modified="yesterday")) is None
 
 
 def test_an_unchanged_file_is_not_fetched_again(store: Store, web: Web) -> None:
@@ -169,3 +172,15 @@ def test_what_is_compressed_stays_so(store: Store, web: Web) -> None:
 
     web.pages["/file"] = reply
     assert content(store, fetcher(store).fetch(web.url("file"))) == b"\x1f\x8bnot really"
+
+
+def test_stages_side_by_side_ask_once(store: Store, web: Web) -> None:
+    def slowly(asked: Asked) -> Reply:
+        time.sleep(0.2)
+        return Reply(b"x")
+
+    web.pages["/slow"] = slowly
+    once = fetcher(store)
+    with ThreadPoolExecutor(4) as stages:
+        found = set(stages.map(lambda _: once.fetch(web.url("slow")), range(4)))
+    assert len(found) == 1 and web.paths == ["/slow"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from loopback import EPOCH, Web, commit, git, publish
 
+from layerbuild.build.credentials import Credentials
 from layerbuild.build.repositories import Repositories, address, shown
 from layerbuild.errors import SourceError
 from layerbuild.recipe.git import GitRef, read_git
@@ -41,7 +42,7 @@ def test_what_a_ref_means(web: Web, tmp_path: Path) -> None:
     git(work, "branch", "-f", "same", second)
     url = publish(work, web, "work")
     head = git(work, "rev-parse", "refs/heads/main")
-    repositories = Repositories(ENVIRONMENT)
+    repositories = Repositories(ENVIRONMENT, Credentials())
     means = {
         "": head,
         "#main": head,
@@ -60,13 +61,18 @@ def test_what_a_ref_means(web: Web, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=f"expected checksum to match {second[:7]}, got {first}"):
         repositories.commit(ref(f"{url}#v1"), checksum=second[:7])
     assert repositories.commit(ref(f"{url}?fetch-by-commit"), checksum=first).name == first
+    assert repositories.commit(ref(f"{url}?commit={first}"), checksum=first).name == first
+    with pytest.raises(SourceError, match=f"expected checksum to match {first[:7]}, got {head}"):
+        repositories.commit(ref(f"{url}?commit={first[:7]}"), checksum=first[:7])
+    with pytest.raises(SourceError, match=f"expected checksum to match {first}, got {head}"):
+        repositories.commit(ref(url), checksum=first)
     assert repositories.commit(ref(url)).name == head
 
 
 def test_a_ref_is_looked_up_once(web: Web, tmp_path: Path) -> None:
     commit(tmp_path / "work", {"f": "1"})
     url = publish(tmp_path / "work", web, "work")
-    repositories = Repositories(ENVIRONMENT)
+    repositories = Repositories(ENVIRONMENT, Credentials())
     first = repositories.commit(ref(url))
     asked = len(web.asked)
     commit(tmp_path / "work", {"f": "2"})
@@ -82,7 +88,7 @@ def test_a_checkout_depends_on_the_commit_alone(web: Web, tmp_path: Path, keep: 
     url = publish(work, web, "work")
     trees = []
     for number in range(2):
-        repositories = Repositories({**ENVIRONMENT, "GIT_CONFIG_COUNT": "nonsense"})
+        repositories = Repositories({**ENVIRONMENT, "GIT_CONFIG_COUNT": "nonsense"}, Credentials())
         folder = tmp_path / f"out{number}"
         folder.mkdir()
         repositories.checkout(ref(url), repositories.commit(ref(url)), folder, keep_git_dir=keep)
@@ -96,7 +102,7 @@ def test_a_checkout_depends_on_the_commit_alone(web: Web, tmp_path: Path, keep: 
 def test_credentials_are_no_argument_and_stay_nowhere(web: Web, tmp_path: Path) -> None:
     commit(tmp_path / "work", {"f": "1"})
     publish(tmp_path / "work", web, "work")
-    repositories = Repositories(ENVIRONMENT)
+    repositories = Repositories(ENVIRONMENT, Credentials())
     secret = ref(web.url("work.git", "me:hunter2"))
     (tmp_path / "out").mkdir()
     repositories.checkout(secret, repositories.commit(secret), tmp_path / "out", keep_git_dir=True)
@@ -120,6 +126,6 @@ def test_submodules_of_this_machine_are_refused(web: Web, tmp_path: Path) -> Non
     git(work, "commit", "--quiet", "-m", "s")
     url = publish(work, web, "work")
     (tmp_path / "out").mkdir()
-    repositories = Repositories(ENVIRONMENT)
+    repositories = Repositories(ENVIRONMENT, Credentials())
     with pytest.raises(SourceError, match="transport 'file' not allowed"):
         repositories.checkout(ref(url), repositories.commit(ref(url)), tmp_path / "out", keep_git_dir=False)

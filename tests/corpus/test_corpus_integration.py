@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,13 +37,12 @@ _KEYS = (
     "expect",
 )
 _UNCHANGED = "a step that changes no file makes no layer (docs/differences.md)"
-_PLATFORMS = "builds are for the machine's own platform; there is no --platform"
 
 
 @corpus("buildkit/integration/cases")
-def test_integration(row: Row, bench: Bench, web: Web) -> None:
+def test_integration(row: Row, bench: Bench, web: Web, ssh_key: Callable[[], Path]) -> None:
     _refuse(row)
-    case = Case(bench, web)
+    case = Case(bench, web, ssh_key() if "ssh-agent" in row["needs"] else None)
     for number, step in enumerate(row["steps"]):
         outcome = case.build(number, step)
         expected = step["expect"]
@@ -63,13 +63,22 @@ def web(tmp_path: Path) -> Iterator[Web]:
         yield web
 
 
+@pytest.fixture(scope="session")
+def ssh_key(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Callable[[], Path]:
+    """Makes a private key, for the cases that lend one."""
+
+    def make() -> Path:
+        key = tmp_path_factory.mktemp("key") / "key"
+        words = (program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", key)
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+        return key
+
+    return make
+
+
 def _refuse(row: Row) -> None:
     for key in {key for step in row["steps"] for key in step}:
         assert key in _KEYS or key.startswith(("context:", "label:")), f"nothing is known of {key}"
-    if "ssh-agent" in row["needs"]:
-        pytest.skip("corpus absent: an SSH agent with keys")
-    if any(step.get("platform") not in (None, "linux/amd64") for step in row["steps"]):
-        differs(_PLATFORMS)
 
 
 @dataclass
@@ -78,6 +87,7 @@ class Case:
 
     bench: Bench
     web: Web
+    key: Path | None = None
     files: list[dict[str, Any]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=lambda: Outcome(-1, "", ""))
     saved: dict[str, bytes] = field(default_factory=dict)
@@ -123,10 +133,14 @@ class Case:
             secret = self._folder(f"secret-{name}") / "value"
             secret.write_text(value)
             yield from ("--secret", f"id={name},src={secret}")
+        if self.key is not None:
+            yield from ("--ssh", f"default={self.key}")
         if step.get("target"):
             yield from ("--target", step["target"])
+        if step.get("platform"):
+            yield from ("--platform", step["platform"])
         if "no_cache" in step:
-            yield "--no-cache"
+            yield from ("--no-cache-filter", step["no_cache"]) if step["no_cache"] else ("--no-cache",)
         if any("mtime" in check for check in step["expect"].get("checks", ())):
             yield from ("--timestamp", "keep")  # as BuildKit does unless told otherwise
         for key, value in step.items():
@@ -148,7 +162,8 @@ class Case:
 
     def _outputs(self, step: Row) -> Iterator[str | Path]:
         yield from ("-t", IMAGE)
-        yield from ("-o", f"type=local,dest={self.step / 'local'}")
+        if any(key in _OF_FILES for check in step["expect"].get("checks", ()) for key in check):
+            yield from ("-o", f"type=local,dest={self.step / 'local'}")
         for output in step.get("output") or ():
             attributes = output.get("attrs", {})
             names = [self._named(name) for name in attributes.get("name", "").split(",") if name]
@@ -176,12 +191,23 @@ class Case:
         assert key is not None, f"nothing is known of {check}"
         _CHECKS[key](self, check[key], check)
 
-    def path(self, name: str) -> Path:
-        return self.step / "local" / name.lstrip("/")
+    def path(self, name: str, check: Row | None = None) -> Path:
+        """Where the exported file is: of several platforms each has a folder."""
+        platform = (check or {}).get("platform", "").replace("/", "_")
+        return self.step / "local" / platform / name.lstrip("/")
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.bench.config(self.outcome.image_id)
+        return self.config_for(None)
+
+    def config_for(self, platform: str | None) -> dict[str, Any]:
+        """The configuration of the image, or of the one for a platform; None: of the first."""
+        document = self.bench.config(self.outcome.image_id)
+        if "manifests" not in document:
+            return document
+        found = [entry for entry in document["manifests"] if platform in (None, _spelled(entry["platform"]))]
+        manifest = self.bench.config(found[0]["digest"])
+        return self.bench.config(manifest["config"]["digest"])
 
     @property
     def new_history(self) -> list[dict[str, Any]]:
@@ -204,6 +230,10 @@ class Case:
         manifest = _index(self.step / "oci")["manifests"][0]
         found: list[dict[str, Any]] = json.loads(self.bench.blob(manifest["digest"]))["layers"]
         return found
+
+
+def _spelled(platform: dict[str, str]) -> str:
+    return "/".join(platform[key] for key in ("os", "architecture", "variant") if key in platform)
 
 
 def _is_unchanged(entry: dict[str, Any]) -> bool:
@@ -246,7 +276,7 @@ def _rfc3339(seconds: int) -> str:
 
 
 def _content(case: Case, name: str, check: Row) -> None:
-    _compare(check, case.path(name).read_text(errors="surrogateescape"), saved=case.saved)
+    _compare(check, case.path(name, check).read_text(errors="surrogateescape"), saved=case.saved)
 
 
 def _trimmed(case: Case, name: str, check: Row) -> None:
@@ -316,11 +346,11 @@ def _same_inode(case: Case, names: list[str], _check: Row) -> None:
 
 
 def _config(case: Case, key: str, check: Row) -> None:
-    _compare(check, case.config["config"].get(key))
+    _compare(check, case.config_for(check.get("platform"))["config"].get(key))
 
 
 def _label(case: Case, name: str, check: Row) -> None:
-    _compare(check, case.config["config"].get("Labels", {}).get(name))
+    _compare(check, case.config_for(check.get("platform"))["config"].get("Labels", {}).get(name))
 
 
 def _image(case: Case, path: str, check: Row) -> None:
@@ -385,6 +415,9 @@ def _no_annotation(case: Case, name: str, _check: Row) -> None:
 def _layout(case: Case, expected: Row, _check: Row) -> None:
     manifests = _index(case.step / "oci")["manifests"]
     assert len(manifests) == expected["manifests"]
+    if "nested_manifests" in expected:
+        nested = case.bench.config(manifests[0]["digest"])["manifests"]
+        assert len(nested) == expected["nested_manifests"]
     if expected.get("same_digest"):
         assert len({manifest["digest"] for manifest in manifests}) == 1
     for key in ("io.containerd.image.name", "org.opencontainers.image.ref.name"):
@@ -399,7 +432,8 @@ def _member_of_tar(case: Case, name: str, check: Row) -> None:
         _compare(check, data.read().decode())
 
 
-_CHECKS: dict[str, Callable[[Case, Any, Row], None]] = {
+# What looks at the files of the image: only for them it is unpacked.
+_OF_FILES: dict[str, Callable[[Case, Any, Row], None]] = {
     "content": _content,
     "content.trim": _trimmed,
     "save_content": _save,
@@ -413,6 +447,9 @@ _CHECKS: dict[str, Callable[[Case, Any, Row], None]] = {
     "root_entries": _root_entries,
     "same_as_context": _same_as_context,
     "same_inode": _same_inode,
+}
+_CHECKS: dict[str, Callable[[Case, Any, Row], None]] = {
+    **_OF_FILES,
     "config": _config,
     "label": _label,
     "image": _image,

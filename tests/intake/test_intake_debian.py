@@ -92,10 +92,11 @@ def test_the_call(tmp_path: Path) -> None:
 
 
 def test_it_runs_with_the_epoch_and_its_lines_are_passed_on(tmp_path: Path) -> None:
-    environment = fake_mmdebstrap(tmp_path, 'echo "epoch $SOURCE_DATE_EPOCH" >&2; : > "$6"; echo done >&2')
+    environment = fake_mmdebstrap(tmp_path, 'echo "epoch $SOURCE_DATE_EPOCH" >&2; : > "$7"; echo done >&2')
     lines: list[str] = []
     make_debian_tar(DebianBase(), tmp_path / "o.tar", epoch=7, environment=environment, progress=lines.append)
     assert lines == ["epoch 7", "done"]
+    assert (tmp_path / "o.tar").exists()
 
 
 def test_a_missing_program_tells_how_to_install_it(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_missing_program_tells_how_to_install_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_shows_its_last_lines_and_a_remedy(tmp_path: Path, said: str, hint: str) -> None:
-    environment = fake_mmdebstrap(tmp_path, f'seq 100 >&2; echo "{said}" >&2; : > "$5"; exit 25')
+    environment = fake_mmdebstrap(tmp_path, f'seq 100 >&2; echo "{said}" >&2; : > "$7"; exit 25')
     with pytest.raises(MachineError, match="exit code 25") as raised:
         make_debian_tar(DebianBase(), tmp_path / "o.tar", epoch=EPOCH, environment=environment)
     assert raised.value.message.endswith(said)

@@ -33,7 +33,7 @@ def unpacked(store: Store, base: HostBase) -> Path:
     image = import_items(
         store, base.items, platform=Platform("linux", "amd64"), history=History(created_by=base.command)
     )
-    return store.ensure_unpacked(image.top)[-1].diff
+    return store.snapshots.stack(image.top)[-1].diff
 
 
 def run(root: Path, *command: str) -> str:

@@ -50,7 +50,7 @@ def test_the_tars_bytes_are_the_layer(
     (layer,) = image.manifest.layers
     assert layer.media_type.endswith(f"+{kept or 'gzip'}")
     assert (store.blobs.path(layer.digest).read_bytes() == data) == bool(kept)
-    assert (store.ensure_unpacked(image.top)[0].diff / "etc/name").read_text() == "alpha\n"
+    assert (store.snapshots.stack(image.top)[0].diff / "etc/name").read_text() == "alpha\n"
     assert store.verify(contents=True) == ()
 
 
@@ -114,7 +114,7 @@ def test_a_folder(store: Store, folder: Path) -> None:
     assert found["bin/app"].target == b"bin/again"
     assert (found["bin/again"].mode, found["empty"].mode) == (0o4755, 0o700)
     assert (found["bin"].mtime, found["bin-2"].mtime) == (10**8, 1000)
-    unpacked = store.ensure_unpacked(image.top)[0].diff
+    unpacked = store.snapshots.stack(image.top)[0].diff
     assert (unpacked / "bin/app").stat().st_ino == (unpacked / "bin/again").stat().st_ino
     assert store.verify(contents=True) == ()
 

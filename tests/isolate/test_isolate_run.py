@@ -91,6 +91,22 @@ def test_what_cannot_be_executed_is_told_apart_from_what_failed(world: World) ->
 
 
 @in_build()
+def test_the_builders_own_program_is_none_of_the_image(world: World) -> None:
+    """/proc/self/exe is the machine's Python, until a command is executed; by whichever way it is asked for."""
+    scripts = {"script": "/proc/self/exe", "task": "/proc/thread-self/exe -x", "first": "/bin/script"}
+    for name, interpreter in scripts.items():
+        (world.image / "bin" / name).write_text(f"#!{interpreter}\n")
+        (world.image / "bin" / name).chmod(0o755)
+    (world.image / "bin/link").symlink_to("/proc/1/exe")
+    for command in ("/proc/self/exe", "/proc/1/exe", "/proc/self/../self/exe", "exe", *scripts, "link"):
+        error = failure(world, world.job(command, env={"PATH": "/bin:/proc/self"}))
+        assert isinstance(error, BuildError), command
+        assert "is no program of the image" in error.message
+    by_then = world.run(world.job("sh", "-c", "exec /proc/self/exe"))[1]
+    assert by_then == "exe: applet not found\n"  # busybox's own words
+
+
+@in_build()
 def test_a_missing_working_directory_is_named(world: World) -> None:
     error = failure(world, world.job("true", cwd="/no/where"))
     assert isinstance(error, BuildError)
@@ -183,9 +199,10 @@ def test_no_signal_is_ignored_or_blocked(world: World) -> None:
 @in_build("root")
 def test_capabilities_are_dockers(world: World) -> None:
     docker = 0x00000000A80425FB  # CapBnd in a container of Docker's default configuration
-    status = world.run(world.job("cat", "/proc/self/status"))[1]
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert [int(fields[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")] == [docker] * 3
+    for network, mask in (("none", docker), ("host", docker & ~(1 << 13))):  # CAP_NET_RAW: the host's packets
+        status = world.run(world.job("cat", "/proc/self/status", network=network))[1]
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert [int(fields[name], 16) for name in ("CapBnd", "CapEff", "CapPrm")] == [mask] * 3
     assert [int(fields[name], 16) for name in ("CapInh", "CapAmb")] == [0, 0]
     other = world.run(world.job("cat", "/proc/self/status", uid=1000, gid=1000))[1]
     fields = dict(line.split(":\t", 1) for line in other.splitlines() if ":\t" in line)
@@ -435,6 +452,32 @@ def test_descriptors_can_be_handed_over(world: World) -> None:
     ended = world.sandbox.attach(world.job("sh", "-c", "cat; exit 4"), stdin=ours, stdout=write_output, stderr=2)
     assert ended.code == 4
     assert os.read(output, 100) == b"typed\n"
+
+
+@in_build()
+def test_files_that_are_handed_over_stay_out_of_reach(world: World) -> None:
+    given, taken = world.base / "given", world.base / "taken"
+    given.write_bytes(b"x" * 3_000_000)
+    script = "cat | wc -c; echo more >> /proc/self/fd/0; chmod 0 /proc/self/fd/* 2>&1; echo told >&2; exit 6"
+    with given.open("rb") as stdin, taken.open("wb") as stdout:
+        files = {"stdin": stdin.fileno(), "stdout": stdout.fileno(), "stderr": stdout.fileno()}
+        ended = world.sandbox.attach(world.job("sh", "-c", script), **files)
+    assert ended.code == 6
+    assert given.stat().st_size == 3_000_000
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (given, taken)] == [0o644, 0o644]
+    lines = taken.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("3000000", "told")
+
+
+@in_build()
+def test_much_goes_both_ways_and_nobody_waits_for_the_other(world: World) -> None:
+    given, taken = world.base / "given", world.base / "taken"
+    given.write_bytes(os.urandom(2_000_000))
+    for script, expected in (("cat", given.read_bytes()), ("echo no", b"no\n"), ("exec <&-; echo closed", b"closed\n")):
+        with given.open("rb") as stdin, taken.open("wb") as stdout:
+            files = {"stdin": stdin.fileno(), "stdout": stdout.fileno(), "stderr": 2}
+            assert world.sandbox.attach(world.job("sh", "-c", script), **files).code == 0
+        assert taken.read_bytes() == expected
 
 
 @in_build()

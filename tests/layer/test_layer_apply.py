@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -227,6 +228,44 @@ def test_a_link_of_the_layers_below_leads_on(tmp_path: Path, members: list[Membe
     folder, index = tmp_path / "in", tmp_path / "in.index"
     apply(io.BytesIO(packed(*members)), folder, index=index, user_xattr=os.geteuid() != 0, below=BELOW.get)
     assert entries(tmp_path / "in.index") == expected
+
+
+def test_a_hard_link_to_a_file_below_copies_it_up(tmp_path: Path) -> None:
+    """As in an overlay mount: the file that both names share is this layer's own."""
+    folder, index = tmp_path / "in", tmp_path / "in.index"
+    file = Entry(b"etc/passwd", Kind.FILE, 0o640, os.getuid(), os.getgid(), size=4, mtime=55, digest="d1")
+    shown = {**BELOW, file.path: file, b"etc/old": Entry(b"etc/old", Kind.SYMLINK, 0o777, target=b"passwd")}
+    members = [
+        ("srv/one", L, "/etc/passwd"),
+        ("two", L, "link/passwd"),
+        ("three", L, "etc/old"),
+        ("etc/passwd", F, "new"),
+    ]
+
+    def unpack(*members: Member) -> None:
+        folder.mkdir()
+        apply(
+            io.BytesIO(packed(*members)),
+            folder,
+            index=index,
+            user_xattr=os.geteuid() != 0,
+            below=shown.get,
+            opened=lambda path: io.BytesIO(b"text") if path == file.path else io.BytesIO(),
+        )
+
+    unpack(*members)
+    assert {path: (folder / path).read_text() for path in ("srv/one", "two", "etc/passwd")} == {
+        "srv/one": "text",
+        "two": "text",
+        "etc/passwd": "new",
+    }
+    assert os.path.samefile(folder / "srv/one", folder / "two") and os.readlink(folder / "three") == "passwd"
+    assert (stat.S_IMODE((folder / "two").stat().st_mode), (folder / "two").stat().st_mtime) == (0o640, 55)
+    assert entries(index)[b"etc/passwd"] == "file" and entries(index)[b"etc/old"] == "symlink"
+    for refused in ([(".wh.etc", F, ""), ("x", L, "etc/passwd")], [("x", L, "etc")], [("x", L, "etc/none")]):
+        shutil.rmtree(folder)
+        with pytest.raises(FormatError, match="is a hard link to"):
+            unpack(*refused)
 
 
 def test_deep_and_many_folders(tmp_path: Path) -> None:

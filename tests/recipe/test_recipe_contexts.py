@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from layerbuild.errors import NotFoundError, RecipeError
+from layerbuild.errors import NotFoundError, RecipeError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
-from layerbuild.recipe.contexts import context_name, replaced
+from layerbuild.recipe.contexts import context_key, context_name, replaced
 from layerbuild.recipe.planner import plan
 from layerbuild.recipe.syntax import parse
 from layerbuild.steps import (
@@ -50,9 +50,39 @@ def test_names(text: str, name: str) -> None:
 
 
 def test_reserved_names_are_not_replaced() -> None:
-    assert replaced("scratch", {"scratch": "x"}) is None and replaced("Context", {"context": None}) is None
+    for name in ("scratch", "Context"):
+        assert replaced(name, {name.lower(): "x"}, PLATFORM) is None
     found = planned("FROM scratch\n", scratch="x")
     assert found.target.base == ScratchBase() and "scratch keeps its meaning" in found.notes[0]
+
+
+def test_a_context_for_one_platform() -> None:
+    text = "FROM --platform=linux/arm64 base AS b\nFROM base\nCOPY --from=src x /\nCOPY --from=b /y /\n"
+    contexts = {"base::linux/arm64": "arm", "base": "other", "src": "plain", "src::linux/amd64": None}
+    found = plan(parse(text), bases=_scratch, platform=PLATFORM, named_contexts=contexts)
+    assert [stage.base for stage in found.stages] == [ImageBase("arm"), ImageBase("other")]
+    copies = [step.root for step in found.target.steps if isinstance(step, CopyStep)]
+    assert copies[0] == ContextRoot("src::linux/amd64")
+    only = plan(parse("FROM base AS src\nLABEL a=1"), bases=_scratch, platform=PLATFORM, named_contexts=contexts)
+    assert only.target.base == ScratchBase() and [type(step) for step in only.target.steps] == [CopyStep]
+
+
+def _scratch(_name: str, platform: Platform) -> ImageConfig:
+    return ImageConfig.scratch(platform)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("a", ("a", PLATFORM)),
+        ("A:latest::linux/aarch64", ("a::linux/arm64", Platform("linux", "arm64"))),
+        ("a::arm", ("a::linux/arm/v7", Platform("linux", "arm", "v7"))),
+    ],
+)
+def test_keys(text: str, key: tuple[str, Platform]) -> None:
+    assert context_key(text, default=PLATFORM) == key
+    with pytest.raises(UsageError, match="is no platform"):
+        context_key("a::b/c/d/e", default=PLATFORM)
 
 
 def test_a_base_is_replaced() -> None:

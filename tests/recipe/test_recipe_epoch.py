@@ -16,7 +16,7 @@ PLATFORM = Platform("linux", "amd64")
 
 
 def epoch(text: str, **build_args: str) -> Epoch:
-    return recipe_epoch(parse(text), platform=PLATFORM, build_args=build_args, named_contexts=("src",))
+    return recipe_epoch(parse(text), platform=PLATFORM, build_args=build_args, named_contexts={"src": None})
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,15 @@ def epoch(text: str, **build_args: str) -> Epoch:
 )
 def test_what_a_recipe_says(text: str, found: Epoch) -> None:
     assert epoch(text) == found
+
+
+@pytest.mark.parametrize("where", ["ARG SOURCE_DATE_EPOCH=context\n", "ARG SOURCE_DATE_EPOCH\n"])
+def test_a_word_becomes_the_time_that_it_stands_for(where: str) -> None:
+    text = f"{where}FROM a\nARG SOURCE_DATE_EPOCH\nRUN x"
+    args = {} if "=" in where else {"SOURCE_DATE_EPOCH": "context"}
+    for seconds, value in ((77, "77"), (None, "")):
+        step = plan(parse(text), bases=bases, platform=PLATFORM, build_args=args, epoch=seconds).target.steps[1]
+        assert isinstance(step, RunStep) and dict(step.env)["SOURCE_DATE_EPOCH"] == value
 
 
 def test_a_build_argument_wins() -> None:

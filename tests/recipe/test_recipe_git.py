@@ -88,9 +88,9 @@ def test_add_takes_what_the_query_says() -> None:
 @pytest.mark.parametrize(
     ("flag", "query", "message"),
     [
-        ("--keep-git-dir=false", "keep-git-dir", "keep-git-dir conflicts"),
-        ("--keep-git-dir", "keep-git-dir=false", "keep-git-dir conflicts"),
-        ("--checksum=abc", "checksum=abd", "checksum conflicts"),
+        ("--keep-git-dir=false", "keep-git-dir", "inconsistent keep-git-dir configuration"),
+        ("--keep-git-dir", "keep-git-dir=false", "inconsistent keep-git-dir configuration"),
+        ("--checksum=abc", "checksum=abd", "checksum mismatch"),
         ("--keep-git-dir", "nope=1", "unexpected query"),
     ],
 )

@@ -26,6 +26,7 @@ from layerbuild.steps import (
     RunStep,
     Step,
     UrlSource,
+    fingerprint,
 )
 
 PLATFORM = Platform("linux", "amd64")
@@ -195,6 +196,24 @@ def test_mounts(mount: str, expected: RunMount) -> None:
     assert run(f"ARG V=v\nWORKDIR /w\nRUN --mount={spelled} x").mounts == (expected,)
 
 
+def test_a_mount_without_a_target_is_on_the_working_directory() -> None:
+    found = {kind: run(f"WORKDIR /w\nRUN --mount=type={kind} x").mounts[0] for kind in ("bind", "cache", "tmpfs")}
+    assert {mount.target for mount in found.values()} == {"/w"}
+    assert found["cache"].id == "."
+
+
+def test_a_cache_is_called_like_its_target_as_written() -> None:
+    named = {"a/../b/": "b", "/w/b": "/w/b", "/w//b": "/w/b", "b,id=c": "c"}
+    found = {text: run(f"WORKDIR /w\nRUN --mount=type=cache,target={text} x").mounts[0] for text in named}
+    assert {text: mount.id for text, mount in found.items()} == named
+    assert {mount.target for mount in found.values()} == {"/w/b"}
+
+
+def test_memory_has_no_use_for_a_place_that_it_is_from() -> None:
+    (mount,) = run("RUN --mount=type=tmpfs,target=/t,from=nosuch,source=x x").mounts
+    assert (mount.root, mount.source) == (None, "")
+
+
 def test_ssh_agents_are_numbered() -> None:
     targets = [mount.target for mount in run("RUN --mount=type=ssh --mount=type=ssh,id=b x").mounts]
     assert targets == ["/run/buildkit/ssh_agent.0", "/run/buildkit/ssh_agent.1"]
@@ -206,15 +225,16 @@ def test_ssh_agents_are_numbered() -> None:
         ("type=x,target=/a", 'unsupported mount type "x"'),
         ("target", "invalid field 'target' must be a key=value pair"),
         ("target=/a,nope=1", "unexpected key 'nope' in 'nope=1'"),
-        ("required,type=secret,id=a", "unexpected key 'required' in 'required'"),
-        ("target=/a,size=1", "unexpected key 'size'"),
+        ("required,type=secret,id=a", "unexpected key 'required' for mount type 'bind'"),
+        ("target=/a,size=1", "unexpected key 'size' for mount type 'bind'"),
+        ("target=/a,nope", "invalid field 'nope' must be a key=value pair"),
         ("target=/", 'invalid mount target "/"'),
-        ("type=cache", "requires a target"),
+        ("type=cache", 'invalid mount target "/"'),
         ("target=/a,mode=0755", 'mode not allowed for "bind" type mounts'),
         ("target=/a,sharing=locked", "invalid cache sharing set for bind mount"),
         ("type=cache,target=/a,sharing=x", 'unsupported sharing value "x"'),
         ("type=secret", "one of source, target required"),
-        ("type=secret,id=a,src=b", "both id and source"),
+        ("type=secret,id=a,src=b", "both source and id can't be set"),
         ("type=secret,id=a,from=b", "should not have a from"),
         ("target=/a,ro=x", "invalid value for readonly: x"),
         ("type=tmpfs,target=/a,size=x", "invalid value for size: x"),
@@ -245,6 +265,29 @@ def test_copy() -> None:
     assert (step.owner, step.mode, step.dest, step.root) == ("1:2", "u=rwX", "/y", ContextRoot())
     assert (step.link, step.parents, step.exclude, step.unpack) == (True, True, ("*.$o", "b"), False)
     assert step.created_by == "COPY --parents --chown=1:2 --chmod=u=rwX a* /x/ /y # buildkit"
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../etc/x", "/x", ".."])
+def test_a_heredoc_that_makes_a_file_is_called_like_one(name: str) -> None:
+    for text in (f"COPY <<{name} /d/\nx\n{name}", f"RUN <<{name}\n#!/bin/sh\n{name}"):
+        with pytest.raises(RecipeError, match="makes no file") as caught:
+            last(text)
+        assert caught.value.span is not None and caught.value.span.line == 2
+    assert run(f"RUN <<{name}\nx\n{name}").argv[-1] == "x\n"
+
+
+def test_tabs_that_go_hide_no_script() -> None:
+    step = run("RUN <<-E\n\t#!/bin/awk\n\tx\nE")
+    assert (step.argv[-1], step.files) == ("/dev/pipes/E", (("E", b"#!/bin/awk\nx\n"),))
+
+
+def test_arguments_for_the_builder() -> None:
+    """A16."""
+    step = run("ARG BUILDKIT_SBOM_SCAN_STAGE=true a=1\nRUN x", BUILDKIT_SANDBOX_HOSTNAME="here")
+    assert step.hostname == "here"
+    assert "BUILDKIT_SBOM_SCAN_STAGE" not in dict(step.env) and dict(step.env)["a"] == "1"
+    assert step.created_by == "RUN |2 BUILDKIT_SBOM_SCAN_STAGE=true a=1 /bin/sh -c x # buildkit"
+    assert fingerprint(step) != fingerprint(run("ARG BUILDKIT_SBOM_SCAN_STAGE=true a=1\nRUN x"))
 
 
 def test_heredocs_come_behind_plain_sources() -> None:

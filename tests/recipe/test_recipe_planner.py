@@ -8,8 +8,8 @@ import pytest
 
 from layerbuild.errors import NotFoundError, RecipeError, UsageError
 from layerbuild.image.config import DEFAULT_PATH, ImageConfig, Platform, RuntimeConfig
+from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.planner import plan
-from layerbuild.recipe.platforms import read_platform
 from layerbuild.recipe.syntax import parse
 from layerbuild.steps import (
     ContextRoot,
@@ -234,3 +234,5 @@ def test_a_front_end_is_noted() -> None:
     assert planned("# syntax=docker/dockerfile:1\nFROM base").notes == (
         "Dockerfile:1:1: the front end docker/dockerfile:1 is not run: layerbuild reads the recipe itself",
     )
+    (note,) = planned("# syntax=a\nFROM base", build_args={"BUILDKIT_SYNTAX": "me/mine"}).notes
+    assert note.startswith("BUILDKIT_SYNTAX: the front end me/mine is not run")

@@ -16,6 +16,7 @@ from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.snapshots import Snapshot
+from layerbuild.store.space import disk_errors
 from layerbuild.store.store import Store
 
 LINUX = Platform("linux", "amd64")
@@ -31,7 +32,8 @@ class Fill:
         data = f"tar of {text}".encode()
         diff_id = DiffID.of(data)
         index = self.store.layers.temporary_index()
-        index.write_text(f"index of {text}\n")
+        with disk_errors(index):
+            index.write_text(f"index of {text}\n")
         self.store.layers.adopt_index(index, diff_id)
         blob = BlobRecord(self.store.blobs.add(data), len(data), "none")
         return LayerRecord(diff_id, len(data), 1, (blob,))

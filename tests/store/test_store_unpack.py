@@ -93,8 +93,6 @@ def test_another_store_unpacks_the_same_tree_and_index(store: Store, tmp_path: P
             other.blobs.add(store.blobs.read(layer.blobs[0].digest))
             made = other.add_from_blob(chain, layer.diff_id, layer.blobs[0])
             assert made == other.add_from_blob(chain, layer.diff_id, layer.blobs[0])
-            assert not made.unpacked
-            other.ensure_unpacked(made.chain)
             assert tree(made.diff) == tree(snapshot.diff)
             ours, theirs = store.layers.index_path(layer.diff_id), other.layers.index_path(layer.diff_id)
             assert ours.read_bytes() == theirs.read_bytes()
@@ -164,29 +162,3 @@ def test_a_damaged_blob_is_refused_and_leaves_nothing(store: Store) -> None:
         store.add_from_blob(None, DiffID.of(data), BlobRecord(BlobDigest(digest), len(data), "none"))
     assert store.snapshots.all() == ()
     assert list(store.temporary.iterdir()) == []
-
-
-def rooted_tar() -> bytes:
-    """A layer that describes its own root, as some tools write it."""
-    written = io.BytesIO()
-    with tarfile.open(fileobj=written, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        root = tarfile.TarInfo("./")
-        root.type, root.mode, root.mtime = tarfile.DIRTYPE, 0o711, 5
-        archive.addfile(root)
-        archive.addfile(tarfile.TarInfo("x"))
-    return written.getvalue()
-
-
-@pytest.mark.parametrize("lower", [rooted_tar(), a_tar("x")], ids=["told", "not told"])
-def test_a_layer_on_one_that_is_not_unpacked_has_the_same_root(store: Store, lower: bytes) -> None:
-    made = None
-    for data in (lower, a_tar("y")):
-        blob = BlobRecord(store.blobs.add(data), len(data), "none")
-        made = store.add_from_blob(made.chain if made else None, DiffID.of(data), blob)
-    assert made is not None
-    early = store.workspaces.begin(made.chain)
-    assert not any(folder.unpacked for folder in early.below)
-    roots = [early.diff, *(found.diff for found in store.ensure_unpacked(made.chain))]
-    assert len({(path.stat().st_mode, path.stat().st_mtime_ns) for path in roots}) == 1
-    store.workspaces.discard(early)
-    assert store.verify(contents=True) == ()

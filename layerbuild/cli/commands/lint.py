@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from layerbuild.cli import recipes
-from layerbuild.cli.console import emit
+from layerbuild.cli.console import emit, observer
 from layerbuild.cli.contexts import Opened, Place, is_local, local_place, opened, store_for
+from layerbuild.cli.credentials import lent
 from layerbuild.cli.failures import quoted
 from layerbuild.cli.place import settings_root
 from layerbuild.errors import NotFoundError, RecipeError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "yaml", "sarif")
 
 
-@click.command()
+@click.command(cls=recipes.Command)
 @recipes.options
 @click.option(
     "--format", "output_format", type=click.Choice(FORMATS), default="text", help="How to print the warnings."
@@ -91,7 +92,8 @@ def _lint(
 
     setting = Setting(
         bases=bases,
-        platform=recipes.this_platform(),
+        platform=request.platforms[0] if request.platforms else recipes.this_platform(),
+        build_platform=recipes.this_platform(),
         build_args=request.build_args,
         target=request.target,
         every=every,
@@ -103,15 +105,17 @@ def _lint(
 
 @contextmanager
 def _surroundings(request: recipes.Request) -> Iterator[tuple[Place, NamedContexts, Bases]]:
-    """The context, the named contexts, and the bases that are in the store. Where there is no store, none is made
+    """The context, the named contexts, and the bases. Where there is no store, none is made and no registry is asked,
     unless the context has to be brought in: a linter only reads."""
-    from layerbuild.build.bases import Bases
-
     if is_local(request) and not os.path.isdir(settings_root()):
         yield local_place(request), {}, _no_base
         return
-    with store_for(request) as store, opened(request, store) as found:
-        yield found.place, found.named, Bases(store).config
+    with (
+        lent(request.secrets, request.agents) as credentials,
+        store_for(request) as store,
+        opened(request, store, credentials) as found,
+    ):
+        yield found.place, found.named, recipes.make_bases(request, store, observer("auto")).config
 
 
 def _no_base(name: str, platform: Platform) -> ImageConfig:

@@ -7,13 +7,19 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
+from layerbuild.cli import limits
 from layerbuild.cli.failures import report
 from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
+
+if TYPE_CHECKING:
+    from layerbuild.isolate.job import Limits
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -23,8 +29,10 @@ from layerbuild.image.config import RuntimeConfig
 @click.option("-u", "--user", help="User[:group] of the image.  [default: the image's]")
 @click.option("-w", "--workdir", help="Working directory.  [default: the image's]")
 @click.option("--entrypoint", help="In place of the image's; empty: none.")
+@limits.options
 @click.option("--network", type=click.Choice(["host", "none"]), default="host")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.  [default: if standard input is one]")
+@platform_option()
 @click.option("-i", "--interactive", is_flag=True, help="As in docker; standard input is always passed on.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -39,18 +47,23 @@ def run(
     entrypoint: str | None,
     network: str,
     tty: bool,
+    platform: str | None,
     interactive: bool,
     image: str,
     command: tuple[str, ...],
+    most: Limits,
 ) -> None:
     """Run a command in a container: a fresh layer on top of IMAGE. Its exit code is this command's."""
     from layerbuild.build.containers import container
+    from layerbuild.build.platforms import require_platform
     from layerbuild.build.running import Command
 
     if remove and keep:
         raise UsageError("--rm and --keep contradict each other")
+    chosen = chosen_platform(platform)
     with _exit_code_of_docker(ctx), inside() as (store, identity):
-        stored = store.images.resolve(image)
+        stored = store.images.resolve(image, platform=chosen)
+        require_platform(stored.config.platform, here=this_platform(), place=store.temporary)
         config = stored.config.config
         wanted = Command(
             argv=_argv(config, entrypoint, command),
@@ -59,7 +72,8 @@ def run(
             user=user if user is not None else config.user,
             network="none" if network == "none" else "host",
         )
-        code, kept = container(store, identity, stored.top, wanted, keep=keep, terminal=tty or sys.stdin.isatty())
+        terminal = tty or sys.stdin.isatty()
+        code, kept = container(store, identity, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
     if kept:
         click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
     ctx.exit(code)

@@ -124,7 +124,8 @@ class _Transfer(Instruction):
         text = document.content
         if document.mark.expand:
             text = scope.expand_document(self.statement, text)
-        return InlineSource(document.mark.name, text.encode())
+        with placed(self.statement.span):
+            return InlineSource(document.mark.file_name, text.encode())
 
     def _expanded(self, flag: str, expand_word: Expand) -> str:
         word = self.given.word(flag)
@@ -210,9 +211,9 @@ class Add(_Transfer):
         """The query of a repository may say what the flags say, but not otherwise."""
         keep = self.given.switch("keep-git-dir")
         if None not in (keep, git.keep_git_dir) and keep != git.keep_git_dir:
-            raise RecipeError("keep-git-dir conflicts: the flag says otherwise than the query", hint="say it once")
+            raise RecipeError("inconsistent keep-git-dir configuration", hint="let the flag or the query say it")
         if checksum and git.checksum and checksum != git.checksum:
-            raise RecipeError(f'checksum conflicts: "{checksum}" vs "{git.checksum}"', hint="say it once")
+            raise RecipeError(f'checksum mismatch "{checksum}" != "{git.checksum}"', hint="say it once")
         return GitSource(text, keep_git_dir=bool(keep or git.keep_git_dir), checksum=checksum or git.checksum)
 
     def _checksum(self, expand_word: Expand) -> str:

@@ -54,11 +54,11 @@ class Surroundings:
 
 
 def from_word(flag: Word) -> Word | None:
-    """The value of ``from``, which is never expanded: it names a stage, and stages are picked before anything runs."""
-    for key, value in _pairs(flag.text):
-        if key.lower() == "from" and value:
-            return Word(value, flag.offset)
-    return None
+    """The value of ``from``, which is never expanded: it names a stage, and stages are picked before anything runs.
+    A tmpfs has no use for one."""
+    values = {key.lower(): value for key, value in _pairs(flag.text)}
+    name = values.get("from")
+    return Word(name, flag.offset) if name and (values.get("type") or "").lower() != "tmpfs" else None
 
 
 def read_mount(text: str, around: Surroundings) -> RunMount:
@@ -82,9 +82,13 @@ class _Keys:
         for spelling, raw in _pairs(text):
             field = spelling if raw is None else f"{spelling}={raw}"
             key = _ALIASES.get(spelling.lower(), spelling.lower())
-            if key not in _KNOWN or kind not in _ONLY.get(key, KINDS):
+            if raw is None and key not in _SWITCHES:
+                raise RecipeError(f"invalid field '{field}' must be a key=value pair", hint=_allowed(key, kind))
+            if key not in _KNOWN:
                 raise RecipeError(f"unexpected key '{key}' in '{field}'", hint=_allowed(key, kind))
-            value = _switch(key, raw, expand) if key in _SWITCHES else _value(key, raw, field, expand)
+            if kind not in _ONLY.get(key, KINDS):
+                raise RecipeError(f"unexpected key '{key}' for mount type '{kind}'", hint=_allowed(key, kind))
+            value = _switch(key, raw, expand) if raw is None or key in _SWITCHES else _value(key, raw, expand)
             if key == "type":
                 kind = value.lower()
                 _one_of("mount type", kind, KINDS)
@@ -134,9 +138,7 @@ def _switch(key: str, raw: str | None, expand: Callable[[str], str]) -> str:
     return "true" if value in ("true", "t", "1") else "false"
 
 
-def _value(key: str, raw: str | None, field: str, expand: Callable[[str], str]) -> str:
-    if raw is None:
-        raise RecipeError(f"invalid field '{field}' must be a key=value pair")
+def _value(key: str, raw: str, expand: Callable[[str], str]) -> str:
     if key != "from":
         return expand(raw)
     if raw != expand(raw):
@@ -165,23 +167,21 @@ def _check_combination(keys: _Keys) -> None:
             raise RecipeError(f'{key} not allowed for "{kind}" type mounts')
     if "sharing" in keys.values and kind != "cache":
         raise RecipeError(f"invalid cache sharing set for {kind} mount")
-    if "from" in keys.values and kind in ("secret", "ssh", "tmpfs"):
+    if "from" in keys.values and kind in ("secret", "ssh"):
         raise RecipeError(f"{kind} mount should not have a from")
-    if keys.get("source") and kind in ("ssh", "tmpfs"):
+    if keys.get("source") and kind == "ssh":
         raise RecipeError(f"{kind} mount should not have a source")
 
 
 def _target(keys: _Keys, around: Surroundings) -> str:
-    target = keys.get("target")
-    if not target:
-        raise RecipeError(f"{keys.kind} mount requires a target", hint="add target=/path")
-    return _absolute(target, around)
+    """Where it is mounted; without a target, on the working directory."""
+    return _absolute(keys.get("target"), around)
 
 
 def _absolute(target: str, around: Surroundings) -> str:
     path = posixpath.normpath("/" + posixpath.join(around.working_dir, target).lstrip("/"))
     if path == "/":
-        raise RecipeError('invalid mount target "/"', hint="mount it on a directory below")
+        raise RecipeError('invalid mount target "/"', hint="add target=/path, a directory below")
     if "\0" in path:
         raise RecipeError("a path can't hold a NUL byte")
     return path
@@ -204,7 +204,7 @@ def _bind(keys: _Keys, around: Surroundings) -> RunMount:
 
 def _cache(keys: _Keys, around: Surroundings) -> RunMount:
     target = _target(keys, around)
-    sharing = keys.get("sharing") or "shared"
+    sharing = keys.get("sharing").lower() or "shared"
     _one_of("sharing value", sharing, SHARING)
     return RunMount(
         "cache",
@@ -212,7 +212,8 @@ def _cache(keys: _Keys, around: Surroundings) -> RunMount:
         source=keys.get("source"),
         root=_root(keys, around),
         read_only=keys.read_only(False),
-        id=keys.get("id") or target,
+        # A relative target is the same cache wherever it is mounted: BuildKit takes it as written, but cleaned.
+        id=keys.get("id") or posixpath.normpath(re.sub("^/+", "/", keys.get("target"))),
         sharing=sharing,
         uid=keys.number("uid"),
         gid=keys.number("gid"),
@@ -236,7 +237,7 @@ def _size(text: str) -> int:
 def _secret(keys: _Keys, around: Surroundings) -> RunMount:
     source, target, env = keys.get("source"), keys.get("target"), keys.get("env")
     if source and keys.get("id"):
-        raise RecipeError("both id and source set for a secret mount", hint="they mean the same: keep one")
+        raise RecipeError("both source and id can't be set", hint="they mean the same: keep one")
     name = keys.get("id") or source or posixpath.basename(target.rstrip("/")) or env
     if not name:
         raise RecipeError("invalid secret mount. one of source, target required", hint="add id=NAME")

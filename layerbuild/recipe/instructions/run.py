@@ -13,7 +13,7 @@ from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, Reference, shell_or_exec
 from layerbuild.recipe.instructions.devices import Device, read_device
 from layerbuild.recipe.instructions.mounts import Surroundings, from_word, read_mount
-from layerbuild.recipe.scope import Scope, with_default_path, with_pair
+from layerbuild.recipe.scope import EPOCH, Scope, with_default_path, with_pair
 from layerbuild.recipe.syntax import Statement, placed
 from layerbuild.recipe.words import Word
 from layerbuild.steps import RunMount, RunStep
@@ -21,6 +21,7 @@ from layerbuild.steps import RunMount, RunStep
 NETWORKS = ("default", "none", "host")
 SECURITIES = ("sandbox", "insecure")
 PIPES = "/dev/pipes"
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"  # the build argument that names the machine as RUN sees it
 
 _FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset(("mount", "device")))
 
@@ -80,6 +81,7 @@ class Run(Instruction):
             security=self.security,
             proxy=tuple(pair for pair in scope.inputs.proxies if pair[0] not in names),
             files=files,
+            hostname=scope.inputs.build_args.get(HOSTNAME, ""),
         )
         return Lowered(step, scope)
 
@@ -139,7 +141,7 @@ def _choice(statement: Statement, word: Word | None, known: tuple[str, ...], wha
 def _single(heredoc: Heredoc, scope: Scope) -> tuple[tuple[str, ...], Files]:
     if not heredoc.content.startswith("#!"):
         return (*scope.shell, heredoc.content), ()
-    name = heredoc.mark.name
+    name = heredoc.mark.file_name
     return (*scope.shell, f"{PIPES}/{name}"), ((name, heredoc.content.encode()),)
 
 
@@ -147,8 +149,8 @@ def environment(scope: Scope) -> Pairs:
     """The environment of a RUN, proxies aside. The epoch, where there is one, is no part of the image's history: it
     only makes tools that know SOURCE_DATE_EPOCH write reproducible files."""
     env = with_default_path(scope.env)
-    if scope.inputs.epoch is not None and all(name != "SOURCE_DATE_EPOCH" for name, _ in env):
-        env = with_pair(env, "SOURCE_DATE_EPOCH", str(scope.inputs.epoch))
+    if scope.inputs.epoch is not None and all(name != EPOCH for name, _ in env):
+        env = with_pair(env, EPOCH, str(scope.inputs.epoch))
     return env
 
 

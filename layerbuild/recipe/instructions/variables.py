@@ -9,7 +9,7 @@ from typing import Self
 from layerbuild.recipe.arguments import key_values, quoted_words
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one, named
-from layerbuild.recipe.scope import Scope, with_pair
+from layerbuild.recipe.scope import STEERING, Scope, with_pair
 from layerbuild.recipe.syntax import Statement, placed
 from layerbuild.recipe.words import Word, expand
 
@@ -67,7 +67,7 @@ class Arg(Instruction):
             # Unlike ENV, each default sees the names before it in the same instruction.
             value = self._value(name, default, scope)
             scope = replace(scope, args=(*scope.args, (name, value)))
-            if value is not None:
+            if value is not None and name not in STEERING:
                 scope = scope.with_variable(name, value)
             shown.append(name if value is None else f"{name}={value}")
         return self.metadata(scope, "ARG " + " ".join(shown))

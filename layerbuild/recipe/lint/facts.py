@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from layerbuild.errors import NotFoundError, RecipeError
+from layerbuild.errors import NotFoundError, RecipeError, RegistryError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.recipe.contexts import NamedContexts
 from layerbuild.recipe.ignore import IgnoreRules
@@ -24,11 +24,14 @@ Values = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a build of the recipe would know. ``bases`` raises NotFoundError for a base that is not at hand. ``target``
-    None is the last stage; ``every`` has all stages examined, and not only those that the target needs."""
+    """What a build of the recipe would know. ``bases`` raises NotFoundError or RegistryError for a base that can't be
+    had. ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and
+    not only those that the target needs.
+    """
 
     bases: Bases
     platform: Platform
+    build_platform: Platform | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     every: bool = False
@@ -170,7 +173,7 @@ class _Record:
         known = predefined(
             self.outline.target(setting.target),
             platform=setting.platform,
-            build_platform=setting.platform,
+            build_platform=setting.build_platform or setting.platform,
             build_args=setting.build_args,
         )
         with suppress(RecipeError):  # a build argument may take the place of what is wrong
@@ -190,7 +193,7 @@ class _Record:
     def _base(self, name: str, platform: Platform) -> ImageConfig:
         try:
             return self._setting.bases(name, platform)
-        except NotFoundError:
+        except (NotFoundError, RegistryError):
             return Unknown(platform)
 
     def named(self, start: From, word: Word, found: Expansion) -> None:

@@ -17,6 +17,7 @@ from layerbuild.recipe.instructions.variables import Arg, Env
 from layerbuild.recipe.lint.facts import Facts, Visit
 from layerbuild.recipe.lint.rule import Finding
 from layerbuild.recipe.nearest import nearest
+from layerbuild.recipe.scope import STEERING
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import expand
 
@@ -25,9 +26,6 @@ _HARMLESS = "public|file|version"
 _SECRET_NAME, _HARMLESS_NAME = (
     re.compile(rf"(?:_|\A)(?:{words})(?:_|\Z)", re.IGNORECASE | re.ASCII) for words in (_SECRET, _HARMLESS)
 )
-
-# ARGs that steer the builder and never get into a stage's environment.
-_STEERING = frozenset(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))
 
 # Patterns that leave out all that a context has.
 _WHOLE_CONTEXT = frozenset(("*", "**", "**/*"))
@@ -38,7 +36,7 @@ def undefined_variable(facts: Facts) -> Iterator[Finding]:
         if not facts.knows_base(expanded.stage):
             continue
         declared = {name for name, _ in expanded.scope.args}
-        for name in sorted(expanded.found.unset - declared - _STEERING):
+        for name in sorted(expanded.found.unset - declared - STEERING):
             near = nearest(name, (key for key, _ in expanded.scope.env))
             meant = f" (did you mean ${near}?)" if near else ""
             yield Finding(expanded.statement, f"Usage of undefined variable '${name}'{meant}")

@@ -1,0 +1,123 @@
+"""What a RUN step costs in each isolation, beside buildah's and podman's: median milliseconds, all in one run.
+
+    python bench/isolation.py [--steps 20] [--rounds 5] [--scratch FOLDER] [--json]
+
+A build with ``--steps`` no-op RUNs, less one with none, divided by their number; each makes a layer or notes that there
+is none, and none comes from a cache. The builders take turns, so that what the machine does besides hits all alike; the
+first round is not counted. One that is not installed, or does not work on this machine, is left out with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LAYERBUILD = (sys.executable, "-m", "layerbuild")
+Command = tuple[str, ...]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--scratch", type=Path, help="a folder on the file system to measure (default: a temporary one)"
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)  # the second process
+    options = parser.parse_args()
+    if options.folder is None:
+        # What buildah and podman leave mounted goes with a mount namespace of their own.
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            apart = ("unshare", "--mount", "--propagation", "private") if os.geteuid() == 0 else ()
+            sys.exit(subprocess.call((*apart, sys.executable, __file__, *sys.argv[1:], "--in", folder)))
+    figures, reasons = measure(options.folder, options.steps, options.rounds)
+    if options.json:
+        print(json.dumps({"ms per no-op RUN": figures, "left out": reasons}, indent=2))
+        return
+    for name, figure in figures.items():
+        print(f"{name:34} {figure:8.1f} ms")
+    for name, reason in reasons.items():
+        print(f"{name:34} left out: {reason}")
+
+
+def measure(folder: Path, steps: int, rounds: int) -> tuple[dict[str, float], dict[str, str]]:
+    contexts = {"none": recipe(folder / "none", 0), "many": recipe(folder / "many", steps)}
+    candidates = dict(builders(folder))
+    reasons = {name: reason for name, command in candidates.items() if (reason := trouble(command, contexts["many"]))}
+    working = {name: command for name, command in candidates.items() if name not in reasons}
+    times: dict[str, dict[str, list[float]]] = {name: {"none": [], "many": []} for name in working}
+    for _ in range(rounds):
+        for name, command in working.items():
+            for size, context in contexts.items():
+                times[name][size].append(seconds((*command, str(context))))
+    medians = {name: {size: statistics.median(each) for size, each in found.items()} for name, found in times.items()}
+    return {name: (found["many"] - found["none"]) * 1000 / steps for name, found in medians.items()}, reasons
+
+
+def recipe(context: Path, steps: int) -> Path:
+    context.mkdir()
+    (context / "Dockerfile").write_text("FROM localhost/base\n" + "RUN true\n" * steps)
+    return context
+
+
+def builders(folder: Path) -> Iterator[tuple[str, Command]]:
+    """Name and command of each, for which the base is there under the same name."""
+    ours = (*LAYERBUILD, "--root", str(folder / "store"))
+    archive = folder / "base.tar"
+    run((*ours, "base", "host", "--with", "sh,true", "--tag", "localhost/base"))
+    run((*ours, "build", "-q", "-o", f"type=docker,dest={archive}", "-t", "localhost/base", str(folder / "none")))
+    for isolation in ("namespaces", "runc", "crun"):
+        yield f"layerbuild --isolation {isolation}", (*ours, "build", "-q", "--no-cache", "--isolation", isolation)
+    state = ("--root", str(folder / "containers"), "--runroot", str(folder / "run"))
+    common = ("--layers", "--no-cache", "--pull-never", "--network", "host", "-q", "-t", "made")
+    for program in ("buildah", "podman"):
+        if shutil.which(program) is None:
+            continue
+        run((program, *state, "load" if program == "podman" else "pull", *loading(program, archive)))
+        for way in (("chroot",), ("oci", "--runtime", "runc"), ("oci", "--runtime", "crun")):
+            name = f"{program} --isolation {' '.join(way)}"
+            before, after = (way[1:], way[:1]) if program == "podman" else ((), way)
+            yield name, (program, *state, *before, "build", *options_of(program, common), "--isolation", *after)
+
+
+def loading(program: str, archive: Path) -> Command:
+    return ("-q", "-i", str(archive)) if program == "podman" else ("-q", f"docker-archive:{archive}")
+
+
+def options_of(program: str, common: Command) -> Command:
+    return (
+        common if program == "buildah" else tuple("--pull=never" if word == "--pull-never" else word for word in common)
+    )
+
+
+def trouble(command: Command, context: Path) -> str:
+    """The last line of what a builder that fails says; also a first round that is not counted."""
+    done = subprocess.run((*command, str(context)), capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return (next((line for line in lines if "rror" in line or "can't" in line), lines[-1])) if done.returncode else ""
+
+
+def seconds(command: Command) -> float:
+    began = time.perf_counter()
+    run(command)
+    return time.perf_counter() - began
+
+
+def run(command: Command) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+
+
+if __name__ == "__main__":
+    main()

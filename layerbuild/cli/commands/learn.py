@@ -1,0 +1,69 @@
+"""``learn``: lessons about layers, played on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from layerbuild.cli.place import settings_root
+from layerbuild.errors import UsageError
+from layerbuild.views.text import table
+
+
+class _Terminal:
+    """The person at this terminal. ``asked`` is False where nobody is to be asked."""
+
+    def __init__(self, *, asked: bool, ask_again: str) -> None:
+        self._asked = asked
+        self._again = ask_again
+
+    def show(self, text: str) -> None:
+        click.echo(text)
+
+    def pause(self) -> None:
+        if self._asked:
+            click.echo(f"[{self._again}] ", nl=False)
+            sys.stdin.readline()
+
+    def answer(self, prompt: str) -> str | None:
+        if not self._asked:
+            return None
+        click.echo(f"{prompt}: ", nl=False)
+        line = sys.stdin.readline()
+        return line if line else None
+
+
+@click.command()
+@click.argument("lesson", required=False)
+@click.option("--language", metavar="CODE", help="en, de, fr or pt.  [default: the environment's]")
+@click.option("--restart", is_flag=True, help="From the beginning, though the lesson was left halfway.")
+@click.option("-y", "--yes", is_flag=True, help="Ask nothing: show it all.")
+def learn(lesson: str | None, language: str | None, restart: bool, yes: bool) -> None:
+    """Take a LESSON about layers; without one, list them. It runs the real thing, in a store that is thrown away."""
+    from layerbuild.lessons.lesson import N_
+    from layerbuild.lessons.player import Player
+    from layerbuild.lessons.table import LESSONS
+    from layerbuild.lessons.words import translator
+    from layerbuild.lessons.world import World
+
+    translate = translator(language)
+    if lesson is None:
+        click.echo(table(["LESSON", ""], [[name, translate(found.title)] for name, found in LESSONS.items()]))
+        click.echo(translate(N_("\nBegin with: layerbuild learn copy-on-write")))
+        return
+    if lesson not in LESSONS:
+        raise UsageError(f"there is no lesson {lesson!r}", hint=f"there are: {', '.join(LESSONS)}")
+    world = World(_folder(), lesson, os.environ)
+    if restart:
+        world.remove()
+    person = _Terminal(asked=not yes, ask_again=translate(N_("Enter goes on")))
+    Player(LESSONS[lesson], world, person, translate).play()
+
+
+def _folder() -> Path:
+    """Beside the store, on a disk that can hold one; never in it."""
+    root = settings_root()
+    return root.with_name(f"{root.name}-lessons")

@@ -1,0 +1,210 @@
+"""Images from registries into the store: first what they are, and only when somebody needs them, their layers.
+
+::
+
+    name ─▶ manifest, or index ─▶ the manifest for the platform ─▶ configuration ─▶ the image is in the store
+                                                                                      │ its layers are *expected*
+    a RUN, a lookup, an export ─▶ Store.ensure_unpacked ─▶ Puller.supply ─▶ blobs side by side, unpacked as they come
+
+Where one place fails, a mirror say, the next goes on from the byte where that one stopped. A blob that this or another
+process is fetching already is not fetched again (``store.arrivals``).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from layerbuild.digest import BlobDigest
+from layerbuild.errors import DigestMismatch, FormatError, RegistryError
+from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest, layer_codec, read_manifest
+from layerbuild.image.platforms import best, distance
+from layerbuild.reference import Reference
+from layerbuild.registry.client import Client, Repository
+from layerbuild.store.arrivals import Arrival
+from layerbuild.store.images import StoredImage
+from layerbuild.store.layers import BlobRecord
+from layerbuild.store.sources import Source
+from layerbuild.store.store import Store
+
+#: Hears of a blob: its digest, the repository, how many bytes have come, and of how many.
+Told = Callable[[BlobDigest, str, int, int], None]
+
+_PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
+_PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
+_MOST_NESTED = 8
+_PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image as a registry has it."""
+
+    manifest: Manifest
+    manifest_bytes: bytes
+    config: ImageConfig
+    config_bytes: bytes
+
+
+class Puller:
+    """Pulls into one store. ``tell`` hears of every blob's progress, on the threads that fetch; ``note`` of what its
+    reader should know."""
+
+    def __init__(self, store: Store, client: Client, *, tell: Told, note: Callable[[str], None]) -> None:
+        self._store = store
+        self._client = client
+        self._tell = tell
+        self._note = note
+
+    def pull(self, reference: Reference, platform: Platform, *, tag: bool = True) -> StoredImage:
+        """The image, in the store, with its layers expected. ``tag`` gives it the name; it is found under name and
+        platform in any case. RegistryError if no place has it, or has it for ``platform``."""
+        found = self._anywhere(reference, platform)
+        self._store.sources.expect(self._sources(found, reference))
+        image = self._store.images.put(found.manifest_bytes, found.config_bytes)
+        if tag:
+            self._store.images.tag(reference, image.manifest_digest)
+        self._store.images.remember(reference, platform, image.manifest_digest)
+        return self._store.images.resolve(image.manifest_digest)
+
+    # -- what it is
+
+    def _anywhere(self, reference: Reference, platform: Platform) -> _Found:
+        """From the first place that has it."""
+        *mirrors, last = self._client.pull(reference)
+        for repository in mirrors:
+            try:
+                return self._found(repository, reference, platform)
+            except RegistryError as error:
+                self._note(f"{repository.endpoint}, a mirror, does not have {reference.familiar}: {error.message}")
+        return self._found(last, reference, platform)
+
+    def _found(self, repository: Repository, reference: Reference, platform: Platform) -> _Found:
+        try:
+            return self._read(repository, reference, platform)
+        except FormatError as error:  # what a registry sends is the registry's affair
+            raise RegistryError(
+                f"{reference.familiar} at {repository.host}: {error.message}", hint=error.hint
+            ) from error
+
+    def _read(self, repository: Repository, reference: Reference, platform: Platform) -> _Found:
+        target = reference.digest or reference.tag
+        data = repository.manifest(target).data
+        document = read_manifest(data)
+        for _ in range(_MOST_NESTED):
+            if isinstance(document, Manifest):
+                return self._image(repository, reference, platform, document, data)
+            chosen = _chosen(document, reference, platform)
+            data = repository.manifest(chosen.digest).data
+            document = read_manifest(data)
+        raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
+
+    def _image(
+        self, repository: Repository, reference: Reference, platform: Platform, manifest: Manifest, data: bytes
+    ) -> _Found:
+        if not manifest.is_image:
+            hint = "an artifact (a chart, a signature) has no root file system"
+            raise FormatError(f"it is no image: its configuration is a {manifest.config.media_type}", hint=hint)
+        described = manifest.config
+        config_bytes = described.data or repository.small_blob(described.digest, described.size)
+        config = ImageConfig.from_json(config_bytes)
+        if len(manifest.layers) != len(config.diff_ids):
+            raise FormatError(
+                f"its manifest has {len(manifest.layers)} layers, its configuration {len(config.diff_ids)}"
+            )
+        if distance(config.platform, platform) is None:
+            self._note(f"{reference.familiar} is for {config.platform}, not for {platform}; there is no other")
+        return _Found(manifest, data, config, config_bytes)
+
+    def _sources(self, found: _Found, reference: Reference) -> list[Source]:
+        pairs = zip(found.manifest.layers, found.config.diff_ids, strict=True)
+        return [
+            Source(BlobRecord(layer.digest, layer.size, layer_codec(layer.media_type)), diff_id, reference.name)
+            for layer, diff_id in pairs
+        ]
+
+    # -- its layers
+
+    @contextmanager
+    def supply(self, wanted: Sequence[Sequence[Source]]) -> Iterator[Mapping[BlobDigest, Arrival]]:
+        """As ``store.sources.Supplier`` has it."""
+        arrivals: dict[BlobDigest, Arrival] = {}
+        todo: queue.SimpleQueue[tuple[Arrival, Sequence[Source]]] = queue.SimpleQueue()
+        for sources in wanted:
+            blob = sources[0].blob
+            if blob.digest not in arrivals:
+                arrivals[blob.digest] = self._store.arrivals.expect(blob.digest, blob.size)
+                same = [source for source in sources if source.blob.digest == blob.digest]
+                todo.put((arrivals[blob.digest], same))
+        # Daemons: one that waits for a silent server must not keep a failed program alive.
+        threads = [
+            threading.Thread(target=self._work, args=(todo,), name="blob-fetcher", daemon=True)
+            for _ in range(min(_PARALLEL, len(arrivals)))
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield arrivals
+        except BaseException:
+            for arrival in arrivals.values():
+                arrival.fail(RegistryError("given up, since something else failed"))
+            raise
+        finally:
+            deadline = time.monotonic() + _PATIENCE
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self, todo: queue.SimpleQueue[tuple[Arrival, Sequence[Source]]]) -> None:
+        while True:
+            try:
+                arrival, sources = todo.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                self._fetch(arrival, sources)
+            except Exception as error:  # readers of the arrival raise it
+                arrival.fail(error)
+
+    def _fetch(self, arrival: Arrival, sources: Sequence[Source]) -> None:
+        with self._store.arrivals.writing(arrival) as begun:
+            if arrival.is_complete:
+                return
+            self._bring(arrival, sources, begun)
+
+    def _bring(self, arrival: Arrival, sources: Sequence[Source], done: int) -> None:
+        names = dict.fromkeys(source.repository for source in sources)
+        places = [place for name in names for place in self._client.pull(Reference.parse(f"{name}@{arrival.digest}"))]
+        for number, place in enumerate(places, start=1):
+            try:
+                with place.blob(arrival.digest, arrival.size, start=done) as reader:
+                    while data := reader.read(_PIECE):
+                        arrival.write(data)
+                        done += len(data)
+                        self._tell(arrival.digest, str(place.endpoint), done, arrival.size)
+                arrival.finish()
+                return
+            except DigestMismatch as error:
+                hint = "something between here and there changes it, or the registry is damaged"
+                raise RegistryError(f"{place.host}: {error.message}; it was thrown away", hint=hint) from error
+            except RegistryError as error:
+                if number == len(places):
+                    raise
+                self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
+
+
+def _chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
+    """The manifest for ``platform``; an index may be in an index. RegistryError if there is none."""
+    candidates = [entry for entry in index.manifests if not entry.is_attestation]
+    fitting = best(((entry.platform, entry) for entry in candidates), platform)
+    untold = [entry for entry in candidates if entry.platform is None]
+    nested = [entry for entry in untold if entry.media_type in INDEX_TYPES] or untold
+    if fitting is None and len(nested) != 1:
+        known = sorted({str(entry.platform) for entry in candidates if entry.platform})
+        hint = f"it has {', '.join(known)}; --platform chooses one" if known else ""
+        raise RegistryError(f"{reference.familiar} has no image for {platform}", hint=hint)
+    return fitting or nested[0]

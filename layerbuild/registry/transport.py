@@ -1,0 +1,256 @@
+"""One request to a registry, until there is an answer: tried again while that makes sense, redirects followed.
+
+Tried again: what may be over at the next try (429, 5xx, a connection that is refused or breaks, a server that says
+nothing for long), after a pause that doubles, or that the server asks for (RFC 9110, section 10.2.3, "Retry-After").
+Redirects: to HTTP(S) only, never from https to http, and without credentials once the host is another one; registries
+send clients to storage whose URL is signed, and which refuses or logs foreign credentials.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+from layerbuild.errors import RegistryError
+from layerbuild.network import PASSING, Network, origin, reason, shown
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
+
+Body = bytes | Callable[[], BinaryIO | Iterable[bytes]] | None
+
+_MOST_REDIRECTS = 10
+_SMALL = 64 << 10  # bytes of an error's body that are read at most
+_ONLINE = "is the machine online? http_proxy and https_proxy are honoured"
+_CERTIFICATE = (
+    "its certificate must be one that this machine trusts: SSL_CERT_FILE names further ones; "
+    "--insecure-registry {host} goes without"
+)
+
+
+class Broken(Exception):
+    """A connection that was refused, broke or stalled: it may be whole at the next try."""
+
+    def __init__(self, message: str, hint: str = _ONLINE) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait, in seconds, and how often to try. ``pause`` is the first one, ``longest`` the longest;
+    ``read`` is the time without a single byte after which a server counts as stalled."""
+
+    tries: int = 5
+    pause: float = 0.5
+    longest: float = 60.0
+    connect: float = 20.0
+    read: float = 60.0
+
+
+class Answer:
+    """What a server answered; its body is still to be read. A context manager: left, the connection is free again.
+
+    ``url`` is where the answer came from, behind all redirects.
+    """
+
+    def __init__(self, response: BaseHTTPResponse, url: str) -> None:
+        self._response = response
+        self.url = url
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    @property
+    def host(self) -> str:
+        """Host and port that it came from."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def length(self) -> int | None:
+        """What Content-Length says, None where it says nothing."""
+        text = self.headers.get("Content-Length", "")
+        return int(text) if text.isdecimal() else None
+
+    def target(self, location: str) -> str:
+        """The URL that ``location``, a header of this answer, means."""
+        return urljoin(self.url, location)
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes of the body, empty at its end. Broken if the connection breaks before."""
+        from urllib3 import exceptions
+
+        try:
+            return self._response.read(size, decode_content=False)
+        except (exceptions.HTTPError, OSError) as error:
+            raise Broken(reason(error) or "the connection broke") from error
+
+    def small(self, limit: int = _SMALL) -> bytes:
+        """The whole body; RegistryError if it is longer than ``limit``. Broken as in ``read``."""
+        pieces: list[bytes] = []
+        left = limit
+        while left >= 0 and (piece := self.read(left + 1)):
+            pieces.append(piece)
+            left -= len(piece)
+        if left < 0:
+            raise RegistryError(f"{self.host} sends more than the {limit} bytes that are allowed for {shown(self.url)}")
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back if all was read, else drop it."""
+        self._response.release_conn()
+        self._response.close()
+
+    def __enter__(self) -> Answer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Transport:
+    """Sends requests. ``environment`` is where proxies are looked up; ``sleep`` waits for some seconds."""
+
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        patience: Patience | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.patience = patience or Patience()
+        self._network = Network(environment, connections=8)
+        self._sleep = sleep
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        authorization: str = "",
+        body: Body = None,
+        verify: bool = True,
+        repeat: bool = True,
+    ) -> Answer:
+        """Ask for ``url``; the answer with whatever status it has. RegistryError if there is none to be had.
+
+        ``authorization`` and ``verify`` False count for the host of ``url`` only. ``repeat`` False: what the server may
+        have taken in is not sent again.
+        """
+        for number in range(1, self.patience.tries + 1):
+            last = number == self.patience.tries or not repeat
+            try:
+                answer = self._follow(method, url, headers or {}, authorization, body, verify=verify)
+            except Broken as broken:
+                if last:
+                    raise failure(url, broken) from broken
+                wait = self.backoff(number)
+            else:
+                wait = max(self.backoff(number), asked_for(answer.headers))
+                if last or answer.status not in PASSING or wait > self.patience.longest:
+                    return answer
+                answer.close()
+            self._sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def pause(self, number: int, *, least: float = 0.0) -> None:
+        """Wait before the try after ``number`` failed ones: ``least`` seconds, if that is more."""
+        self._sleep(max(self.backoff(number), least))
+
+    def backoff(self, number: int) -> float:
+        """Seconds to wait after ``number`` failed tries; a little random, lest many clients come back at once."""
+        return min(self.patience.longest, self.patience.pause * 2.0 ** (number - 1)) * random.uniform(0.8, 1.0)
+
+    def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str, body: Body, *, verify: bool
+    ) -> Answer:
+        home = origin(url)
+        for _ in range(_MOST_REDIRECTS + 1):
+            at_home = origin(url) == home
+            secret = {"Authorization": authorization} if authorization and at_home else {}
+            answer = self._ask(method, url, {**headers, **secret}, body, verify=verify or not at_home)
+            location = answer.headers.get("Location", "")
+            if not location or not _is_redirect(method, answer.status):
+                return answer
+            answer.close()
+            target = answer.target(location)
+            _check_redirect(url, target)
+            url = target
+        raise RegistryError(f"{home[1]} redirects more than {_MOST_REDIRECTS} times", hint="its set-up is wrong")
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, *, verify: bool) -> Answer:
+        from urllib3 import Timeout, exceptions
+
+        from layerbuild import __version__
+
+        host = urlsplit(url).netloc
+        try:
+            response = self._network.pool(url, verify=verify).request(
+                method,
+                url,
+                headers={"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **headers},
+                body=body() if callable(body) else body,
+                redirect=False,
+                retries=False,
+                timeout=Timeout(connect=self.patience.connect, read=self.patience.read),
+                preload_content=False,
+            )
+        except exceptions.SSLError as error:
+            raise UntrustedError(host, error) from error
+        except exceptions.LocationValueError as error:
+            raise RegistryError(f"{shown(url)} is no URL of a registry") from error
+        except exceptions.NameResolutionError as error:  # tried again it is as unknown as before
+            raise RegistryError(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
+        except (exceptions.HTTPError, OSError) as error:
+            raise Broken(reason(error) or "the connection broke") from error
+        return Answer(response, url)
+
+
+class UntrustedError(RegistryError):
+    """TLS failed. ``spoken``: the server speaks it, but its certificate is not trusted."""
+
+    def __init__(self, host: str, error: BaseException) -> None:
+        text = str(error)
+        self.spoken = "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text
+        why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "the handshake failed"
+        super().__init__(f"no TLS with {host}: {why}", hint=_CERTIFICATE.format(host=host))
+
+
+def failure(url: str, broken: Broken) -> RegistryError:
+    """The error of a request that failed for good."""
+    return RegistryError(f"{urlsplit(url).netloc} can't be reached for {shown(url)}: {broken}", hint=broken.hint)
+
+
+def _is_redirect(method: str, status: int) -> bool:
+    # RFC 9110, section 15.4: 307 and 308 keep method and body; the others may turn what is no GET or HEAD into a GET.
+    if status in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT):
+        return True
+    kinds = (HTTPStatus.MOVED_PERMANENTLY, HTTPStatus.FOUND, HTTPStatus.SEE_OTHER)
+    return method in ("GET", "HEAD") and status in kinds
+
+
+def _check_redirect(url: str, target: str) -> None:
+    host, (scheme, where, _) = urlsplit(url).netloc, origin(target)
+    if scheme not in ("http", "https") or not where:
+        raise RegistryError(f"{host} redirects to {shown(target)}, which is not HTTP")
+    if origin(url)[0] == "https" and scheme == "http":
+        hint = "the registry must send its clients to https"
+        raise RegistryError(f"{host} redirects from https to {shown(target)}, which anybody can read", hint=hint)
+
+
+def asked_for(headers: Mapping[str, str]) -> float:
+    """The seconds that Retry-After asks for: a number, or until a date."""
+    from email.utils import parsedate_to_datetime
+
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

@@ -1,0 +1,144 @@
+"""The system call filter: Docker's policy, and that the compiled program keeps to it, on every instruction set."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import struct
+
+import pytest
+from support import missing
+
+from layerbuild.isolate import linux, seccomp
+from layerbuild.isolate.capabilities import kept
+
+ALLOWED, REFUSED, ABSENT, TOLD = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x7FC00000
+X86_64, I386, AARCH64 = 0xC000003E, 0x40000003, 0xC00000B7
+X32 = 0x40000000
+OTHER = 0xC0000015  # ppc64le: foreign on each of ours
+
+
+def decide(program: bytes, number: int, *arguments: int, architecture: int = X86_64) -> int:
+    """What the kernel's interpreter would return: include/uapi/linux/filter.h, as far as filters use it."""
+    padded = (*arguments, *(0,) * (6 - len(arguments)))
+    data = struct.pack("=IIQ6Q", number, architecture, 0, *(value & (1 << 64) - 1 for value in padded))
+    code = list(struct.iter_unpack("=HBBI", program))
+    value = position = 0
+    while True:
+        operation, yes, no, operand = code[position]
+        position += 1
+        match operation:
+            case 0x20:
+                (value,) = struct.unpack_from("=I", data, operand)
+            case 0x54:
+                value &= operand
+            case 0x05:
+                position += operand
+            case 0x15:
+                position += yes if value == operand else no
+            case 0x25:
+                position += yes if value > operand else no
+            case 0x35:
+                position += yes if value >= operand else no
+            case 0x45:
+                position += yes if value & operand else no
+            case 0x06:
+                return int(operand)
+            case _:
+                raise AssertionError(hex(operation))
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
+    if seccomp.library() is None:
+        missing("libseccomp is not installed")
+    if platform.machine() != "x86_64":
+        missing("the numbers here are those of x86_64")
+    return seccomp.compile(seccomp.policy(kept("none")))
+
+
+def test_what_a_build_needs_is_allowed_and_what_reaches_the_machine_is_not(program: bytes) -> None:
+    allowed = {"read": 0, "fork": 57, "execve": 59, "chown": 92, "ptrace": 101, "chroot": 161, "cachestat": 451}
+    refused = {"syslog": 103, "pivot_root": 155, "mount": 165, "umount2": 166, "swapon": 167, "reboot": 169}
+    refused |= {"init_module": 175, "add_key": 248, "keyctl": 250, "unshare": 272, "perf_event_open": 298}
+    refused |= {"open_by_handle_at": 304, "setns": 308, "bpf": 321, "userfaultfd": 323, "io_uring_setup": 425}
+    refused |= {"open_tree": 428, "fsopen": 430, "mount_setattr": 442, "lsm_set_self_attr": 460}
+    assert {name: decide(program, number) for name, number in allowed.items()} == dict.fromkeys(allowed, ALLOWED)
+    assert {name: decide(program, number) for name, number in refused.items()} == dict.fromkeys(refused, REFUSED)
+
+
+def test_a_call_that_the_policy_is_too_old_for_is_absent(program: bytes) -> None:
+    for number in (467, 500, 1000, 0xFFFFFFFF):
+        assert decide(program, number) == ABSENT
+    assert decide(program, 467, architecture=I386) == decide(program, X32 | 467) == ABSENT
+
+
+def test_arguments_decide(program: bytes) -> None:
+    clone, socket, personality = 56, 41, 135
+    assert decide(program, clone, 0x1200011) == ALLOWED  # what the C library's fork asks for
+    for namespace in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+        assert decide(program, clone, namespace | 17) == REFUSED
+    assert decide(program, 435) == ABSENT  # clone3
+    assert [family for family in range(1, 60) if decide(program, socket, family) == REFUSED] == [
+        *(12, 19, 20, 23, 25, 34, 37, 38, 40),
+        *range(46, 60),
+    ]
+    for value in (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF):
+        assert decide(program, personality, value) == ALLOWED
+    for value in (0x1, 0x40000, 0x20001):  # no randomized addresses, for one: what exploits like
+        assert decide(program, personality, value) == REFUSED
+
+
+def test_the_other_instruction_sets_of_the_machine_have_the_same_policy(program: bytes) -> None:
+    assert decide(program, 3, architecture=I386) == ALLOWED  # read
+    assert decide(program, 199, architecture=I386) == ALLOWED  # getuid32, which x86_64 lacks
+    assert decide(program, 21, architecture=I386) == REFUSED  # mount
+    assert decide(program, 120, 0x10000000, architecture=I386) == REFUSED  # clone into a user namespace
+    assert decide(program, X32 | 1) == ALLOWED
+    assert decide(program, X32 | 165) == REFUSED
+    for architecture in (AARCH64, OTHER):
+        assert decide(program, 1, architecture=architecture) == 0  # ends the thread
+
+
+def test_capabilities_bring_calls_with_them() -> None:
+    def allowed(*capabilities: str, machine: str = "x86_64") -> set[str]:
+        rules = seccomp.policy(capabilities, machine=machine)
+        return {name for rule in rules if rule.when is None and rule.action == "allow" for name in rule.names}
+
+    assert "chroot" in allowed("SYS_CHROOT") - allowed()
+    assert {"mount", "unshare", "clone", "clone3", "bpf"} <= allowed("SYS_ADMIN") - allowed()
+    assert allowed("SYSLOG") - allowed() == {"syslog"}
+    assert "arch_prctl" not in allowed(machine="aarch64")
+    assert "swapcontext" in allowed(machine="ppc64le")
+    (clone,) = [rule for rule in seccomp.policy((), machine="s390x") if rule.names == ("clone",)]
+    assert clone.when is not None
+    assert clone.when.index == 1
+
+
+def test_a_listener_gets_what_is_asked_for(program: bytes) -> None:
+    told = seccomp.compile(seccomp.policy(kept("none"), notify=("chown", "fchownat", "setxattrat")))
+    assert [decide(told, number) for number in (92, 260, 463)] == [TOLD] * 3
+    assert decide(told, 182, architecture=I386) == decide(told, X32 | 92) == decide(told, X32 | 463) == TOLD
+    assert decide(told, 93) == decide(program, 92) == ALLOWED  # fchown
+
+
+def test_a_loaded_filter_holds_for_children_too(program: bytes) -> None:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        linux.unshare(linux.CLONE_NEWUSER)  # loading takes CAP_SYS_ADMIN in some user namespace
+        linux.unshare(linux.CLONE_NEWUTS)
+        seccomp.load(program)
+        child = os.fork()
+        try:
+            linux.unshare(linux.CLONE_NEWUTS)
+        except PermissionError:
+            os.write(writer, b"refused ")
+        if child:
+            os.waitpid(child, 0)
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == b"refused refused "
