@@ -8,11 +8,13 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from layerbuild.build.archives import Archive
 from layerbuild.build.chmod import Chmod
-from layerbuild.build.selecting import Match
+from layerbuild.build.selecting import Below, Listing, Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree, changed_meanwhile, walk
 from layerbuild.errors import BuildError, Span
@@ -64,6 +66,27 @@ class Placement:
         else:
             self._put(self._dressed(match.tree, match.node, self._path_for(match.name), source))
 
+    def stream(self, match: Match) -> Iterator[tuple[Below | None, Item | None]]:
+        """Place the folder that ``match`` is, and nothing else, without holding what is below it.
+
+        Gives, in a layer's order, each path below with the item to write for it, None where the target has the same;
+        and before them, without a path, the folders that lead there. Files' entries have no digests: whoever writes
+        them computes those, and compares the sum.
+        """
+        source = object()
+        self._folder(self._top, mode=self._folder_mode)
+        self._touch(self._top, self._times.clamp(match.node.entry.mtime))
+        way = _Way(self._top, self._items, self._as_it_is)
+        yield from ((None, item) for item in way.begin(self._new))
+        for below in match.below:
+            path = join(self._top, below.path)
+            item = self._dressed(match.tree, below.node, path, source, digest="")
+            existing = None if way.is_new(split(path)[0]) else self._target.look(path)
+            self._check(item.entry, None if existing is None else existing.entry.kind)
+            is_there = existing is not None and self._is_same(item, existing)
+            yield from ((None, lead) for lead in way.enter(item, is_new=existing is None, changed=not is_there))
+            yield below, None if is_there else item
+
     def add_inline(self, name: bytes, content: bytes) -> None:
         """Place a heredoc: a file of that name, 0644."""
         digest = hashlib.sha256(content).hexdigest()
@@ -97,20 +120,30 @@ class Placement:
 
     def items(self) -> list[Item]:
         """The entries that change something, with the folders that lead to them, in the order of a layer."""
-        changed = {path: item for path, item in self._items.items() if not self._is_there(item.entry)}
+        changed = {path: item for path, item in self._items.items() if not self._is_there(item)}
         for path in list(changed):
             self._lead_to(path, changed)
         return _link_names([changed[path] for path in sorted(changed, key=sort_key)])
 
-    def _is_there(self, entry: Entry) -> bool:
-        node = self._existing(entry.path)
-        if node is None or _facts(node.entry) != _facts(entry):
+    def _is_there(self, item: Item) -> bool:
+        node = self._existing(item.entry.path)
+        return node is not None and self._is_same(item, node)
+
+    def _is_same(self, item: Item, node: Node) -> bool:
+        entry = item.entry
+        if _facts(node.entry) != _facts(entry):
             return False
         if entry.kind is Kind.DIRECTORY:
             return True
         if (node.entry.mtime, node.entry.mtime_ns) != (entry.mtime, entry.mtime_ns):
             return False
-        return entry.kind is not Kind.FILE or self._target.digest(node) == entry.digest
+        if entry.kind is not Kind.FILE:
+            return True
+        digest = entry.digest
+        if not digest and isinstance(item.content, tuple):
+            tree, source = item.content
+            digest = tree.digest_now(source)
+        return self._target.digest(node) == digest
 
     def _lead_to(self, path: bytes, changed: dict[bytes, Item]) -> None:
         # A layer names each folder on the way to a change, with the metadata that it has (OCI image-spec, layer.md).
@@ -174,21 +207,28 @@ class Placement:
             self._items[folder] = replace(item, entry=replace(item.entry, mtime=mtime))
 
     def _put(self, item: Item) -> None:
-        path = item.entry.path
-        kind = self._kind(path)
-        if kind is not None and (kind is Kind.DIRECTORY) != (item.entry.kind is Kind.DIRECTORY):
+        self._check(item.entry, self._kind(item.entry.path))
+        self._store(item)
+
+    def _check(self, entry: Entry, kind: Kind | None) -> None:
+        """Refuse to put ``entry`` in the place of something of ``kind``, if that can't be."""
+        path = entry.path
+        if kind is not None and (kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
             if kind is Kind.DIRECTORY:
                 raise self._refused(path, "is a folder: cannot replace to directory with file")
             raise self._refused(path, "is no folder: cannot copy to non-directory")
-        self._store(item)
+        self._check_content(entry)
+
+    def _check_content(self, entry: Entry) -> None:
+        if hidden_name(split(entry.path)[1]) is not None:
+            raise self._refused(entry.path, "can't be in a layer, where such a name means a deletion")
+        if entry.kind is Kind.CHARACTER and entry.device == (0, 0):
+            raise self._refused(entry.path, "can't be in a layer: to overlay the device 0/0 means a deletion")
 
     def _store(self, item: Item) -> None:
         entry = item.entry
         path = entry.path
-        if hidden_name(split(path)[1]) is not None:
-            raise self._refused(path, "can't be in a layer, where such a name means a deletion")
-        if entry.kind is Kind.CHARACTER and entry.device == (0, 0):
-            raise self._refused(path, "can't be in a layer: to overlay the device 0/0 means a deletion")
+        self._check_content(entry)
         if entry.kind is Kind.DIRECTORY:
             self._show(path)
         elif path in self._ready:
@@ -250,8 +290,18 @@ class Placement:
 
     # -- metadata
 
-    def _item(self, tree: Tree, node: Node, path: bytes, source: object, *, mode: int, owner: tuple[int, int]) -> Item:
-        """``node`` as an entry at ``path``."""
+    def _item(
+        self,
+        tree: Tree,
+        node: Node,
+        path: bytes,
+        source: object,
+        *,
+        mode: int,
+        owner: tuple[int, int],
+        digest: str | None = None,
+    ) -> Item:
+        """``node`` as an entry at ``path``; ``digest`` None: that of the tree."""
         below = node.entry
         is_file = below.kind is Kind.FILE
         entry = Entry(  # not replace(), which takes three times as long
@@ -265,15 +315,16 @@ class Placement:
             below.target,
             below.device,
             below.xattrs,
-            tree.digest(node) if is_file else "",
+            (tree.digest(node) if digest is None else digest) if is_file else "",
         )
         if not is_file:
             return Item(entry)
         return Item(entry, (tree, node), None if node.inode is None else (source, node.inode))
 
-    def _dressed(self, tree: Tree, node: Node, path: bytes, source: object) -> Item:
+    def _dressed(self, tree: Tree, node: Node, path: bytes, source: object, *, digest: str | None = None) -> Item:
         """``node`` at ``path``, with the owner and the mode that the step gives it."""
-        return self._item(tree, node, path, source, mode=self._mode(node.entry), owner=self._owner_of(node.entry))
+        mode, owner = self._mode(node.entry), self._owner_of(node.entry)
+        return self._item(tree, node, path, source, mode=mode, owner=owner, digest=digest)
 
     def _mode(self, entry: Entry) -> int:
         if self._chmod is None or entry.kind is Kind.SYMLINK:
@@ -284,24 +335,103 @@ class Placement:
         return self._owner or ((entry.uid, entry.gid) if self._keep_owner else (0, 0))
 
 
+class _Way:
+    """The folders from the root to where a stream is, outermost first, and which of them have been written."""
+
+    def __init__(self, top: bytes, items: Mapping[bytes, Item], as_it_is: Callable[..., Item]) -> None:
+        self._items = items
+        self._as_it_is = as_it_is
+        self._folders: list[_Passed] = []
+        while top:
+            self._folders.insert(0, _Passed(top, items.get(top)))
+            top = split(top)[0]
+
+    def begin(self, new: set[bytes]) -> Iterator[Item]:
+        """The destination, as far as it has to be made, and what leads to it."""
+        for number, passed in enumerate(self._folders):
+            if passed.path in new and passed.item is not None:
+                yield from self._leads(self._folders[:number])
+                passed.is_new = passed.is_written = True
+                yield passed.item
+
+    def enter(self, item: Item, *, is_new: bool, changed: bool) -> Iterator[Item]:
+        """Go on to ``item``; the folders to be written before it."""
+        path = item.entry.path
+        while self._folders and not path.startswith(self._folders[-1].path + b"/"):
+            self._folders.pop()
+        if changed:
+            yield from self._leads(self._folders)
+        if item.entry.kind is Kind.DIRECTORY:
+            self._folders.append(_Passed(path, item, is_new, changed))
+
+    def is_new(self, folder: bytes) -> bool:
+        """Whether ``folder``, one of those passed, shows nothing of the target."""
+        while (
+            self._folders and self._folders[-1].path != folder and not folder.startswith(self._folders[-1].path + b"/")
+        ):
+            self._folders.pop()
+        return bool(folder) and self._folders[-1].is_new
+
+    def _leads(self, folders: list[_Passed]) -> list[Item]:
+        leads = []
+        for passed in reversed(folders):
+            if not passed.is_written:
+                passed.is_written = True
+                leads.append(passed.item or self._as_it_is(passed.path, made_in=passed is folders[-1]))
+        return leads[::-1]
+
+
+@dataclass(slots=True)
+class _Passed:
+    path: bytes
+    item: Item | None
+    is_new: bool = False
+    is_written: bool = False
+
+
+def write_stream(placement: Placement, match: Match, writer: LayerWriter) -> tuple[int, Listing]:
+    """Copy the folder that ``match`` is, in one read of each file: the number of entries, and the listing."""
+    count = 0
+    linked: dict[object, bytes] = {}
+    listing = Listing()
+    listing.enter(match)
+    for below, item in placement.stream(match):
+        digest = ""
+        if item is not None:
+            count += 1
+            digest = _write_item(_link_to(item, linked), writer)
+        if below is not None:
+            if not digest and below.node.entry.kind is Kind.FILE:  # the target has it, or it is one more name
+                digest = match.tree.digest_now(below.node)
+            listing.add(below.path, below.node, digest)
+    return count, listing
+
+
 def write(items: list[Item], writer: LayerWriter) -> None:
     """Write the entries of the layer. SourceError for a file whose content is not what the cache key took it for."""
     for item in items:
-        if isinstance(item.content, tuple):
-            _write_file(item.entry, *item.content, writer)
-        else:
-            writer.add(item.entry, item.content)
+        _write_item(item, writer)
 
 
-def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> None:
+def _write_item(item: Item, writer: LayerWriter) -> str:
+    if isinstance(item.content, tuple):
+        return _write_file(item.entry, *item.content, writer)
+    return writer.add(item.entry, item.content)
+
+
+def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> str:
+    looked = time.time_ns()
     with tree.open(node) as file:
         if entry.size > _SMALL:
             digest = writer.add(entry, file)
         else:
             content = file.read(entry.size + 1)
             digest = writer.add(entry, content) if len(content) == entry.size else ""
-    if digest != entry.digest:
+        if digest and not entry.digest:
+            tree.learn(file, digest, looked=looked)
+    if not digest or (entry.digest and digest != entry.digest):
         raise changed_meanwhile(tree.name, node.path)
+    return digest
 
 
 def _facts(entry: Entry) -> tuple[object, ...]:
@@ -312,12 +442,13 @@ def _facts(entry: Entry) -> tuple[object, ...]:
 def _link_names(items: list[Item]) -> list[Item]:
     """The names of one source file become one file and hard links to it; the first name in order is the file."""
     first: dict[object, bytes] = {}
-    linked = []
-    for item in items:
-        if item.inode is not None:
-            head = first.setdefault(item.inode, item.entry.path)
-            if head != item.entry.path:
-                entry = replace(item.entry, kind=Kind.HARDLINK, target=head, size=0, digest="", xattrs=())
-                item = Item(entry)
-        linked.append(item)
-    return linked
+    return [_link_to(item, first) for item in items]
+
+
+def _link_to(item: Item, first: dict[object, bytes]) -> Item:
+    if item.inode is None:
+        return item
+    head = first.setdefault(item.inode, item.entry.path)
+    if head == item.entry.path:
+        return item
+    return Item(replace(item.entry, kind=Kind.HARDLINK, target=head, size=0, digest="", xattrs=()))

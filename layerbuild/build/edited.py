@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from layerbuild.build.tree import Node, Tree
@@ -52,6 +52,15 @@ class _Edited:
 
     def digest(self, node: Node) -> str:
         return self._digests.get(node.path) or self._tree.digest(node)
+
+    def digest_now(self, node: Node) -> str:
+        return self._digests.get(node.path) or self._tree.digest_now(node)
+
+    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
+        """Nothing: what is told here is not so."""
+
+    def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
+        return None  # a remembered listing would tell the files as they are
 
     def why_missing(self, path: bytes) -> str:
         return self._tree.why_missing(path)

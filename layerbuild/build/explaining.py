@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from layerbuild.build.difference import differences
 from layerbuild.build.keys import Keys
+from layerbuild.build.selecting import Match, listing
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import NotFoundError
 from layerbuild.steps import CopyStep, RunStep, StagePlan
@@ -43,10 +45,10 @@ class Explainer:
         *,
         chain: ChainID | None,
         missed: str,
-        listings: tuple[bytes, ...],
+        groups: Sequence[list[Match]],
     ) -> Reason:
         """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
-        below, empty: that is known. ``listings`` are those that ``found`` names."""
+        below, empty: that is known. ``groups`` are the files whose listings ``found`` names."""
         before = self._before(stage, step, found, chain)
         decides = (
             f"{missed} runs first, and what it makes decides" if missed else _UNKNOWN if not found.complete else ""
@@ -58,7 +60,7 @@ class Explainer:
             before = {name: value for name, value in before.items() if name in after}
         else:
             after[PARENT] = chain or "scratch"
-        changed, more = differences(before, after, self._listing(listings), args=arguments_of(step))
+        changed, more = differences(before, after, _Listings(self._store, groups), args=arguments_of(step))
         if decides and not changed:
             return Reason(decides)
         if not changed:
@@ -86,19 +88,20 @@ class Explainer:
         record = self._store.cache.nearest(step.origin.text, parent=chain)
         return record.inputs if record is not None and record.inputs.get("kind") == kind else None
 
-    def _listing(self, listings: tuple[bytes, ...]) -> _Listings:
-        return _Listings(self._store, {BlobDigest.of(listing): listing for listing in listings})
-
 
 class _Listings:
-    """The listing that a digest names: of the step at hand, or kept by the store."""
+    """The listing that a digest names: kept by the store, or made of the files at hand."""
 
-    def __init__(self, store: Store, own: Mapping[str, bytes]) -> None:
+    def __init__(self, store: Store, groups: Sequence[list[Match]]) -> None:
         self._store = store
-        self._own = own
+        self._groups = groups
 
     def __call__(self, digest: str) -> bytes | None:
-        return self._own.get(digest) or stored_listing(self._store, digest)
+        return stored_listing(self._store, digest) or self._own.get(digest)
+
+    @cached_property
+    def _own(self) -> Mapping[str, bytes]:
+        return dict(listing(group).text() for group in self._groups)
 
 
 def recipe_name(file: str) -> str:

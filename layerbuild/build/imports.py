@@ -101,6 +101,11 @@ class Imports:
             table.clear()
         self.read()
 
+    @property
+    def has_records(self) -> bool:
+        """Whether there is anything to be found."""
+        return bool(self._by_definition)
+
     def may_know(self, definition_key: str, own: Mapping[str, str]) -> bool:
         """As ``StepCache.may_know``: whether the parent can decide."""
         if not self._by_definition:

@@ -38,11 +38,13 @@ class Read:
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The definition key of a step; and ``known``, its inputs besides the parent, by name and content. With the
-    parent's chain they make the content key, if they are ``complete``: no source is unknown."""
+    parent's chain they make the content key, if they are ``complete``: no source is unknown. ``step`` tells the step
+    itself, apart from the parent and all that it reads."""
 
     definition: str
     known: Mapping[str, str]
     complete: bool
+    step: str
 
     @property
     def own(self) -> Mapping[str, str] | None:
@@ -75,10 +77,20 @@ def keys(
 
     ``times`` tells how modification times are written; it decides about a layer's bytes, so it is an input.
     """
-    own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
+    own = _own(step, times)
     by_definition = {**own, PARENT: parent, **{read.name: read.definition for read in reads}}
     by_content = {read.name: read.content for read in reads if read.content is not None}
-    return Keys(_digest(by_definition), {**own, **by_content}, len(by_content) == len({read.name for read in reads}))
+    complete = len(by_content) == len({read.name for read in reads})
+    return Keys(_digest(by_definition), {**own, **by_content}, complete, _digest(own))
+
+
+def step_key(step: RunStep | CopyStep, *, times: str) -> str:
+    """A key of the step itself, whatever it reads and stands on."""
+    return _digest(_own(step, times))
+
+
+def _own(step: RunStep | CopyStep, times: str) -> dict[str, str]:
+    return {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
 
 
 def _digest(value: Mapping[str, str]) -> str:

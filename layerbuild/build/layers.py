@@ -8,18 +8,19 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
 from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
-from layerbuild.build.copying import Item, Placement, write
+from layerbuild.build.copying import Placement, write, write_stream
 from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import Lookup
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
-from layerbuild.build.selecting import Match
+from layerbuild.build.selecting import Listing, Match, State, listing, only_folder
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
@@ -34,8 +35,20 @@ from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
 
+class Unchanged(Exception):
+    """Why a layer that was begun is given up: nothing is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a COPY leaves, None: it changed no file; and the digests of what it read, as cache keys tell it."""
+
+    sealed: Sealed | None
+    digests: Mapping[PathSource, str]
+
+
 class LayerMaker:
-    """Runs the steps that the cache does not know. Each method returns None for a step that changed no file.
+    """Runs the steps that the cache does not know.
 
     ``one_id``: in this user namespace every file is root's, whatever its owner in the image. Several threads may make
     layers at once.
@@ -64,7 +77,10 @@ class LayerMaker:
         self._runner.stop()
 
     def run(self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None]) -> Sealed | None:
-        """Execute the process in an overlay mount, and seal its upperdir. StepFailed keeps the workspace."""
+        """Execute the process in an overlay mount, and seal its upperdir; None: it changed no file.
+
+        StepFailed keeps the workspace.
+        """
         workspace = self._begin(stack)
         try:
             root = RootMetadata.of(workspace.diff)
@@ -97,36 +113,63 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
             raise
 
-    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]]) -> Sealed | None:
+    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]]) -> Copied:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
                 self._store.ensure_unpacked(match.tree.chain)
         workspace = self._begin(stack, empty_handed=not _looks_below(step))
         try:
-            with ExitStack() as cleaning:
-                items = self._place(step, workspace, matches, cleaning).items()
-                if items:
-                    return self._write(workspace, items)
+            folder = only_folder(step, matches)
+            copied = self._stream(step, workspace, *folder) if folder else self._copy(step, workspace, matches)
         except BaseException:
             self._store.workspaces.discard(workspace)
             raise
-        self._store.workspaces.discard(workspace)
-        return None
+        if copied.sealed is None:
+            self._store.workspaces.discard(workspace)
+        return copied
 
-    def _write(self, workspace: Workspace, items: list[Item]) -> Sealed:
-        """Fill the folder; what the tar still lacks then is its end, and what waits in memory."""
+    def _stream(self, step: CopyStep, workspace: Workspace, source: PathSource, match: Match) -> Copied:
+        """One folder, in memory that does not depend on how much is in it."""
+        placement = self._placement(step, workspace)
+        state = State.of([match])
+        with self._filled(workspace) as sealed:
+            count, told = write_stream(placement, match, sealed.writer)
+        digest = self._keep_listing(told)
+        state.remember(digest, self._store.digests)
+        if not count:
+            sealed.drop(Unchanged())
+        return Copied(sealed if count else None, {source: digest})
+
+    def _copy(self, step: CopyStep, workspace: Workspace, matches: Mapping[PathSource, list[Match]]) -> Copied:
+        digests = {source: self._keep_listing(listing(found)) for source, found in matches.items()}
+        with ExitStack() as cleaning:
+            items = self._place(step, workspace, matches, cleaning).items()
+            if not items:
+                return Copied(None, digests)
+            with self._filled(workspace) as sealed:
+                write(items, sealed.writer)
+        return Copied(sealed, digests)
+
+    def _keep_listing(self, told: Listing) -> str:
+        """Keep what the files read are, so that a later miss can be told as a difference."""
+        digest, packed = told.finish()
+        self._store.cache.put_listing(digest, packed)
+        return digest
+
+    @contextmanager
+    def _filled(self, workspace: Workspace) -> Iterator[Sealed]:
+        """A layer to write, with its folder; what the tar still lacks then is its end, and what waits in memory."""
         scan = self._secrets.scan()
         blob, index, writer = self._writer(workspace, scan, folder=True)
         sealed = Sealed(workspace, blob, index, writer, LayerWriter.finish, scan)
         try:
             with self._stoppable(writer):
-                write(items, writer)
+                yield sealed
                 writer.finish_folder()
         except BaseException as error:
             sealed.drop(error)
             raise
-        return sealed
 
     def _begin(self, stack: Stack, *, empty_handed: bool = False) -> Workspace:
         """A workspace on ``stack``, which is unpacked if it is not, or (``empty_handed``) may stay where it is."""
@@ -150,6 +193,12 @@ class LayerMaker:
             with self._guard:
                 self._writing.discard(writer)
 
+    def _placement(self, step: CopyStep, workspace: Workspace) -> Placement:
+        below = self._lookup.stacks.below(workspace, name="the image")
+        target = self._lookup.stacks.tree(None, name="the image") if _stands_alone(step) else below
+        owned_by = owner(below, step.owner) if step.owner else None
+        return Placement(step, target, owner=owned_by, times=self._times)
+
     def _place(
         self,
         step: CopyStep,
@@ -157,10 +206,7 @@ class LayerMaker:
         matches: Mapping[PathSource, list[Match]],
         cleaning: ExitStack,
     ) -> Placement:
-        below = self._lookup.stacks.below(workspace, name="the image")
-        target = self._lookup.stacks.tree(None, name="the image") if _stands_alone(step) else below
-        owned_by = owner(below, step.owner) if step.owner else None
-        placement = Placement(step, target, owner=owned_by, times=self._times)
+        placement = self._placement(step, workspace)
         for source in step.sources:
             match source:
                 case PathSource():

@@ -15,9 +15,9 @@ from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
 from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.imports import Found, Imports
-from layerbuild.build.keys import Keys, Read, base_definition, keys
+from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
 from layerbuild.build.remote import Remote
-from layerbuild.build.selecting import Match, content_digest, select
+from layerbuild.build.selecting import Match, content_digest, only_folder, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
@@ -82,13 +82,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` the texts of those
-    that it reads."""
+    """The step has to run. ``matches`` are the files that its sources name, by source; ``groups`` all that it reads,
+    each as one listing tells it. ``keys`` None: no record can match, so nothing was read to make them; what the step
+    reads will tell (``keys_of``)."""
 
-    keys: Keys
+    keys: Keys | None
     reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
-    listings: tuple[bytes, ...] = ()
+    groups: tuple[list[Match], ...] = ()
 
 
 Verdict = Metadata | Hit | Miss
@@ -100,7 +101,7 @@ class _Seen:
 
     reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
-    listings: tuple[bytes, ...] = ()
+    groups: tuple[list[Match], ...] = ()
 
 
 class Lookup:
@@ -120,8 +121,10 @@ class Lookup:
         no_cache: bool = False,
         no_cache_stages: Collection[str] = (),
         look_only: bool = False,
+        copies_unread: bool = False,
         imports: Imports | None = None,
     ) -> None:
+        """``copies_unread``: who asks carries steps out, so a COPY that is sure to run need not be read before."""
         self._store = store
         self._bases = bases
         self._contexts = contexts
@@ -130,6 +133,7 @@ class Lookup:
         self._no_cache = no_cache
         self._no_cache_stages = no_cache_stages
         self._explainer = Explainer(store)
+        self._copies_unread = copies_unread
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
@@ -151,13 +155,39 @@ class Lookup:
         if isinstance(step, ConfigStep):
             return Metadata()
         always = bool(self._unasked(stage))
+        unread = self._unread(stage, step, always=always)
+        if unread is not None:
+            return Miss(None, (), unread, tuple(unread.values()))
         hit = None if always else self._find_unseen(stage, step, progress)
         if hit is not None:
             return hit
         seen = self._seen(stage, step)
         found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
         hit = None if always else self._find(step, progress, found, seen.reads)
-        return hit or Miss(found, seen.reads, seen.matches, seen.listings)
+        return hit or Miss(found, seen.reads, seen.matches, seen.groups)
+
+    def keys_of(
+        self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
+    ) -> tuple[Keys, tuple[Read, ...]]:
+        """The keys of a step that read ``digests`` of a context, by source; and these reads."""
+        reads = tuple(Read(read_name(source), digest, digest) for source, digest in digests.items())
+        return keys(step, parent=progress.definition, reads=reads, times=self._times.key), reads
+
+    def _unread(
+        self, stage: StagePlan, step: RunStep | CopyStep, *, always: bool
+    ) -> Mapping[PathSource, list[Match]] | None:
+        """The one folder that ``step`` copies from a context, if it is sure to run whatever is in it."""
+        if not self._copies_unread or not isinstance(step, CopyStep) or not isinstance(step.root, ContextRoot):
+            return None
+        source = step.sources[0]
+        if len(step.sources) != 1 or not isinstance(source, PathSource):
+            return None
+        may_hit = self._imports.has_records or self._store.cache.knows_step(step_key(step, times=self._times.key))
+        tree = self.tree(step.root, stage.platform)
+        if tree is None or (may_hit and not always):
+            return None
+        matches = {source: select(step, source, tree)}
+        return matches if only_folder(step, matches) else None
 
     def _unasked(self, stage: StagePlan) -> str:
         """Why the steps of ``stage`` run whatever the cache knows; empty: they don't."""
@@ -166,13 +196,23 @@ class Lookup:
         return f"--no-cache-filter {stage.name}" if stage.name and stage.name in self._no_cache_stages else ""
 
     def reason(
-        self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None, missed: str = ""
+        self,
+        stage: StagePlan,
+        step: RunStep | CopyStep,
+        miss: Miss,
+        *,
+        chain: ChainID | None,
+        keys: Keys | None = None,
+        missed: str = "",
     ) -> Reason:
         """Why ``step`` has to run on the stack ``chain``; ``missed`` names the step that has to run first and decides
-        what that is, empty: it is known."""
+        what that is, empty: it is known. ``keys`` are those that only the run has told."""
         if unasked := self._unasked(stage):
             return Reason(unasked)
-        return self._explainer.why(stage, step, miss.keys, chain=chain, missed=missed, listings=miss.listings)
+        found = keys or miss.keys
+        if found is None:  # it failed before it had read anything
+            return Reason("")
+        return self._explainer.why(stage, step, found, chain=chain, missed=missed, groups=miss.groups)
 
     def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:
         """The seconds that the same instruction took when it last ran, None: never; and the layer that it made."""
@@ -251,7 +291,6 @@ class Lookup:
         tree = self._tree(step.root, stage.platform, unseen=unseen)
         matches: dict[PathSource, list[Match]] = {}
         reads: list[Read] = []
-        listings: list[bytes] = []
         for source in step.sources:
             if isinstance(source, UrlSource | GitSource):
                 found = self.remote.content(source)
@@ -261,24 +300,23 @@ class Lookup:
             content = None
             if tree is not None:
                 matches[source] = select(step, source, tree)
-                content, listing = content_digest(matches[source])
-                listings.append(listing)
-            reads.append(self._read(f"files {source.pattern}", step.root, stage.platform, content))
-        return _Seen(tuple(reads), matches, tuple(listings))
+                content = content_digest(matches[source], self._store.digests)
+            reads.append(self._read(read_name(source), step.root, stage.platform, content))
+        return _Seen(tuple(reads), matches, tuple(matches.values()))
 
     def _reads_of_mounts(self, stage: StagePlan, step: RunStep, *, unseen: bool) -> _Seen:
         reads = []
-        listings = []
+        groups: list[list[Match]] = []
         for mount in step.mounts:
             if mount.root is None:
                 continue
             tree = self._tree(mount.root, stage.platform, unseen=unseen)
             content = None
             if tree is not None:
-                content, listing = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
-                listings.append(listing)
+                groups.append([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                content = content_digest(groups[-1], self._store.digests)
             reads.append(self._read(f"mounted at {mount.target}", mount.root, stage.platform, content))
-        return _Seen(tuple(reads), listings=tuple(listings))
+        return _Seen(tuple(reads), groups=tuple(groups))
 
     def _read(self, name: str, root: Root, platform: Platform, content: str | None) -> Read:
         definition = self._definition(root, platform) or str(content)
@@ -320,6 +358,11 @@ def located(step: Step) -> Iterator[None]:
     except LayerbuildError as error:
         error.span = error.span or step.origin.span
         raise
+
+
+def read_name(source: PathSource) -> str:
+    """The name that the files behind ``source`` have among a step's inputs."""
+    return f"files {source.pattern}"
 
 
 def _roots(step: RunStep | CopyStep) -> list[Root]:

@@ -15,18 +15,20 @@ from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
 from layerbuild.build.guard import Guard
 from layerbuild.build.imports import CacheSource, Imports, Unusable
-from layerbuild.build.layers import LayerMaker
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
+from layerbuild.build.keys import Keys
+from layerbuild.build.layers import Copied, LayerMaker
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.platforms import check_platforms
 from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
-from layerbuild.build.schedule import Schedule, needs
+from layerbuild.build.schedule import Abandoned, Schedule, needs
+from layerbuild.build.selecting import listing
 from layerbuild.build.times import Times
 from layerbuild.build.trail import Trail
-from layerbuild.build.tree import Tree
+from layerbuild.build.tree import Tree, changed_meanwhile
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import BuildError
@@ -79,7 +81,7 @@ class Build:
         self._imports = Imports(store, caches, observe=self._observe)
         self._unusable: Unusable | None = None
         self._trail = Trail()
-        self._new_lookup: Callable[[], Lookup] = partial(
+        self._new_lookup: Callable[..., Lookup] = partial(
             Lookup,
             store,
             bases,
@@ -90,7 +92,7 @@ class Build:
             no_cache_stages=options.no_cache_stages,
             imports=self._imports,
         )
-        self._lookup = self._new_lookup()
+        self._lookup = self._new_lookup(copies_unread=not options.fail_on_miss)
         self._known: Mapping[int, Build] = {}
         self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
@@ -223,10 +225,10 @@ class Build:
                 return replace(progress, draft=progress.draft.then(change))
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
-                self._guard.judge_cached(step, record.diff_id)
+                self._guard.judge_cached(step, record.diff_id, bring=lambda: self._bring(record.chain))
                 stack = progress.stack if record.diff_id is None else record.chain
                 self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
-                known = replace(record, definition_key=keys.definition)
+                known = replace(record, definition_key=keys.definition, step_key=keys.step)
                 self._trail.add(stage.index, number, known, verdict.reads)
                 if by == "content" or verdict.source:
                     self._store.cache.put(known)
@@ -236,14 +238,15 @@ class Build:
                 if self._options.fail_on_miss:
                     raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
-                unnamed = self._make(stage, number, step, progress, verdict, began)
+                unnamed, keys = self._make(stage, number, step, progress, verdict, began)
                 layer = unnamed.diff_id if unnamed else None
-                return self._grown(step, progress, verdict.keys.definition, unnamed or progress.stack, layer)
+                return self._grown(step, progress, keys.definition, unnamed or progress.stack, layer)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> Unnamed | None:
-        """Carry the step out; its layer, if it made one, is made and recorded in the background."""
+    ) -> tuple[Unnamed | None, Keys]:
+        """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
+        for some steps are known only now."""
         if not isinstance(progress.stack, Unnamed):
             self._imports.bring(progress.stack)
         match step:
@@ -252,24 +255,41 @@ class Build:
                 def output(data: bytes) -> None:
                     self._observe(events.StepOutput(stage, number, data))
 
+                self._keep_listings(miss)
                 with self._mounter.mounted(stage, step) as mounted:
                     sealed = self._maker.run(step, progress.stack, mounted, output=output)
+                keys, reads = miss.keys, miss.reads
+                assert keys is not None
             case CopyStep():
-                sealed = self._maker.copy(step, progress.stack, miss.matches)
+                copied = self._maker.copy(step, progress.stack, miss.matches)
+                sealed = copied.sealed
+                keys, reads = miss.keys, miss.reads
+                if keys is None:
+                    keys, reads = self._lookup.keys_of(step, progress, copied.digests)
+                _check(keys, miss, copied)
         seconds = time.perf_counter() - began
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
 
         def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
-            self._recorder.settle(stage, number, below=parent)
-            made = self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
-            self._trail.add(stage.index, number, made, miss.reads)
+            self._recorder.settle(stage, number, below=parent, keys=keys)
+            made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
+            self._trail.add(stage.index, number, made, reads)
             if layer is not None and chain is not None:
                 self._sealed(stage, number, layer, chain)
 
         if sealed is not None:
-            return self._captures.add(step, progress.stack, sealed, then=record)
+            return self._captures.add(step, progress.stack, sealed, then=record), keys
         self._captures.after(step, progress.stack, then=record)
-        return None
+        return None, keys
+
+    def _keep_listings(self, miss: Miss) -> None:
+        """Keep what the files that a RUN mounts are, so that a later miss can be told as a difference."""
+        for group in miss.groups if self._options.remember else ():
+            self._store.cache.put_listing(*listing(group).finish())
+
+    def _bring(self, chain: ChainID | None) -> None:
+        self._imports.bring(chain)
+        self._store.ensure_unpacked(chain)
 
     def _missed(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, miss: Miss) -> BuildError:
         reason = self._lookup.reason(stage, step, miss, chain=chain_of(progress.stack))
@@ -292,26 +312,25 @@ class Build:
     def _record(
         self,
         step: RunStep | CopyStep,
-        miss: Miss,
+        keys: Keys,
         seconds: float,
         *,
         parent: ChainID | None,
         layer: LayerRecord | None,
         chain: ChainID | None,
     ) -> StepRecord:
-        for listing in miss.listings if self._options.remember else ():
-            self._store.cache.put_listing(listing)
         record = StepRecord(
-            definition_key=miss.keys.definition,
-            content_key=miss.keys.content(parent),
+            definition_key=keys.definition,
+            content_key=keys.content(parent),
             parent=parent,
             chain=chain,
             diff_id=layer.diff_id if layer else None,
-            inputs=miss.keys.inputs(parent),
+            inputs=keys.inputs(parent),
             instruction=step.origin.text,
             image=self._options.names[0].familiar if self._options.names else "",
             seconds=seconds,
             created=time.time(),
+            step_key=keys.step,
         )
         if self._options.remember:
             self._store.cache.put(record)
@@ -393,3 +412,14 @@ class Build:
             return []
         base = self._bases.image(stage.base.reference, stage.platform)
         return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
+
+
+def _check(keys: Keys, miss: Miss, copied: Copied) -> None:
+    """SourceError if what a COPY read is not any more what the keys took it for."""
+    inputs = keys.inputs(None)
+    for source, digest in copied.digests.items():
+        if inputs[read_name(source)] != digest:
+            if copied.sealed is not None:
+                copied.sealed.drop(Abandoned())
+            match = miss.matches[source][0]
+            raise changed_meanwhile(match.tree.name, match.node.path)

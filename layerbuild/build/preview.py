@@ -75,6 +75,7 @@ class _Walk:
         layer = self._makes_folder(step)
         missed, chain = "" if self.progress.known else self.progress.missed, chain_of(self.progress.stack)
         reason = self._lookup.reason(self._stage, step, miss, chain=chain, missed=missed)
+        assert miss.keys is not None  # nothing is copied here
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"

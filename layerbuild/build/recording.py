@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self, assert_never
 
 from layerbuild import events
 from layerbuild.build.explaining import Reason, arguments_of, recipe_name
+from layerbuild.build.keys import Keys
 from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
 from layerbuild.build.preview import Forecast
 from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
@@ -31,7 +32,9 @@ _TAIL = 3 << 20  # and of its end
 class Why(Protocol):
     """Tells why a step has to run on the stack ``chain``."""
 
-    def __call__(self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None) -> Reason: ...
+    def __call__(
+        self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None, keys: Keys | None
+    ) -> Reason: ...
 
 
 @dataclass
@@ -42,7 +45,7 @@ class _Step:
     position: int
     account: StepAccount
     stack: Stack
-    settle: Callable[[ChainID | None], StepAccount]
+    settle: Callable[[ChainID | None, Keys | None], StepAccount]
     settled: bool = False
     head: bytearray = field(default_factory=bytearray)
     tail: bytearray = field(default_factory=bytearray)
@@ -109,14 +112,15 @@ class Recorder:
         with self._lock:
             account = _account(stage, number, step, verdict, began=self._now)
 
-            def settle(below: ChainID | None) -> StepAccount:
+            def settle(below: ChainID | None, keys: Keys | None) -> StepAccount:
                 """What is known now, and all that the name of the stack tells."""
                 known = self._steps[stage.index, number].account
                 known = replace(known, below=below, chain=known.chain or below)
                 if not isinstance(verdict, Miss) or isinstance(step, ConfigStep):
                     return known
-                reason = why(stage, step, verdict, chain=below)
-                return _explained(replace(known, inputs=verdict.keys.inputs(below)), reason)
+                keys = keys or verdict.keys
+                inputs = keys.inputs(below) if keys else {}
+                return _explained(replace(known, inputs=inputs), why(stage, step, verdict, chain=below, keys=keys))
 
             before = self._steps.get((stage.index, number))  # of an attempt that was given up
             position = before.position if before else len(self._steps) + 1
@@ -126,15 +130,16 @@ class Recorder:
             else:
                 self._put(found)
 
-    def settle(self, stage: StagePlan, number: int, *, below: ChainID | None) -> None:
-        """The stack that a step lies on has a name, ``below``; asked before the step itself is in the cache."""
+    def settle(self, stage: StagePlan, number: int, *, below: ChainID | None, keys: Keys | None = None) -> None:
+        """The stack that a step lies on has a name, ``below``; asked before the step itself is in the cache. ``keys``
+        are those of a step that told them only when it ran."""
         with self._lock:
-            self._settle(self._steps[stage.index, number], below)
+            self._settle(self._steps[stage.index, number], below, keys)
 
-    def _settle(self, step: _Step, below: ChainID | None) -> None:
+    def _settle(self, step: _Step, below: ChainID | None, keys: Keys | None = None) -> None:
         if not step.settled:
             step.settled = True
-            step.account = step.settle(below)
+            step.account = step.settle(below, keys)
             self._put(step)
 
     def _settle_late(self, step: _Step) -> None:
@@ -248,7 +253,7 @@ def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, beg
             hit = replace(account, verdict="hit", by=by, inputs=keys.inputs(record.parent))
             return replace(hit, chain=record.chain if layer else None, diff_id=record.diff_id)
         case Miss(keys):
-            return replace(account, verdict="miss", inputs=keys.known)
+            return replace(account, verdict="miss", inputs=keys.known if keys else {})
         case _:
             assert_never(verdict)
 

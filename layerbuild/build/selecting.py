@@ -9,17 +9,21 @@ Dockerfile reference (COPY), checked against BuildKit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
+from layerbuild.digest import BlobDigest
 from layerbuild.errors import RecipeError, SourceError, Span
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.recipe.ignore import IgnoreRules, Pattern, read_pattern
 from layerbuild.steps import CopyStep, PathSource
+from layerbuild.store.digests import Digests, is_settled
+
+_LISTING_FORMAT = b"1"  # a change of what listings say makes the remembered ones others
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Below:
     leads: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Match:
     """One path that a source names. ``node`` is what is there, links followed; ``name``, the source's base name, is
     what a file is called in a destination folder. ``include`` and ``exclude`` choose below a folder."""
@@ -43,10 +47,10 @@ class Match:
     exclude: IgnoreRules | None = None
     include: Pattern | None = None
 
-    @cached_property
-    def below(self) -> tuple[Below, ...]:
-        """For a folder: every wanted path below it, in a layer's order. The tree is walked only once."""
-        return tuple(_below(self))
+    @property
+    def below(self) -> Iterator[Below]:
+        """For a folder: every wanted path below it, in a layer's order. Each time the tree is walked."""
+        return _below(self)
 
 
 def select(step: CopyStep, source: PathSource, tree: Tree) -> list[Match]:
@@ -59,22 +63,131 @@ def select(step: CopyStep, source: PathSource, tree: Tree) -> list[Match]:
         raise RecipeError(error.message, hint=error.hint, span=step.origin.span) from error
 
 
-def content_digest(matches: list[Match]) -> tuple[str, bytes]:
-    """What the cache knows of the files behind a source: the digest of their listing, and the listing.
+def only_folder(step: CopyStep, matches: Mapping[PathSource, list[Match]]) -> tuple[PathSource, Match] | None:
+    """The one folder that ``step`` copies, and its source, if it copies nothing else: no two of its paths can meet."""
+    if len(step.sources) != 1 or step.parents or len(matches) != 1:
+        return None
+    (source, found), *_ = matches.items()
+    if len(found) != 1 or found[0].node.entry.kind is not Kind.DIRECTORY:
+        return None
+    return source, found[0]
+
+
+def content_digest(matches: list[Match], known: Digests) -> str:
+    """What the cache knows of the files behind a source: the digest of their listing. As long as no file's state has
+    changed since it was made, it is not made again."""
+    state = State.of(matches)
+    digest = known.selection(state.signature) if state.signature else None
+    if digest is None:
+        digest = listing(matches, once=True).finish()[0]
+        state.remember(digest, known)
+    return digest
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """In what state the files behind a source were at ``looked``. ``signature`` tells all that decides what their
+    listing says, as far as that can be told without reading files, and is empty where a tree can't tell; ``latest`` is
+    the time of the latest change. Times are in nanoseconds since 1970."""
+
+    signature: str
+    latest: int
+    looked: int
+
+    @classmethod
+    def of(cls, matches: list[Match]) -> State:
+        """Their state now."""
+        looked = time.time_ns()
+        return cls(*_signature(matches), looked)
+
+    def remember(self, digest: str, known: Digests) -> None:
+        """Note the digest of the listing that was made of them since."""
+        known.flush()
+        if self.signature and is_settled(self.latest, self.looked):
+            known.remember_selection(self.signature, digest)
+
+
+class Listing:
+    """A text that tells the files behind a source, line by line; only its compressed form is held.
 
     Names, kinds, modes, owners, link targets, extended attributes, contents and which names are one file count; times
     do not, and neither does the name of a literal source (the recipe has it already).
     """
-    lines: list[bytes] = []
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._text = hashlib.sha256()
+        self._packer = zstandard.ZstdCompressor().compressobj()
+        self._packed: list[bytes] = []
+        self._first: dict[object, bytes] = {}
+        self._begun = False
+
+    def enter(self, match: Match) -> None:
+        """Begin with a folder that a source names; what is below it follows."""
+        self._put(b"d\t" + _escape(b"" if match.literal else match.name))
+        self._first = {}
+
+    def add(self, path: bytes, node: Node, digest: str) -> None:
+        """Tell what is at ``path``; ``digest`` is that of a file's content."""
+        line = _line(path, node.entry, digest)
+        if node.inode is not None:
+            same = self._first.setdefault(node.inode, path)
+            line = line if same == path else line + b"\t=" + _escape(same)
+        self._put(line)
+
+    def finish(self) -> tuple[BlobDigest, bytes]:
+        """The digest of the text, and the text itself, compressed with zstd."""
+        self._packed.append(self._packer.flush())
+        return BlobDigest("sha256:" + self._text.hexdigest()), b"".join(self._packed)
+
+    def text(self) -> tuple[BlobDigest, bytes]:
+        """The digest of the text, and the text itself."""
+        import zstandard
+
+        digest, packed = self.finish()
+        return digest, zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+
+    def _put(self, line: bytes) -> None:
+        if self._begun:
+            line = b"\n" + line
+        self._begun = True
+        self._text.update(line)
+        if packed := self._packer.compress(line):
+            self._packed.append(packed)
+
+
+def listing(matches: list[Match], *, once: bool = False) -> Listing:
+    """The listing of the files behind a source, all its lines told. ``once``: their digests are not asked for again."""
+    made = Listing()
     for match in matches:
-        name = b"" if match.literal else match.name
+        tell = match.tree.digest_now if once else match.tree.digest
         if match.node.entry.kind is Kind.DIRECTORY:
-            lines.append(b"d\t" + _escape(name))
-            lines.extend(_lines(match))
+            made.enter(match)
+            for below in match.below:
+                made.add(below.path, below.node, _digest(below.node, tell))
         else:
-            lines.append(_line(match.tree, name, match.node))
-    listing = b"\n".join(lines)
-    return "sha256:" + hashlib.sha256(listing).hexdigest(), listing
+            name = b"" if match.literal else match.name
+            made.add(name, replace(match.node, inode=None), _digest(match.node, tell))
+    return made
+
+
+def _digest(node: Node, tell: Callable[[Node], str]) -> str:
+    return tell(node) if node.entry.kind is Kind.FILE else ""
+
+
+def _signature(matches: list[Match]) -> tuple[str, int]:
+    found = hashlib.sha256(_LISTING_FORMAT)
+    latest = 0
+    for match in matches:
+        rules = match.exclude.patterns if match.exclude else ()
+        include = match.include.text if match.include else None
+        found.update(repr((match.name, match.literal, [rule.text for rule in rules], include)).encode())
+        changed = match.tree.state(match.node, found.update)
+        if changed is None:
+            return "", 0
+        latest = max(latest, changed)
+    return found.hexdigest(), latest
 
 
 def _named(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRules | None) -> list[Match]:
@@ -101,7 +214,7 @@ def _below_pivot(step: CopyStep, pattern: bytes, tree: Tree, exclude: IgnoreRule
     matches = []
     for base in bases:
         match = replace(base, name=b"", include=rule)
-        if base.literal and rule is not None and not wildcard.is_pattern(include) and not match.below:
+        if base.literal and rule is not None and not wildcard.is_pattern(include) and next(match.below, None) is None:
             raise _missing(_place(step, pattern), clean(base.node.path + b"/" + include), tree)
         if base.node.entry.kind is Kind.DIRECTORY:
             matches.append(match)
@@ -171,19 +284,7 @@ def _is_pruned(match: Match, folder: Below, *, excluded: bool) -> bool:
     return not match.include.may_match_below(folder.path.decode("utf-8", "surrogateescape"))
 
 
-def _lines(match: Match) -> Iterator[bytes]:
-    first: dict[object, bytes] = {}
-    for below in match.below:
-        line = _line(match.tree, below.path, below.node)
-        if below.node.inode is not None:
-            same = first.setdefault(below.node.inode, below.path)
-            line = line if same is below.path else line + b"\t=" + _escape(same)
-        yield line
-
-
-def _line(tree: Tree, path: bytes, node: Node) -> bytes:
-    entry = node.entry
-    digest = tree.digest(node) if entry.kind is Kind.FILE else ""
+def _line(path: bytes, entry: Entry, digest: str) -> bytes:
     xattrs = b",".join(key + b"=" + value.hex().encode() for key, value in entry.xattrs) if entry.xattrs else b""
     facts = f"{entry.kind.value}\t{entry.mode:o}\t{entry.uid}\t{entry.gid}\t{_size(entry)}\t{entry.device}\t{digest}"
     return b"\t".join((_escape(path), facts.encode(), _escape(entry.target), xattrs))

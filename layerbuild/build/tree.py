@@ -67,6 +67,16 @@ class Tree(Protocol):
     def digest(self, node: Node) -> str:
         """sha256 (hex) of a regular file's content; for one path it is the same as long as the tree is in use."""
 
+    def digest_now(self, node: Node) -> str:
+        """The same, but not kept for the next time: for whoever asks for very many, and compares the sum of them."""
+
+    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
+        """Be told the digest of a file that was opened after ``looked`` (nanoseconds since 1970) and read."""
+
+    def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
+        """Feed what tells whether anything at ``node``, or visible below it, has changed; nothing is read for it. The
+        latest time of a change, in nanoseconds since 1970. None: this tree can't tell."""
+
     def why_missing(self, path: bytes) -> str:
         """A clause that says why ``path`` is not there, for the end of an error message."""
 
@@ -126,6 +136,17 @@ class StackTree:
             return node.entry.digest
         with self.open(node) as file:  # of a layer that has no index yet
             return file_digest(file, node.entry.size)
+
+    digest_now = digest
+
+    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
+        pass  # its indexes tell all digests
+
+    def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
+        if self.chain is None:
+            return None
+        feed(f"{self.chain}\0".encode() + node.path)  # a stack never changes
+        return 0
 
     def why_missing(self, path: bytes) -> str:
         return f"{self.name} has no such file"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules
     from layerbuild.recipe.syntax import Recipe
+    from layerbuild.store.digests import Digests
     from layerbuild.store.store import Store
 
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
@@ -59,9 +60,13 @@ class Place:
     @property
     def tree(self) -> ContextTree:
         """Its files, less what the ignore file leaves out."""
+        return self.tree_with(None)
+
+    def tree_with(self, known: Digests | None) -> ContextTree:
+        """The same; digests in ``known`` need no reading."""
         from layerbuild.build.context import ContextTree
 
-        return ContextTree(self.folder, self.rules)
+        return ContextTree(self.folder, self.rules, known=known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def opened(request: Request, store: Store, credentials: Credentials | None = Non
         remote = Remote(store, dict(os.environ), credentials or Credentials())
         origins = Origins(store, remote, cleaning, stdin=sys.stdin.buffer)
         place = local_place(request) if Path(request.context).is_dir() else _remote_place(request, origins)
-        trees, named, known = {"": place.tree}, {}, {}
+        trees, named, known = {"": place.tree_with(store.digests)}, {}, {}
         if place.origin is not None:
             known[""] = place.origin
         for name, value in request.named:
@@ -124,7 +129,7 @@ def opened(request: Request, store: Store, credentials: Credentials | None = Non
             named[key] = _image(value, store, platform if one else None)
             if named[key] is None:
                 known[key] = origins.open(value)
-                trees[key] = _files(known[key], value, name=f"the context {name}")
+                trees[key] = _files(known[key], value, name=f"the context {name}", digests=store.digests)
         yield Opened(place, trees, named, remote, known)
 
 
@@ -207,10 +212,10 @@ def _layout_image(place: str, store: Store, platform: Platform | None) -> str:
     return image.digest
 
 
-def _files(origin: Origin, value: str, *, name: str) -> ContextTree:
+def _files(origin: Origin, value: str, *, name: str, digests: Digests) -> ContextTree:
     from layerbuild.build.context import ContextTree, ignore_rules
 
     if origin.recipe is not None:
         raise UsageError(f"{origin.name} is no tar, so {name} has no files", hint="name a folder, a tar or an image")
     rules = ignore_rules(origin.folder, None, confined=not os.path.isdir(value))
-    return ContextTree(origin.folder, rules, name=name)
+    return ContextTree(origin.folder, rules, name=name, known=digests)

@@ -34,7 +34,8 @@ class StepRecord:
 
     ``parent`` and ``chain`` are the stack before and after it, equal if it changed nothing (``diff_id`` None).
     ``inputs`` are its inputs by name, ``instruction`` its text and ``image`` the name that its build was to give, both
-    for people; ``seconds`` of wall time that it took; ``created`` in seconds since 1970.
+    for people; ``seconds`` of wall time that it took; ``created`` in seconds since 1970; ``step_key`` tells the step
+    apart from all it reads ("": not known). A record that is read has none.
     """
 
     definition_key: str
@@ -47,6 +48,7 @@ class StepRecord:
     image: str
     seconds: float
     created: float
+    step_key: str = ""
 
 
 class StepCache:
@@ -74,6 +76,11 @@ class StepCache:
         )
         return found is not None
 
+    def knows_step(self, identity: str) -> bool:
+        """Whether there is a record of that very step, whatever it read and stood on."""
+        query = "SELECT 1 FROM step WHERE step_key IN (?, '') LIMIT 1"
+        return self._database.row(query, (identity,)) is not None
+
     def nearest(self, instruction: str, *, parent: ChainID | None) -> StepRecord | None:
         """The record to compare a miss with: the same text on the same stack, else the same text elsewhere, else
         another step on the same stack; the newest of them."""
@@ -94,7 +101,7 @@ class StepCache:
     def put(self, record: StepRecord) -> None:
         """Record a step, in place of an older record with its definition key. Costs no fsync."""
         self._database.execute(
-            f"INSERT OR REPLACE INTO step ({_COLUMNS}, own_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO step ({_COLUMNS}, own_key, step_key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 record.definition_key,
                 record.content_key,
@@ -107,6 +114,7 @@ class StepCache:
                 record.seconds,
                 record.created,
                 _own_key({name: value for name, value in record.inputs.items() if name != PARENT}),
+                record.step_key,
             ),
         )
 
@@ -114,15 +122,10 @@ class StepCache:
         """Every record that can be found, oldest first."""
         return tuple(_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY created"))
 
-    def put_listing(self, listing: bytes) -> BlobDigest:
-        """Keep a file listing; the digest is what an input's value names it by."""
-        import zstandard
-
-        digest = BlobDigest.of(listing)
-        if self._database.row("SELECT 1 FROM listing WHERE digest = ?", (digest,)) is None:
-            packed = zstandard.ZstdCompressor().compress(listing)
-            self._database.execute("INSERT OR IGNORE INTO listing (digest, data) VALUES (?, ?)", (digest, packed))
-        return digest
+    def put_listing(self, digest: BlobDigest, packed: bytes) -> None:
+        """Keep a file listing, compressed with zstd; ``digest``, that of the text, is what an input's value names it
+        by."""
+        self._database.execute("INSERT OR IGNORE INTO listing (digest, data) VALUES (?, ?)", (digest, packed))
 
     def listing(self, digest: BlobDigest) -> bytes:
         """A listing that was kept; NotFoundError if it is gone."""
@@ -131,7 +134,8 @@ class StepCache:
         row = self._database.row("SELECT data FROM listing WHERE digest = ?", (digest,))
         if row is None:
             raise NotFoundError(f"the step cache has no listing {digest}")
-        return zstandard.ZstdDecompressor().decompress(row[0])
+        # Not decompress(): a text that was compressed piece by piece does not tell its size.
+        return zstandard.ZstdDecompressor().decompressobj().decompress(row[0])
 
 
 def _own_key(own: Mapping[str, str]) -> str:

@@ -67,8 +67,16 @@ CREATE TABLE file (
     PRIMARY KEY (device, inode)
 ) WITHOUT ROWID;
 """
+_SELECTIONS = """
+CREATE TABLE selection (
+    signature TEXT PRIMARY KEY,   -- the states of all its files
+    digest    TEXT NOT NULL       -- of its listing
+) WITHOUT ROWID;
+"""
 
-_STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
+_OWN_KEY = "ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT '';"
+_STEP_KEY = "ALTER TABLE step ADD COLUMN step_key TEXT NOT NULL DEFAULT '';"
+_STEP_INDEXES = ("CREATE INDEX step_own ON step (own_key);", "CREATE INDEX step_step ON step (step_key);")
 
 # What the builds of this store were like, and what was found in their layers; see builds.py and findings.py.
 _BUILDS = """
@@ -102,7 +110,7 @@ _UPGRADES = {
     1: _DOWNLOADS,
     2: _SOURCES,
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
-    3: f"{_FILES} ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''; {_STEP_OWN}",
+    3: " ".join((_FILES, _SELECTIONS, _OWN_KEY, _STEP_KEY, *_STEP_INDEXES)),
     4: _BUILDS,
 }
 
@@ -161,7 +169,8 @@ CREATE TABLE step (
     seconds        REAL NOT NULL,
     created        REAL NOT NULL,
     inputs         TEXT NOT NULL, -- JSON, by name
-    own_key        TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent
+    own_key        TEXT NOT NULL DEFAULT '', -- sha256 of the inputs besides the parent
+    step_key       TEXT NOT NULL DEFAULT ''  -- sha256 of the inputs besides the parent and what is read
 ) WITHOUT ROWID;
 CREATE INDEX step_content ON step (content_key);
 CREATE INDEX step_parent ON step (parent);
@@ -207,7 +216,7 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES} {_BUILDS}"
+                f"BEGIN; {_SCHEMA} {''.join(_STEP_INDEXES)} {_DOWNLOADS} {_SOURCES} {_FILES} {_SELECTIONS} {_BUILDS}"
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
         self._set_aside()

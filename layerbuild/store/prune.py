@@ -96,6 +96,8 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
             overlay.remove_any(path)
         with store.database.room():
             _delete_rows(store, found)
+            if all:
+                store.digests.forget()
             trash = _take_away(store, found)
     # Others may use the store again while the folders are taken apart.
     for path in trash:

@@ -20,6 +20,7 @@ from layerbuild.store.builds import Builds
 from layerbuild.store.cache import StepCache
 from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
+from layerbuild.store.digests import Digests
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
 from layerbuild.store.findings import Findings
@@ -76,6 +77,7 @@ class Store:
         self.cache = StepCache(database)
         self.builds = Builds(database)
         self.findings = Findings(database)
+        self.digests = Digests(database)
         self.downloads = Downloads(database, self.blobs)
         self.arrivals = Arrivals(root / "arriving", self.blobs)
         self.sources = Sources(database, self.snapshots)

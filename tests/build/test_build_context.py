@@ -12,7 +12,7 @@ from build_trees import context, placed, shown, step
 
 from layerbuild.build.context import ContextTree, ignore_rules
 from layerbuild.build.copying import write
-from layerbuild.build.selecting import content_digest, select
+from layerbuild.build.selecting import listing, select
 from layerbuild.errors import SourceError
 from layerbuild.layer.capture import LayerWriter
 from layerbuild.layer.codecs import NONE
@@ -136,7 +136,7 @@ def unprivileged() -> Iterator[None]:
 
 
 def digest(tree: ContextTree, pattern: str) -> str:
-    return content_digest(select(step(pattern, dest="/"), PathSource(pattern), tree))[0]
+    return listing(select(step(pattern, dest="/"), PathSource(pattern), tree)).finish()[0]
 
 
 THINGS = "d/f=1 d/g=1 d/l->f d/e/"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layerbuild.digest import ChainID, DiffID
+import zstandard
+
+from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.image.config import History, ImageConfig, Platform, RuntimeConfig
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type
@@ -54,6 +56,13 @@ class Fill:
         for name in names:
             self.store.images.tag(Reference.parse(name), stored.manifest_digest)
         return self.store.images.resolve(stored.manifest_digest)
+
+
+def keep_listing(store: Store, text: bytes) -> BlobDigest:
+    """Put a listing into the step cache."""
+    digest = BlobDigest.of(text)
+    store.cache.put_listing(digest, zstandard.ZstdCompressor().compress(text))
+    return digest
 
 
 def record(snapshot: Snapshot, **changes: Any) -> StepRecord:

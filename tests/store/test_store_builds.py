@@ -70,7 +70,7 @@ def test_the_newest_builds_are_kept(store: Store) -> None:
 
 
 def test_records_go_with_the_step_cache(store: Store) -> None:
-    listing = store.cache.put_listing(b"files")
+    listing = keep_listing(store, b"files")
     number = begun(store)
     store.builds.put(number, {1: replace(STEP, inputs={"files .": listing})})
     prune(store)

@@ -39,11 +39,11 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
         pass
     database = sqlite3.connect(tmp_path / "store" / "layerbuild.db")
     tables = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
-    older = "\n".join(line for line in tables["step"].splitlines() if "own_key" not in line).replace(
-        "NOT NULL, -- JSON", "NOT NULL -- JSON"
-    )
-    newer = "DROP TABLE download; DROP TABLE source; DROP TABLE variant; DROP TABLE file; DROP TABLE step;"
-    newer += " DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan;"
+    older = "\n".join(
+        line for line in tables["step"].splitlines() if not line.strip().startswith(("own_key", "step_key"))
+    ).replace("NOT NULL, -- JSON", "NOT NULL -- JSON")
+    newer = "DROP TABLE download; DROP TABLE source; DROP TABLE variant; DROP TABLE file; DROP TABLE selection;"
+    newer += " DROP TABLE step; DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan;"
     database.executescript(f"{newer} {older}; PRAGMA user_version=1;")
     database.close()
     for _ in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from store_filling import Fill, record
+from store_filling import Fill, keep_listing, record
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import StoreError
@@ -35,9 +35,9 @@ def test_a_dangling_image_goes_and_what_it_shares_stays(store: Store, fill: Fill
 def test_the_step_cache_keeps_its_snapshots_until_all_is_asked_for(store: Store, fill: Fill) -> None:
     base = fill.snapshot(None, "base")
     cached = fill.snapshot(base.chain, "cached")
-    listing = store.cache.put_listing(b"listing")
+    listing = keep_listing(store, b"listing")
     store.cache.put(record(cached, inputs={"files": listing}))
-    store.cache.put_listing(b"of no step")
+    keep_listing(store, b"of no step")
     prune(store)
     assert store.cache.by_definition("definition") is not None
     assert store.cache.listing(listing) == b"listing"
@@ -143,7 +143,7 @@ def test_disk_use(store: Store, fill: Fill) -> None:
     image = fill.image("base", "a", names=("app",))
     fill.image("base", "b")
     cached = fill.snapshot(image.top, "cached")
-    store.cache.put(replace(record(cached), inputs={"files": store.cache.put_listing(b"listing")}))
+    store.cache.put(replace(record(cached), inputs={"files": keep_listing(store, b"listing")}))
     store.workspaces.keep(store.workspaces.begin(None), {})
     fill.layer("unclaimed")
     rows = {row.kind: row for row in disk_usage(store)}
