@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -58,6 +59,51 @@ def test_the_table_of_the_textbook(rooted: Layerbuild) -> None:
     rooted.build(PROJECT / "recipes" / "textbook", None, "-t", "textbook")
     found = rooted("layers", "textbook").splitlines()
     assert [columns(line) for line in shown] == [columns(line) for line in found]
+
+
+def shown_after(command: str) -> list[str]:
+    """What the README shows of a command: the lines up to the next command, or to the end of the block."""
+    return README.split(f"$ {command}\n")[1].split("```")[0].split("\n$ ")[0].splitlines()
+
+
+def without_what_varies(lines: list[str]) -> list[str]:
+    """Lines without times, durations and what depends on the machine and its own base."""
+    told = [
+        re.sub(r"\d{4}-\d\d-\d\dT[0-9:]+Z|\([0-9.]+m?s\)|[0-9.]+ seconds|instead of \d+|sha256:\w+", "…", line)
+        for line in lines
+    ]
+    return [re.sub(r"/\S+/Dockerfile", "…", line) for line in told if "layerbuild base host" not in line]
+
+
+def test_what_the_views_show(rooted: Layerbuild, context: Path) -> None:
+    def check(command: str, *, code: int = 0) -> None:
+        found = rooted.run(*shlex.split(command)[1:], code=code).stdout.splitlines()
+        assert without_what_varies(found) == without_what_varies(shown_after(command)), command
+
+    order = context / "order"
+    shutil.copytree(PROJECT / "recipes" / "order-and-cache", order)
+    rooted.build(order, None, "-t", "before")
+    (order / "app.sh").write_text((order / "app.sh").read_text().replace("\ncat", "\ncat -n"))
+    rooted.build(order, None, "-t", "after")
+    check("layerbuild explain")
+    check("layerbuild diff before after", code=1)
+    rooted.build(PROJECT / "recipes" / "delete-hides-but-keeps-bytes", None, "-t", "delete-hides-but-keeps-bytes")
+    check("layerbuild blame delete-hides-but-keeps-bytes")
+    check("layerbuild blame delete-hides-but-keeps-bytes /big.txt")
+
+
+def test_what_the_views_show_of_recipes(rooted: Layerbuild) -> None:
+    def check(command: str) -> None:
+        *words, recipe = shlex.split(command)[1:]
+        found = without_what_varies(rooted(*words, PROJECT / recipe).splitlines())
+        shown = without_what_varies(shown_after(command))
+        assert [line for line in shown if "cores" not in line] == [line for line in found if "cores" not in line], (
+            command
+        )
+
+    rooted.build(PROJECT / "recipes" / "hardlinks-and-copy-up")
+    check("layerbuild advise recipes/hardlinks-and-copy-up")
+    check("layerbuild verify recipes/textbook")
 
 
 def columns(line: str) -> list[str]:

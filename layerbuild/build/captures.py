@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import located
 from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID, chain_id
@@ -33,13 +34,15 @@ _WAITING = 8  # sealed folders that may wait; they cost disk, not memory
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a step leaves: its folder, complete; and a writer with two files, which ``write`` is to complete."""
+    """What a step leaves: its folder, complete; and a writer with two files, which ``write`` is to complete. ``scan``
+    watches what is written."""
 
     workspace: Workspace
     blob: Path
     index: Path
     writer: LayerWriter
     write: Callable[[LayerWriter], Captured]
+    scan: Scan | None = None
 
     def drop(self, error: BaseException) -> None:
         """Give the files up, because of ``error``."""
@@ -69,15 +72,17 @@ class _Task:
 
 
 class Captures:
-    """The layers of one build that are being made. ``failed`` is told the first error, from any thread.
+    """The layers of one build that are being made. ``failed`` is told the first error, from any thread; ``guard``
+    judges a layer before it is recorded.
 
     As a context manager: leaving it waits until all is done, also after a failure of the build, since a finished step
     stays proved; whatever is no Exception (Ctrl-C) aborts what is going on instead. An error that nobody has been told
     of is raised then.
     """
 
-    def __init__(self, store: Store, *, threads: int, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, store: Store, guard: Guard, *, threads: int, failed: Callable[[Exception], None]) -> None:
         self._store = store
+        self._guard = guard
         self._limit = threads
         self._failed = failed
         self._changed = threading.Condition()
@@ -200,6 +205,7 @@ class Captures:
             return
         sealed, unnamed = task.sealed, task.unnamed
         captured = sealed.capture()
+        self._guard.judge(task.step, sealed.scan)
         unnamed.diff_id.keep(captured.diff_id)
         unnamed.chain.keep(chain_id(chain_of(task.parent), captured.diff_id))
         self._store.layers.adopt_index(sealed.index, captured.diff_id)
@@ -208,6 +214,7 @@ class Captures:
         layer = LayerRecord(captured.diff_id, captured.tar_size, captured.entries, (blob,))
         parent = recorded(task.parent)
         snapshot = self._store.workspaces.commit(sealed.workspace, layer)
+        self._guard.keep(captured.diff_id, sealed.scan)
         task.then(parent, layer, snapshot.chain)
         unnamed.recorded.keep(snapshot.chain)
 

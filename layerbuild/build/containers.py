@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 
 from layerbuild.build.drivers.driver import Driver
+from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
 from layerbuild.digest import ChainID
@@ -44,14 +46,24 @@ def container(
 
 
 def reenter(
-    store: Store, identity: Identity, driver: Driver, kept: KeptWorkspace, argv: tuple[str, ...], *, terminal: bool
+    store: Store,
+    identity: Identity,
+    driver: Driver,
+    kept: KeptWorkspace,
+    argv: tuple[str, ...],
+    *,
+    terminal: bool,
+    mounted: Mounted | None = None,
 ) -> int:
-    """Run ``argv`` in a kept workspace, in the surroundings that it was kept with. What it writes stays there.
+    """Run ``argv`` in a kept workspace, in the surroundings that it was kept with, and with what ``mounted`` brings.
+    What it writes stays there.
 
     StoreError if somebody is in there already.
     """
     store.ensure_unpacked(kept.parent)
     tree = Stacks(store).tree(kept.parent, name="the image")
     command = recalled(kept.meta, argv)
+    if mounted is not None:
+        command = replace(command, env=(*command.env, *mounted.env), mounts=mounted.mounts)
     with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox, driver.rootfs(kept) as root:
         return sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal).code

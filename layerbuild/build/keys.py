@@ -37,11 +37,17 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The definition key of a step; and ``own``, its inputs besides the parent, by name and content: with the parent's
-    chain they make the content key. ``own`` is None while a source is unknown."""
+    """The definition key of a step; and ``known``, its inputs besides the parent, by name and content. With the
+    parent's chain they make the content key, if they are ``complete``: no source is unknown."""
 
     definition: str
-    own: Mapping[str, str] | None
+    known: Mapping[str, str]
+    complete: bool
+
+    @property
+    def own(self) -> Mapping[str, str] | None:
+        """All inputs besides the parent; None while a source is unknown."""
+        return self.known if self.complete else None
 
     def inputs(self, chain: ChainID | None) -> Mapping[str, str]:
         """All inputs by name, on the stack ``chain``."""
@@ -72,7 +78,7 @@ def keys(
     own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
     by_definition = {**own, PARENT: parent, **{read.name: read.definition for read in reads}}
     by_content = {read.name: read.content for read in reads if read.content is not None}
-    return Keys(_digest(by_definition), {**own, **by_content} if len(by_content) == len(reads) else None)
+    return Keys(_digest(by_definition), {**own, **by_content}, len(by_content) == len({read.name for read in reads}))
 
 
 def _digest(value: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
 from layerbuild.build.copying import Item, Placement, write
+from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import Lookup
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Ended, Runner, remembered
@@ -40,8 +41,11 @@ class LayerMaker:
     layers at once.
     """
 
-    def __init__(self, store: Store, lookup: Lookup, runner: Runner, *, times: Times, codec: str, one_id: bool) -> None:
+    def __init__(
+        self, store: Store, lookup: Lookup, runner: Runner, guard: Guard, *, times: Times, codec: str, one_id: bool
+    ) -> None:
         self._store = store
+        self._secrets = guard
         self._lookup = lookup
         self._runner = runner
         self._times = times
@@ -84,8 +88,9 @@ class LayerMaker:
             owner_of = _owner(tree, workspace.diff, owners) if self._one_id else None
             if owner_of is not None:
                 self._lookup.stacks.owned(workspace, owner_of)
-            blob, index, writer = self._writer(workspace, folder=False)
-            return Sealed(workspace, blob, index, writer, lambda to: capture(workspace.diff, to, owner=owner_of))
+            scan = self._secrets.scan()
+            blob, index, writer = self._writer(workspace, scan, folder=False)
+            return Sealed(workspace, blob, index, writer, lambda to: capture(workspace.diff, to, owner=owner_of), scan)
         except StepFailed:
             raise
         except BaseException:
@@ -111,8 +116,9 @@ class LayerMaker:
 
     def _write(self, workspace: Workspace, items: list[Item]) -> Sealed:
         """Fill the folder; what the tar still lacks then is its end, and what waits in memory."""
-        blob, index, writer = self._writer(workspace, folder=True)
-        sealed = Sealed(workspace, blob, index, writer, LayerWriter.finish)
+        scan = self._secrets.scan()
+        blob, index, writer = self._writer(workspace, scan, folder=True)
+        sealed = Sealed(workspace, blob, index, writer, LayerWriter.finish, scan)
         try:
             with self._stoppable(writer):
                 write(items, writer)
@@ -207,8 +213,9 @@ class LayerMaker:
             workspaces.discard(workspace)
             return None
 
-    def _writer(self, workspace: Workspace, *, folder: bool) -> tuple[Path, Path, LayerWriter]:
-        """Names for the blob and the index of a layer, and what writes them; ``folder``: and fills the diff folder."""
+    def _writer(self, workspace: Workspace, scan: Scan | None, *, folder: bool) -> tuple[Path, Path, LayerWriter]:
+        """Names for the blob and the index of a layer, and what writes them; ``folder``: and fills the diff folder.
+        ``scan`` watches what is written."""
         blob, index = self._store.blobs.temporary(), self._store.layers.temporary_index()
         try:
             writer = LayerWriter(
@@ -218,6 +225,7 @@ class LayerMaker:
                 folder=workspace.diff if folder else None,
                 user_xattr=self._store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
+                watch=scan.take if scan else None,
             )
         except BaseException:
             blob.unlink(missing_ok=True)

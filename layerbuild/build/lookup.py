@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
+from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys
 from layerbuild.build.remote import Remote
@@ -46,6 +47,7 @@ from layerbuild.steps import (
     masked,
 )
 from layerbuild.store.cache import StepRecord
+from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 
@@ -80,7 +82,8 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` their texts."""
+    """The step has to run. ``matches`` are the files that its sources name, by source; ``listings`` the texts of those
+    that it reads."""
 
     keys: Keys
     reads: tuple[Read, ...] = ()
@@ -126,6 +129,7 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self._no_cache_stages = no_cache_stages
+        self._explainer = Explainer(store)
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
@@ -161,22 +165,21 @@ class Lookup:
             return "--no-cache"
         return f"--no-cache-filter {stage.name}" if stage.name and stage.name in self._no_cache_stages else ""
 
-    def reason(self, stage: StagePlan, step: Step, progress: Progress, miss: Miss) -> str:
-        """Why ``step`` has to run, in words."""
+    def reason(
+        self, stage: StagePlan, step: RunStep | CopyStep, miss: Miss, *, chain: ChainID | None, missed: str = ""
+    ) -> Reason:
+        """Why ``step`` has to run on the stack ``chain``; ``missed`` names the step that has to run first and decides
+        what that is, empty: it is known."""
         if unasked := self._unasked(stage):
-            return unasked
-        if not progress.known:
-            return f"{progress.missed} runs first, and what it makes decides"
-        if miss.keys.own is None:
-            return "what it reads is made by a step that runs first"
-        chain = chain_of(progress.stack)
-        record = self._store.cache.nearest(step.origin.text, parent=chain)
+            return Reason(unasked)
+        return self._explainer.why(stage, step, miss.keys, chain=chain, missed=missed, listings=miss.listings)
+
+    def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:
+        """The seconds that the same instruction took when it last ran, None: never; and the layer that it made."""
+        record = self._store.cache.nearest(step.origin.text, parent=None)
         if record is None or record.instruction != step.origin.text:
-            return "it has not run here before"
-        inputs = miss.keys.inputs(chain)
-        names = sorted({*record.inputs, *inputs})
-        changed = [name for name in names if record.inputs.get(name) != inputs.get(name)]
-        return f"changed since it last ran: {', '.join(changed)}" if changed else "its layer was pruned"
+            return None, None
+        return record.seconds, self._store.layers.get(record.diff_id) if record.diff_id else None
 
     def tree(self, root: Root, platform: Platform) -> Tree | None:
         """The files of ``root``; None for a stage whose result is not known yet, and for what can't be looked into."""
@@ -265,15 +268,17 @@ class Lookup:
 
     def _reads_of_mounts(self, stage: StagePlan, step: RunStep, *, unseen: bool) -> _Seen:
         reads = []
+        listings = []
         for mount in step.mounts:
             if mount.root is None:
                 continue
             tree = self._tree(mount.root, stage.platform, unseen=unseen)
             content = None
             if tree is not None:
-                content, _ = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                content, listing = content_digest([Match(tree, mounted_node(step, mount, tree), b"", True)])
+                listings.append(listing)
             reads.append(self._read(f"mounted at {mount.target}", mount.root, stage.platform, content))
-        return _Seen(tuple(reads))
+        return _Seen(tuple(reads), listings=tuple(listings))
 
     def _read(self, name: str, root: Root, platform: Platform, content: str | None) -> Read:
         definition = self._definition(root, platform) or str(content)

@@ -13,20 +13,23 @@ from layerbuild import events
 from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
+from layerbuild.build.guard import Guard
 from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.layers import LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.platforms import check_platforms
+from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.schedule import Schedule, needs
 from layerbuild.build.times import Times
 from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree
-from layerbuild.build.unnamed import Promise, Stack, Unnamed, recorded
+from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.errors import BuildError
 from layerbuild.image.config import History, ImageConfig, Platform
 from layerbuild.image.image import Image
 from layerbuild.image.manifest import Descriptor, layer_media_type, oci_layer_type
@@ -70,7 +73,8 @@ class Build:
         self._bases = bases
         self._options = options
         self._times = times
-        self._observer = observe
+        self._recorder = Recorder(store, plan, request=options.request)
+        self._observer = self._recorder.observing(observe)
         self._telling = threading.Lock()
         self._imports = Imports(store, caches, observe=self._observe)
         self._unusable: Unusable | None = None
@@ -89,7 +93,10 @@ class Build:
         self._lookup = self._new_lookup()
         self._known: Mapping[int, Build] = {}
         self._mounter = Mounter(store, self._lookup, options, tell=self.note)
-        self._maker = LayerMaker(store, self._lookup, runner, times=times, codec=options.codec, one_id=options.one_id)
+        self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
+        self._maker = LayerMaker(
+            store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
+        )
         self._begin()
 
     @property
@@ -115,6 +122,10 @@ class Build:
 
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
+        with self._recorder:
+            return self._run(known)
+
+    def _run(self, known: Mapping[int, Build]) -> StoredImage:
         self._observe(events.BuildStarted(self._plan, self._options.platform))
         for note in (*self._plan.notes, *self._runner.notes(self._plan)):
             self.note(note)
@@ -150,7 +161,7 @@ class Build:
         self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
         self._unusable = None
         self._schedule = Schedule(self._plan, jobs=self._options.jobs, seconds=self._seconds)
-        self._captures = Captures(self._store, threads=self._options.jobs, failed=self._schedule.fail)
+        self._captures = Captures(self._store, self._guard, threads=self._options.jobs, failed=self._schedule.fail)
 
     def _go(self) -> None:
         """Carry out all stages. Unusable when those have ended that could."""
@@ -203,6 +214,7 @@ class Build:
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
         began = time.perf_counter()
         verdict = self._lookup.verdict(stage, step, progress)
+        self._recorder.decided(stage, number, step, verdict, stack=progress.stack, why=self._lookup.reason)
         match verdict:
             case Metadata():
                 assert isinstance(step, ConfigStep)
@@ -211,6 +223,7 @@ class Build:
                 return replace(progress, draft=progress.draft.then(change))
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
+                self._guard.judge_cached(step, record.diff_id)
                 stack = progress.stack if record.diff_id is None else record.chain
                 self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
                 known = replace(record, definition_key=keys.definition)
@@ -220,6 +233,8 @@ class Build:
                 return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
+                if self._options.fail_on_miss:
+                    raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
                 unnamed = self._make(stage, number, step, progress, verdict, began)
                 layer = unnamed.diff_id if unnamed else None
@@ -245,6 +260,7 @@ class Build:
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
 
         def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
+            self._recorder.settle(stage, number, below=parent)
             made = self._record(step, miss, seconds, parent=parent, layer=layer, chain=chain)
             self._trail.add(stage.index, number, made, miss.reads)
             if layer is not None and chain is not None:
@@ -254,6 +270,11 @@ class Build:
             return self._captures.add(step, progress.stack, sealed, then=record)
         self._captures.after(step, progress.stack, then=record)
         return None
+
+    def _missed(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, miss: Miss) -> BuildError:
+        reason = self._lookup.reason(stage, step, miss, chain=chain_of(progress.stack))
+        hint = "`layerbuild explain` tells more; without --fail-on-miss it is run"
+        return BuildError(f"{step.origin.keyword} would have to run: {reason.text}", hint=hint, span=step.origin.span)
 
     def _grown(
         self,
@@ -278,7 +299,7 @@ class Build:
         layer: LayerRecord | None,
         chain: ChainID | None,
     ) -> StepRecord:
-        for listing in miss.listings:
+        for listing in miss.listings if self._options.remember else ():
             self._store.cache.put_listing(listing)
         record = StepRecord(
             definition_key=miss.keys.definition,
@@ -292,7 +313,8 @@ class Build:
             seconds=seconds,
             created=time.time(),
         )
-        self._store.cache.put(record)
+        if self._options.remember:
+            self._store.cache.put(record)
         return record
 
     def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
@@ -331,6 +353,7 @@ class Build:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
             image = image.with_step(None, replace(runtime, labels=labels))
+        self._guard.judge_image(stage.start, image.config, stage.origin.span)
         self._imports.bring(image.top)
         records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
         inline = records if self._options.inline_cache else None

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from layerbuild.build.credentials import Credentials
 from layerbuild.image.config import Pairs, Platform
+from layerbuild.leaks import AllowList
 from layerbuild.reference import Reference
+
+
+class Gate(StrEnum):
+    """What happens on something that looks like a secret: nothing is looked at, it is told, or the build ends."""
+
+    OFF = "off"
+    WARN = "warn"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +29,10 @@ class Options:
     ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
     and layers be made, at once; ``inline_cache``: the image carries its step records. ``platform`` is the one that was
     asked for, which the image then says it is for; None: what its base says. ``annotations`` are its manifest's.
+
+    ``fail_on_miss``: a step that would have to run ends the build. ``gate`` is for what looks like a secret,
+    ``allowed`` what may look so. ``request`` is noted in the build's record, to plan it again. ``remember`` False: no
+    later build is to hit what this one makes.
     """
 
     names: tuple[Reference, ...] = ()
@@ -32,3 +48,8 @@ class Options:
     credentials: Credentials = field(default_factory=Credentials)
     platform: Platform | None = None
     annotations: Pairs = ()
+    fail_on_miss: bool = False
+    gate: Gate = Gate.WARN
+    allowed: AllowList = field(default_factory=AllowList)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    remember: bool = True

@@ -5,23 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, located
+from layerbuild.build.explaining import Reason
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Verdict, located
 from layerbuild.build.unnamed import Promise, chain_of
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, split
-from layerbuild.steps import CopyStep, EmptyDirectory, LayerPlan, StagePlan, Step
+from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, StagePlan, Step
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is known of one step: a cache hit or not, whether it makes a layer (None: it will turn out), and why."""
+    """What is known of one step: a cache hit or not, whether it makes a layer (None: it will turn out), and why.
+
+    ``seconds``, ``size`` and ``tar_size`` (bytes) are what a step that will run took and made when it last ran; None:
+    it never ran here.
+    """
 
     stage: StagePlan
     number: int
     step: Step
-    hit: bool
+    verdict: Verdict
     layer: bool | None
-    reason: str
+    reason: Reason
+    seconds: float | None = None
+    size: int | None = None
+    tar_size: int | None = None
+
+    @property
+    def hit(self) -> bool:
+        """Whether a record says what it makes."""
+        return isinstance(self.verdict, Hit)
 
 
 def preview(plan: LayerPlan, lookup: Lookup) -> Iterator[Forecast]:
@@ -47,26 +60,31 @@ class _Walk:
             verdict = self._lookup.verdict(self._stage, step, self.progress)
         match verdict:
             case Metadata():
-                return Forecast(self._stage, number, step, False, False, "")
+                return Forecast(self._stage, number, step, verdict, False, Reason(""))
             case Hit(record, keys, by):
                 layer = record.diff_id is not None
                 stack = record.chain if layer else self.progress.stack
                 self.progress = replace(self.progress, definition=keys.definition, stack=stack)
                 reason = "an earlier step would run again, and give the same" if by == "content" else ""
-                return Forecast(self._stage, number, step, True, layer, reason)
+                return Forecast(self._stage, number, step, verdict, layer, Reason(reason))
             case Miss():
+                assert not isinstance(step, ConfigStep)
                 return self._missed(number, step, verdict)
 
-    def _missed(self, number: int, step: Step, miss: Miss) -> Forecast:
+    def _missed(self, number: int, step: RunStep | CopyStep, miss: Miss) -> Forecast:
         layer = self._makes_folder(step)
-        reason = self._lookup.reason(self._stage, step, self.progress, miss)
+        missed, chain = "" if self.progress.known else self.progress.missed, chain_of(self.progress.stack)
+        reason = self._lookup.reason(self._stage, step, miss, chain=chain, missed=missed)
         self.progress = replace(self.progress, definition=miss.keys.definition)
         if layer is not False:
             missed = self.progress.missed or f"{step.origin.keyword} at line {step.origin.span.line}"
             self.progress = replace(self.progress, known=False, missed=missed)
         if isinstance(step, CopyStep):
             self._note_folders(step, miss)
-        return Forecast(self._stage, number, step, False, layer, reason)
+        seconds, record = self._lookup.last_run(step)
+        made = (record.blobs[0].size, record.tar_size) if record and record.blobs else (0, 0)
+        size, tar_size = (None, None) if seconds is None else made
+        return Forecast(self._stage, number, step, miss, layer, reason, seconds, size, tar_size)
 
     def _makes_folder(self, step: Step) -> bool | None:
         """Whether a WORKDIR has to make its folder; None where that can't be told, and for every other step."""

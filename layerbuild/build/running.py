@@ -101,14 +101,13 @@ class Runner:
 
     def command(self, step: RunStep) -> Command:
         """What ``step`` executes, apart from what its mounts bring."""
-        files = tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
         return Command(
             argv=step.argv,
             env=_merged(step.env, step.proxy),
             cwd=step.cwd or "/",
             user=step.user,
             network=self._network_of(step),
-            mounts=files,
+            mounts=script_files(step),
             security="insecure" if step.security == "insecure" else "sandbox",
             hostname=step.hostname or HOSTNAME,
         )
@@ -124,6 +123,11 @@ class Runner:
         if step.network == "none":
             return "none"
         return "host" if step.network == "host" else self._network
+
+
+def script_files(step: RunStep) -> tuple[File, ...]:
+    """The heredocs of ``step``, as files that it can execute."""
+    return tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
 
 
 def check_entitlements(plan: LayerPlan, granted: frozenset[str]) -> None:

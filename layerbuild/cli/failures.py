@@ -4,13 +4,20 @@
 
     0 done · 1 a build or a RUN failed · 2 wrong use · 3 the recipe is wrong · 69 registry or credentials ·
     77 this machine can't · 102 out of space · 130/143 stopped
+
+Commands that compare (``diff``, ``verify``, ``advise`` with rules) say by 1 that something differs, and by 2 what else
+would be 1, as diff(1) does.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import click
 
 from layerbuild.errors import (
     LayerbuildError,
@@ -57,6 +64,16 @@ def report(error: LayerbuildError) -> None:
     if error.hint:
         lines.append(f"hint: {error.hint}")
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+@contextmanager
+def trouble(ctx: click.Context) -> Iterator[None]:
+    """In a command that compares: an error that would end with 1 ends with 2, since 1 means a difference."""
+    try:
+        yield
+    except LayerbuildError as error:
+        report(error)
+        ctx.exit(max(2, exit_code(error)))
 
 
 def of_os_error(error: OSError) -> LayerbuildError:

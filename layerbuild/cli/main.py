@@ -19,11 +19,15 @@ from layerbuild.errors import LayerbuildError
 
 # command → module of cli/commands and the click command in it
 COMMANDS = {
+    "advise": "advise:advise",
     "base": "base:base",
+    "blame": "blame:blame",
     "build": "build:build",
     "context": "context:context",
     "df": "housekeeping:df",
+    "diff": "diff:diff",
     "doctor": "doctor:doctor",
+    "explain": "explain:explain",
     "history": "show:history",
     "images": "images:images",
     "import": "archives:import_",
@@ -32,6 +36,7 @@ COMMANDS = {
     "learn": "learn:learn",
     "lint": "lint:lint",
     "load": "archives:load",
+    "logs": "explain:logs",
     "login": "registry:login",
     "logout": "registry:logout",
     "parse": "plan:parse",
@@ -39,11 +44,13 @@ COMMANDS = {
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
     "push": "registry:push",
+    "report": "report:report",
     "rmi": "images:rmi",
     "run": "run:run",
     "save": "archives:save",
-    "shell": "run:shell",
+    "shell": "shell:shell",
     "tag": "images:tag",
+    "verify": "verify:verify",
     "where": "show:where",
 }
 

@@ -7,8 +7,8 @@ import platform
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
     from layerbuild.build.bases import Bases, Policy
+    from layerbuild.build.lookup import Lookup
     from layerbuild.build.times import Times
+    from layerbuild.cli.contexts import Opened
     from layerbuild.events import Observer
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
@@ -80,7 +82,12 @@ class Command(click.Command):
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that ``build`` and ``plan`` share."""
+    """The options that ``build`` and ``plan`` share, and their context."""
+    return settings(click.argument("context")(command))
+
+
+def settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that ``build`` and ``plan`` share, for a command that takes its context in another way."""
     shared: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
         click.option("--target", help="The stage to build.  [default: the last]"),
@@ -122,7 +129,6 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
             "  [default: missing]",
         ),
-        click.argument("context"),
     ]
     for option in reversed(shared):
         command = option(command)
@@ -163,6 +169,41 @@ def request(
     )
 
 
+def spelled(request: Request) -> list[str]:
+    """The shared options as ``build`` takes them, but for its context and the cache."""
+    words = ["--file", str(request.recipe)] if request.recipe is not None else []
+    words += [word for name, value in request.build_args.items() for word in ("--build-arg", f"{name}={value}")]
+    words += ["--platform", ",".join(map(str, request.platforms))] if request.platforms else []
+    words += ["--target", request.target] if request.target is not None else []
+    words += ["--timestamp", request.timestamp] if request.timestamp is not None else []
+    return words + [word for name, value in request.named for word in ("--build-context", f"{name}={value}")]
+
+
+def noted(request: Request) -> dict[str, Any]:
+    """What a build's record says of the request, so that ``recalled`` can plan it again from anywhere."""
+    recipe = request.recipe if request.recipe in (None, "-") else _absolute(str(request.recipe))
+    named = [(name, _absolute(value)) for name, value in request.named]
+    told = {**asdict(request), "no_cache_stages": sorted(request.no_cache_stages)}
+    told["platforms"] = [str(platform) for platform in request.platforms]
+    return {**told, "context": _absolute(request.context), "recipe": recipe, "named": named}
+
+
+def _absolute(text: str) -> str:
+    scheme, found, path = text.rpartition("oci-layout://")
+    return scheme + found + os.path.abspath(path) if found or os.path.exists(path) else text
+
+
+def recalled(data: Mapping[str, Any]) -> Request:
+    """The request that ``noted`` wrote down; UsageError for one whose context came on standard input."""
+    if not data or "-" in (data["context"], data["recipe"]):
+        raise UsageError("that build read its context or its recipe from standard input: it can't be planned again")
+    known = {field.name: data[field.name] for field in fields(Request) if field.name in data}
+    known |= {name: tuple(known.get(name, ())) for name in ("secrets", "agents")}
+    known["named"] = tuple((name, value) for name, value in data["named"])
+    known["platforms"] = read_platforms(tuple(known.get("platforms", ())))
+    return Request(**{**known, "no_cache_stages": frozenset(known.get("no_cache_stages", ()))})
+
+
 def platform_option(
     *, multiple: bool = False, help: str = "Which of the images under that name."
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -200,6 +241,46 @@ def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
     from layerbuild.cli.registries import Bringer
 
     return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A recipe's plan, and what is needed to walk it."""
+
+    plan: LayerPlan
+    lookup: Lookup
+
+
+def planned(
+    request: Request,
+    store: Store,
+    found: Opened,
+    observe: Observer,
+    *,
+    changed: tuple[str, ...] = (),
+    look_only: bool = True,
+) -> Planned:
+    """The plan of ``request`` and its lookup, for a command that builds nothing. ``changed`` are files of the context
+    that are taken to be edited; ``look_only``: no layer is brought for it."""
+    from layerbuild.build.edited import edited
+    from layerbuild.build.lookup import Lookup
+
+    bases = make_bases(request, store, observe)
+    recipe = found.place.read_recipe()
+    times = build_times(request, recipe, named=found.named, modified=found.modified)
+    plan = make_plan(request, recipe, bases, named=found.named, times=times)
+    trees = {**found.trees, "": edited(found.trees[""], changed)} if changed else found.trees
+    lookup = Lookup(
+        store,
+        bases,
+        trees,
+        found.remote,
+        times=times,
+        no_cache=request.no_cache,
+        no_cache_stages=request.no_cache_stages,
+        look_only=look_only,
+    )
+    return Planned(plan, lookup)
 
 
 def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:

@@ -47,8 +47,8 @@ def load(
     image for several platforms; None: all of them. A root file system is a
     FormatError, whose hint tells what brings it in.
     """
-    with _opened(store, source) as members:
-        match _shape(members.has):
+    with opened(store, source) as members:
+        match shape_of(members.has):
             case Shape.OCI_LAYOUT:
                 return load_layout(store, members, platform=platform, name=name)
             case Shape.DOCKER_ARCHIVE:
@@ -67,8 +67,8 @@ def load_layout_image(
 ) -> StoredImage | StoredIndex:
     """Bring in one image of an OCI layout, folder or tar, without any name; for ``platform``, None: for all that it is
     for. FormatError if it is no layout."""
-    with _opened(store, layout) as members:
-        if _shape(members.has) is not Shape.OCI_LAYOUT:
+    with opened(store, layout) as members:
+        if shape_of(members.has) is not Shape.OCI_LAYOUT:
             raise FormatError(f"{layout} is no OCI layout", hint="one has the files oci-layout and index.json")
         return load_one(store, members, platform=platform, tag=tag, digest=digest)
 
@@ -76,13 +76,14 @@ def load_layout_image(
 def identify(source: Path) -> Shape:
     """What a file or folder is. Of a tar only the names are looked at, and nothing is written."""
     if source.is_dir():
-        return _shape(FolderMembers(source).has)
+        return shape_of(FolderMembers(source).has)
     with existing(source) as file:
         names = member_names(decompress(file)[1], origin=str(source))
-    return _shape(names.__contains__)
+    return shape_of(names.__contains__)
 
 
-def _shape(has: Callable[[str], bool]) -> Shape:
+def shape_of(has: Callable[[str], bool]) -> Shape:
+    """What an archive is that ``has`` the files of these names."""
     if has(LAYOUT_FILE) and has(INDEX_FILE):
         return Shape.OCI_LAYOUT
     if has(MANIFEST_FILE):
@@ -91,7 +92,7 @@ def _shape(has: Callable[[str], bool]) -> Shape:
 
 
 @contextmanager
-def _opened(store: Store, source: Path | BinaryIO) -> Iterator[Members]:
+def opened(store: Store, source: Path | BinaryIO) -> Iterator[Members]:
     """The members of ``source``; a compressed or streamed tar is unpacked into the store's ``tmp`` meanwhile."""
     if isinstance(source, Path) and source.is_dir():
         yield FolderMembers(source)

@@ -33,6 +33,8 @@ from layerbuild.layer.tar import END, header, padding
 from layerbuild.layer.tree import Tree, explained
 from layerbuild.layer.whiteout import is_whiteout
 
+Watch = Callable[[Entry, bytes], None]
+
 _SMALL = 1 << 18  # files up to this size are read by one call
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -53,7 +55,8 @@ class LayerWriter:
     """Writes a layer: the blob at ``blob``, the index at ``index`` and, where ``folder`` is given, the diff folder.
 
     ``add`` takes entries in the order of ``sort_key``, parents first; the root is none of them. ``folder`` must exist
-    and be empty; ``root`` is what it looks like in the end. Both files are new, appear under their names at once and
+    and be empty; ``root`` is what it looks like in the end. ``watch`` sees each file's content, of a large one the
+    first piece. Both files are new, appear under their names at once and
     are not synced: whoever records the layer names and syncs them. Leaving the context without ``finish`` leaves no
     thread behind, and the caller removes the blob. A full disk is a SpaceError.
     """
@@ -68,7 +71,9 @@ class LayerWriter:
         folder: Path | None = None,
         user_xattr: bool = False,
         root: RootMetadata | None = None,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._codec = codec
         self._root = root
         self._folder_finished = False
@@ -153,7 +158,7 @@ class LayerWriter:
             return self._whole(entry, content or b"")
         self._put(header(entry))
         digest = hashlib.sha256()
-        pieces = self._passing(_exactly(entry, content), digest.update)
+        pieces = self._passing(self._watched(entry, _exactly(entry, content)), digest.update)
         if self._tree is not None:
             self._tree.add(entry, pieces)
         else:
@@ -166,6 +171,8 @@ class LayerWriter:
         if len(content) != entry.size:
             raise _changed(entry, len(content))
         self._put(header(entry), content, padding(entry.size))
+        if self._watch is not None:
+            self._watch(entry, content)
         if self._tree is not None:
             self._tree.add(entry, (content,))
         return hashlib.sha256(content).hexdigest()
@@ -175,6 +182,13 @@ class LayerWriter:
             update(piece)
             self._put(piece)
             yield piece
+
+    def _watched(self, entry: Entry, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        first = next(pieces, b"")
+        if self._watch is not None:
+            self._watch(entry, first)
+        yield first
+        yield from pieces
 
     def _put(self, *data: bytes) -> None:
         self._parts += data

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _BUSY_SECONDS = 30.0
+_RESERVE = 128 << 10  # bytes that are set aside for the commit that frees space
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
 _ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
@@ -69,12 +70,40 @@ CREATE TABLE file (
 
 _STEP_OWN = "CREATE INDEX step_own ON step (own_key);"
 
+# What the builds of this store were like, and what was found in their layers; see builds.py and findings.py.
+_BUILDS = """
+CREATE TABLE build (
+    number    INTEGER PRIMARY KEY AUTOINCREMENT,
+    began     REAL NOT NULL,      -- seconds since 1970
+    seconds   REAL NOT NULL,
+    outcome   TEXT NOT NULL,
+    recipe    TEXT NOT NULL,
+    image     TEXT,               -- the manifest of what it made
+    data      TEXT NOT NULL       -- JSON
+);
+CREATE TABLE build_step (
+    build     INTEGER NOT NULL REFERENCES build ON DELETE CASCADE,
+    position  INTEGER NOT NULL,
+    data      TEXT NOT NULL,      -- JSON
+    log       BLOB,               -- zstd
+    log_kept  INTEGER,            -- bytes before those that were left out
+    log_dropped INTEGER,          -- bytes that were left out
+    PRIMARY KEY (build, position)
+) WITHOUT ROWID;
+CREATE TABLE layer_scan (
+    diff_id   TEXT PRIMARY KEY REFERENCES layer ON DELETE CASCADE,
+    rules     INTEGER NOT NULL,   -- the version of the rules that it was scanned with
+    findings  TEXT NOT NULL       -- JSON
+) WITHOUT ROWID;
+"""
+
 # What brings a database of that version to the next one: statements, each ended by a semicolon.
 _UPGRADES = {
     1: _DOWNLOADS,
     2: _SOURCES,
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
     3: f"{_FILES} ALTER TABLE step ADD COLUMN own_key TEXT NOT NULL DEFAULT ''; {_STEP_OWN}",
+    4: _BUILDS,
 }
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
@@ -178,9 +207,28 @@ class Database:
         with self._errors():
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
-                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES}"
+                f"BEGIN; {_SCHEMA} {_STEP_OWN} {_DOWNLOADS} {_SOURCES} {_FILES} {_BUILDS}"
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
+        self._set_aside()
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """For what frees space, and has to commit first: have the bytes that were set aside. A commit appends to the
+        WAL before it takes anything away, which a disk that is full to the last block would not allow."""
+        self._reserve.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        with suppress(OSError):  # there will be room after the next prune
+            self._reserve.write_bytes(bytes(_RESERVE))
+
+    @property
+    def _reserve(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-reserve")
 
     def _upgrade(self) -> None:
         with self.transaction(durable=True):

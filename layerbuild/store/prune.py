@@ -59,6 +59,7 @@ class Plan:
     links: tuple[Path, ...]
     leftovers: tuple[Path, ...]
     caches: tuple[Path, ...]
+    builds: tuple[int, ...]
 
     @property
     def report(self) -> PruneReport:
@@ -67,6 +68,7 @@ class Plan:
         counts = {
             "images": len(self.images),
             "steps": len(self.steps),
+            "build records": len(self.builds),
             "snapshots": len(self.snapshots),
             "workspaces": len(self.workspaces),
             "layers": len(self.layers),
@@ -80,9 +82,9 @@ class Plan:
 def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneReport:
     """Remove dangling images, leftovers, and whatever neither a named image nor the step cache needs.
 
-    ``all`` removes the step cache, downloads, kept workspaces and cache mounts too: only what named images need
-    remains. ``dry_run`` only tells. StoreError while another process uses the store, or if a named image is damaged,
-    since nobody can tell then what it needs.
+    ``all`` removes the step cache, downloads, build records, kept workspaces and cache mounts too: only what named
+    images need remains. ``dry_run`` only tells. StoreError while another process uses the store, or if a named image is
+    damaged, since nobody can tell then what it needs.
     """
     if dry_run:
         return plan(store, all=all).report
@@ -92,8 +94,9 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
         # No row has ever named these; on a full disk they make room for the rows' own journal.
         for path in found.leftovers:
             overlay.remove_any(path)
-        _delete_rows(store, found)
-        trash = _take_away(store, found)
+        with store.database.room():
+            _delete_rows(store, found)
+            trash = _take_away(store, found)
     # Others may use the store again while the folders are taken apart.
     for path in trash:
         overlay.remove_any(path)
@@ -115,6 +118,7 @@ def plan(store: Store, *, all: bool) -> Plan:
     diff_ids = {diff_id for image in live_images for diff_id in image.config.diff_ids}
     diff_ids |= {snapshots[chain].diff_id for chain in chains}
     downloads = store.downloads.keys() if all else ()
+    builds = store.database.rows("SELECT number FROM build") if all else ()
     claimed = {snapshots[chain].id for chain in chains} | workspaces.live
     return Plan(
         images=tuple(
@@ -123,7 +127,7 @@ def plan(store: Store, *, all: bool) -> Plan:
             if digest not in live
         ),
         steps=steps,
-        listings=_dead_listings(store, frozenset(steps)),
+        listings=_dead_listings(store, frozenset(steps), all=all),
         downloads=downloads,
         snapshots=tuple(chain for chain in snapshots if chain not in chains),
         workspaces=workspaces.dead,
@@ -134,6 +138,7 @@ def plan(store: Store, *, all: bool) -> Plan:
         links=_dead_links(store, claimed),
         leftovers=_dead_leftovers(store),
         caches=store.cache_mounts.all() if all else (),
+        builds=tuple(number for (number,) in builds),
     )
 
 
@@ -184,9 +189,11 @@ def _dead_steps(store: Store, *, all: bool) -> tuple[str, ...]:
     return tuple(key for (key,) in rows if key not in known)
 
 
-def _dead_listings(store: Store, dead_steps: frozenset[str]) -> tuple[str, ...]:
+def _dead_listings(store: Store, dead_steps: frozenset[str], *, all: bool) -> tuple[str, ...]:
     rows = store.database.rows("SELECT definition_key, inputs FROM step")
-    values = (value for key, inputs in rows if key not in dead_steps for value in json.loads(inputs).values())
+    values = [value for key, inputs in rows if key not in dead_steps for value in json.loads(inputs).values()]
+    if not all:  # a build that is to be compared with the next one
+        values += [value for build in store.builds.all() for step in build.steps for value in step.inputs.values()]
     named = {value for value in values if _DIGEST.fullmatch(value)}
     return tuple(digest for (digest,) in store.database.rows("SELECT digest FROM listing") if digest not in named)
 
@@ -223,7 +230,8 @@ def _absent(folder: Path, live: set[str]) -> tuple[Path, ...]:
 
 def _delete_rows(store: Store, found: Plan) -> None:
     # In this order: what refers before what is referred to. (References between snapshots are checked at the commit.)
-    keys = {
+    keys: dict[str, tuple[object, ...]] = {
+        "build WHERE number": found.builds,
         "step WHERE definition_key": found.steps,
         "listing WHERE digest": found.listings,
         "download WHERE url": found.downloads,

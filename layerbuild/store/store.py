@@ -16,11 +16,13 @@ from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
 from layerbuild.store.arrivals import Arrivals
 from layerbuild.store.blobs import Blobs
+from layerbuild.store.builds import Builds
 from layerbuild.store.cache import StepCache
 from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
 from layerbuild.store.downloads import Downloads
 from layerbuild.store.durable import replace_file
+from layerbuild.store.findings import Findings
 from layerbuild.store.images import Images, StoredImage
 from layerbuild.store.layers import BlobRecord, Layers
 from layerbuild.store.lease import Lease, SharedLock, folder_lock
@@ -72,6 +74,8 @@ class Store:
             temporary=self.temporary_name,
         )
         self.cache = StepCache(database)
+        self.builds = Builds(database)
+        self.findings = Findings(database)
         self.downloads = Downloads(database, self.blobs)
         self.arrivals = Arrivals(root / "arriving", self.blobs)
         self.sources = Sources(database, self.snapshots)

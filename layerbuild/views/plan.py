@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
 from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, Step
-from layerbuild.views.text import shorten, table
+from layerbuild.views.text import count, seconds, shorten, size, table
 
 _METADATA = {
     "ARG": "a build-time variable; only the steps that run see it",
@@ -29,7 +29,11 @@ _METADATA = {
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One line. ``makes`` is "layer", "no layer" or "metadata"; ``cache`` is "hit", "miss" or, for metadata, ""."""
+    """One line. ``makes`` is "layer", "no layer" or "metadata"; ``cache`` is "hit", "miss" or, for metadata, "".
+
+    ``seconds``, ``size`` and ``tar_size`` (the blob's and the tar's bytes) are what a miss took and made when it last
+    ran; None: nobody knows.
+    """
 
     stage: str
     number: int
@@ -39,52 +43,117 @@ class PlanRow:
     why: str
     cache: str
     reason: str
+    seconds: float | None = None
+    size: int | None = None
+    tar_size: int | None = None
 
 
-def describe(stage: str, number: int, step: Step, *, hit: bool, layer: bool | None, reason: str) -> PlanRow:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the steps that miss will take, as far as they ran before: ``unknown`` of them never did."""
+
+    steps: int
+    seconds: float
+    size: int
+    tar_size: int
+    unknown: int
+
+
+def cost(rows: Sequence[PlanRow]) -> Cost:
+    """The sum over the rows that miss."""
+    missed = [row for row in rows if row.cache == "miss"]
+    return Cost(
+        steps=len(missed),
+        seconds=sum(row.seconds or 0 for row in missed),
+        size=sum(row.size or 0 for row in missed),
+        tar_size=sum(row.tar_size or 0 for row in missed),
+        unknown=sum(row.seconds is None for row in missed),
+    )
+
+
+def describe(
+    stage: str,
+    number: int,
+    step: Step,
+    *,
+    hit: bool,
+    layer: bool | None,
+    reason: str,
+    seconds: float | None = None,
+    size: int | None = None,
+    tar_size: int | None = None,
+) -> PlanRow:
     """The row for ``step``. ``layer`` tells whether it makes a layer, as far as an earlier build knows; None: it will
-    turn out when it runs."""
+    turn out when it runs. ``seconds`` and the sizes are those of the last time that it ran."""
     makes, why = _effect(step, layer)
     cache = "" if isinstance(step, ConfigStep) else "hit" if hit else "miss"
     origin = step.origin
     text = f"ONBUILD {origin.text}" if origin.trigger else origin.text
-    return PlanRow(stage, number, origin.span.line, text, makes, why, cache, reason)
+    line = origin.span.line
+    return PlanRow(stage, number, line, text, makes, why, cache, reason, seconds, size, tar_size)
 
 
-def as_json(plan: LayerPlan, rows: Sequence[PlanRow]) -> dict[str, Any]:
-    """The plan as plain data."""
+def as_json(plan: LayerPlan, rows: Sequence[PlanRow], *, changed: Sequence[str] = ()) -> dict[str, Any]:
+    """The plan as plain data; ``changed`` are the files that are taken to be edited."""
     return {
+        **({"changed": list(changed)} if changed else {}),
         "target": plan.target.title,
         "steps": [asdict(row) for row in rows],
+        "predicted": asdict(cost(rows)),
         "skipped": [{"stage": stage.title, "reason": stage.reason} for stage in plan.skipped],
         "notes": list(plan.notes),
     }
 
 
-def as_text(plan: LayerPlan, rows: Sequence[PlanRow], *, width: int) -> str:
-    """The plan for a terminal of ``width`` columns."""
+def as_text(plan: LayerPlan, rows: Sequence[PlanRow], *, width: int, changed: Sequence[str] = ()) -> str:
+    """The plan for a terminal of ``width`` columns; what steps will take is shown where an earlier build knows it."""
     several = len(plan.stages) > 1
+    told = any(row.seconds is not None for row in rows)
+    header = ["STEP", "INSTRUCTION", "MAKES", "CACHE", *(["TAKES", "TAR"] if told else []), "WHY"]
     lines: list[str] = []
     for stage in plan.stages:
         base = stage.origin.text
         lines.append(f"stage {stage.title}: {base}" if several else base)
         cells = [
-            [str(row.number), shorten(row.instruction, 44), row.makes, row.cache or "-", _remark(row)]
+            [
+                *(str(row.number), shorten(row.instruction, 44), row.makes, row.cache or "-"),
+                *(_prediction(row) if told else ()),
+                _remark(row),
+            ]
             for row in rows
             if row.stage == stage.title
         ]
         if cells:
-            text = table(["STEP", "INSTRUCTION", "MAKES", "CACHE", "WHY"], cells)
+            text = table(header, cells, right=frozenset((4, 5)) if told else frozenset())
             lines += [shorten_line(line, width) for line in text.splitlines()]
         lines.append("")
     lines += [f"stage {stage.title}: skipped, {stage.reason}" for stage in plan.skipped]
     lines += [f"note: {note}" for note in plan.notes]
+    if told or changed:
+        lines.append(_cost_text(cost(rows), changed))
     return "\n".join(lines).rstrip()
 
 
 def shorten_line(line: str, width: int) -> str:
     """Cut a table's line at the terminal's edge."""
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _prediction(row: PlanRow) -> list[str]:
+    if row.cache != "miss":
+        return ["", ""]
+    if row.seconds is None:
+        return ["?", "?"]
+    return [seconds(row.seconds), size(row.tar_size or 0)]
+
+
+def _cost_text(total: Cost, changed: Sequence[str]) -> str:
+    edited = f"an edit of {', '.join(changed)}: " if changed else ""
+    if not total.steps:
+        return f"{edited}no step runs"
+    unknown = f"; of {count(total.unknown, 'step')} nothing is known" if total.unknown else ""
+    sizes = f"{size(total.tar_size)} of layers, {size(total.size)} compressed"
+    return f"{edited}{count(total.steps, 'step runs', 'steps run')}: about {seconds(total.seconds)}, {sizes}{unknown}"
 
 
 def _remark(row: PlanRow) -> str:

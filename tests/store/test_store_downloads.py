@@ -43,6 +43,7 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
         "NOT NULL, -- JSON", "NOT NULL -- JSON"
     )
     newer = "DROP TABLE download; DROP TABLE source; DROP TABLE variant; DROP TABLE file; DROP TABLE step;"
+    newer += " DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan;"
     database.executescript(f"{newer} {older}; PRAGMA user_version=1;")
     database.close()
     for _ in range(2):

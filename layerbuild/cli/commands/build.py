@@ -17,7 +17,7 @@ from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
-from layerbuild.cli.credentials import entitlements, lent
+from layerbuild.cli.credentials import allow_list, entitlements, lent
 from layerbuild.cli.place import driver, inside, invocation
 from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
@@ -78,6 +78,22 @@ if TYPE_CHECKING:
     "--digest-file", type=click.Path(path_type=Path), help="Write the digest of what was exported to this file."
 )
 @click.option("--metadata-file", type=click.Path(path_type=Path), help="Write digests and names to this file, as JSON.")
+@click.option("--fail-on-miss", is_flag=True, help="End the build where a step would have to run.")
+@click.option(
+    "--secrets",
+    "gate",
+    type=click.Choice(["warn", "fail", "off"]),
+    default="warn",
+    help="What to do about what looks like a secret in a layer, the environment or the history.",
+)
+@click.option(
+    "--secrets-allow",
+    "allowed",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What may look like a secret: globs over paths, or fingerprints, one on each line.",
+)
+@click.option("--rehearse", "clock", type=int, hidden=True, help="For `verify`: the time that it is; remember nothing.")
 @click.option("--push", is_flag=True, help="Send the image to the registries that its names lead to.")
 @click.option("--cache-from", metavar="NAME|type=…", multiple=True, help="Ask the cache of another machine, too.")
 @click.option(
@@ -99,6 +115,10 @@ def build(
     iidfile: Path | None,
     digest_file: Path | None,
     metadata_file: Path | None,
+    fail_on_miss: bool,
+    gate: str,
+    allowed: Path | None,
+    clock: int | None,
     push: bool,
     cache_from: tuple[str, ...],
     cache_to: tuple[str, ...],
@@ -107,7 +127,7 @@ def build(
     **shared: Any,
 ) -> None:
     """Build an image from the recipe in CONTEXT."""
-    from layerbuild.build.options import Options
+    from layerbuild.build.options import Gate, Options
     from layerbuild.isolate.backends import backend
 
     request = recipes.request(**shared)
@@ -129,6 +149,11 @@ def build(
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         inline_cache=caches.inline,
         jobs=jobs or len(os.sched_getaffinity(0)),
+        fail_on_miss=fail_on_miss,
+        gate=Gate(gate),
+        allowed=allow_list(allowed),
+        request=recipes.noted(request),
+        remember=clock is None,
     )
     destinations = [_destinations(output, options) for output in wanted]
     way = backend(isolation)
@@ -157,6 +182,7 @@ def build(
             network=reach,
             annotations=asked,
             observe=told_all(observe, *early),
+            clock=clock,
         )
         write_files(files, built.found, _export(store, built, wanted, pushes, observe))
     if not _uses_stdout(wanted):
@@ -183,6 +209,7 @@ def _build(
     network: Network,
     annotations: tuple[Annotation, ...],
     observe: Observer,
+    clock: int | None,
 ) -> Built:
     # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
     with start(identity) as sandbox:
@@ -194,6 +221,7 @@ def _build(
         with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
             times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
+            times = times if clock is None else replace(times, now=clock)
             here = recipes.this_platform()
             builds: list[Build] = []
             for platform in request.platforms or (None,):

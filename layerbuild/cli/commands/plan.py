@@ -15,10 +15,14 @@ from layerbuild.cli.credentials import lent
 
 @click.command(cls=recipes.Command)
 @recipes.options
+@click.option("--change", "changed", metavar="PATH", multiple=True, help="Take this file of the context to be edited.")
 @format_option
-def plan(output_format: str, **shared: Any) -> None:
-    """Show which step of the recipe makes a layer, which hits the cache, and why. Nothing runs."""
-    from layerbuild.build.lookup import Lookup
+def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
+    """Show which step of the recipe makes a layer, which hits the cache, and why; of those that miss, what they took
+    when they last ran. Nothing runs.
+
+    With --change: what an edit of that file would cost.
+    """
     from layerbuild.build.preview import preview
     from layerbuild.views.plan import as_json, as_text, describe
 
@@ -28,20 +32,7 @@ def plan(output_format: str, **shared: Any) -> None:
         store_for(request) as store,
         opened(request, store, credentials) as found,
     ):
-        bases = recipes.make_bases(request, store, observer("auto"))
-        recipe = found.place.read_recipe()
-        times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
-        layer_plan = recipes.make_plan(request, recipe, bases, named=found.named, times=times)
-        lookup = Lookup(
-            store,
-            bases,
-            found.trees,
-            found.remote,
-            times=times,
-            no_cache=request.no_cache,
-            no_cache_stages=request.no_cache_stages,
-            look_only=True,
-        )
+        planned = recipes.planned(request, store, found, observer("auto"), changed=changed)
         rows = [
             describe(
                 forecast.stage.title,
@@ -49,11 +40,18 @@ def plan(output_format: str, **shared: Any) -> None:
                 forecast.step,
                 hit=forecast.hit,
                 layer=forecast.layer,
-                reason=forecast.reason,
+                reason=forecast.reason.text,
+                seconds=forecast.seconds,
+                size=forecast.size,
+                tar_size=forecast.tar_size,
             )
-            for forecast in preview(layer_plan, lookup)
+            for forecast in preview(planned.plan, planned.lookup)
         ]
-    emit(output_format, as_json(layer_plan, rows), lambda: as_text(layer_plan, rows, width=width()))
+    emit(
+        output_format,
+        as_json(planned.plan, rows, changed=changed),
+        lambda: as_text(planned.plan, rows, width=width(), changed=changed),
+    )
 
 
 @click.command()

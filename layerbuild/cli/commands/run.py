@@ -1,4 +1,4 @@
-"""``run`` and ``shell``: a container on top of an image, and a failed step's workspace entered again."""
+"""``run``: a container on top of an image."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(
     if remove and keep:
         raise UsageError("--rm and --keep contradict each other")
     chosen = chosen_platform(platform)
-    with _exit_code_of_docker(ctx), inside() as (store, identity):
+    with exit_code_of_docker(ctx), inside() as (store, identity):
         stored = store.images.resolve(image, platform=chosen)
         require_platform(stored.config.platform, here=this_platform(), place=store.temporary)
         config = stored.config.config
@@ -77,22 +77,6 @@ def run(
         code, kept = container(store, identity, by, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
     if kept:
         click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
-    ctx.exit(code)
-
-
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("workspace")
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def shell(ctx: click.Context, workspace: str, command: tuple[str, ...]) -> None:
-    """Enter a kept WORKSPACE, of a failed step or of `run --keep`, with its user, environment and folder."""
-    from layerbuild.build.containers import reenter
-
-    with _exit_code_of_docker(ctx), inside() as (store, identity):
-        kept = store.workspaces.find(workspace)
-        click.echo(f"{kept.meta['instruction']}", err=True)
-        by = driver(store, identity).driver
-        code = reenter(store, identity, by, kept, command or ("/bin/sh",), terminal=sys.stdin.isatty())
     ctx.exit(code)
 
 
@@ -115,7 +99,7 @@ def _variables(texts: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _exit_code_of_docker(ctx: click.Context) -> Iterator[None]:
+def exit_code_of_docker(ctx: click.Context) -> Iterator[None]:
     """126 and 127 tell here, as from ``docker run`` and a shell, that the command can't be executed or is not there."""
     try:
         yield

@@ -1,0 +1,135 @@
+"""Why a step has to run: what it is compared with, and the reason in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerbuild.build.difference import differences
+from layerbuild.build.keys import Keys
+from layerbuild.digest import BlobDigest, ChainID
+from layerbuild.errors import NotFoundError
+from layerbuild.steps import CopyStep, RunStep, StagePlan
+from layerbuild.store.builds import BuildRecord, Difference, StepAccount
+from layerbuild.store.cache import PARENT
+from layerbuild.store.store import Store
+
+_TOLD = 3  # differences in the one line of a reason
+_UNKNOWN = "what it reads is made by a step that runs first"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a step missed: in a line, and as differences, of which ``more`` were left out."""
+
+    text: str
+    differences: tuple[Difference, ...] = ()
+    more: int = 0
+
+
+class Explainer:
+    """Finds for a step that missed what it was the last time that it ran."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._builds: dict[str, tuple[BuildRecord, ...]] = {}
+
+    def why(
+        self,
+        stage: StagePlan,
+        step: RunStep | CopyStep,
+        found: Keys,
+        *,
+        chain: ChainID | None,
+        missed: str,
+        listings: tuple[bytes, ...],
+    ) -> Reason:
+        """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
+        below, empty: that is known. ``listings`` are those that ``found`` names."""
+        before = self._before(stage, step, found, chain)
+        decides = (
+            f"{missed} runs first, and what it makes decides" if missed else _UNKNOWN if not found.complete else ""
+        )
+        if before is None:
+            return Reason(decides or "it has not run here before")
+        after = dict(found.known)
+        if decides:  # what is not known yet can't be told as a difference
+            before = {name: value for name, value in before.items() if name in after}
+        else:
+            after[PARENT] = chain or "scratch"
+        changed, more = differences(before, after, self._listing(listings), args=arguments_of(step))
+        if decides and not changed:
+            return Reason(decides)
+        if not changed:
+            return Reason("its layer was pruned")
+        return Reason(summary(changed, more), changed, more)
+
+    def _before(
+        self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
+    ) -> Mapping[str, str] | None:
+        """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
+        file, kind = recipe_name(step.origin.span.file), found.known["kind"]
+        if file not in self._builds:
+            ended = (build for build in self._store.builds.of_recipe(file) if build.outcome != "running")
+            self._builds[file] = tuple(ended)  # so without the one that is going on
+        for number, build in enumerate(self._builds[file]):
+            ranked = [
+                (_likeness(account, step, chain), account)
+                for account in build.steps
+                if account.stage == stage.title and account.inputs.get("kind") == kind and account.ended is not None
+            ]
+            best = max(ranked, key=lambda pair: pair[0], default=None)
+            # In an older build than the last one only the very same instruction counts.
+            if best is not None and best[0] >= (2 if number == 0 else 4):
+                return best[1].inputs
+        record = self._store.cache.nearest(step.origin.text, parent=chain)
+        return record.inputs if record is not None and record.inputs.get("kind") == kind else None
+
+    def _listing(self, listings: tuple[bytes, ...]) -> _Listings:
+        return _Listings(self._store, {BlobDigest.of(listing): listing for listing in listings})
+
+
+class _Listings:
+    """The listing that a digest names: of the step at hand, or kept by the store."""
+
+    def __init__(self, store: Store, own: Mapping[str, bytes]) -> None:
+        self._store = store
+        self._own = own
+
+    def __call__(self, digest: str) -> bytes | None:
+        return self._own.get(digest) or stored_listing(self._store, digest)
+
+
+def recipe_name(file: str) -> str:
+    """What a recipe is called in the records of its builds: a file by its whole path, wherever it is built from."""
+    return os.path.abspath(file) if os.path.exists(file) else file
+
+
+def stored_listing(store: Store, digest: str) -> bytes | None:
+    """A listing that the store keeps, None if it is gone."""
+    try:
+        return store.cache.listing(BlobDigest(digest))
+    except NotFoundError:
+        return None
+
+
+def summary(changed: tuple[Difference, ...], more: int = 0) -> str:
+    """The differences in one line; the first ones, if there are many."""
+    told = "; ".join(map(str, changed[:_TOLD]))
+    rest = len(changed) - _TOLD + more
+    return f"{told}; and {rest} more" if rest > 0 else told
+
+
+def _likeness(account: StepAccount, step: RunStep | CopyStep, chain: ChainID | None) -> int:
+    same_text = account.instruction == step.origin.text
+    same_line = account.line == step.origin.span.line
+    same_below = account.inputs.get(PARENT) == (chain or "scratch")
+    return 4 * same_text + 2 * same_line + same_below
+
+
+def arguments_of(step: RunStep | CopyStep) -> frozenset[str]:
+    """The names of the variables that a RUN sees, and that are arguments of the build rather than the image's."""
+    if not isinstance(step, RunStep):
+        return frozenset()
+    return frozenset(name for name, _ in step.env) - frozenset(name for name, _ in step.config.env)

@@ -1,0 +1,38 @@
+"""``blame``: which instruction is answerable for a path."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+
+import click
+
+from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.operands import seen
+from layerbuild.errors import NotFoundError
+
+
+@click.command()
+@click.argument("image")
+@click.argument("path", required=False)
+@format_option
+def blame(image: str, path: str | None, output_format: str) -> None:
+    """Show which instruction of IMAGE created, changed, hid or deleted each version of PATH and all below it; without
+    PATH what each layer did, and the bytes that are shipped though invisible.
+
+    IMAGE is a name in the store, or an OCI layout or docker archive on the disk.
+    """
+    from layerbuild.layer.paths import clean
+    from layerbuild.views import blame as view
+    from layerbuild.views.versions import versions
+
+    with seen(image) as (found,), ExitStack() as cleaning:
+        rows = found.layers()
+        every = versions(found.indexes(cleaning))
+    if path is None:
+        emit(output_format, view.image_json(rows, every), lambda: view.image_text(rows, every))
+        return
+    chosen = view.path_versions(every, clean(os.fsencode(path)))
+    if not chosen:
+        raise NotFoundError(f"{image} never had {path!r}", hint="a path is told from the root of the image")
+    emit(output_format, view.path_json(rows, chosen), lambda: view.path_text(rows, chosen))

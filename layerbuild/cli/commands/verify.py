@@ -1,0 +1,170 @@
+"""``verify``: whether an image is what it claims, and whether a recipe gives the same bytes twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from layerbuild.cli import recipes
+from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.failures import trouble
+from layerbuild.cli.operands import layer_things
+from layerbuild.cli.place import reading, settings_root
+from layerbuild.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from layerbuild.cli.rehearsal import Twice
+    from layerbuild.intake.claims import Claim
+    from layerbuild.store.builds import BuildRecord, StepAccount
+    from layerbuild.store.images import StoredImage
+    from layerbuild.store.store import Store
+    from layerbuild.views.verify import Repeated, StepDifference
+
+
+@click.command()
+@recipes.options
+@format_option
+def verify(output_format: str, **shared: Any) -> None:
+    """Recompute every claim of an image, or build a recipe twice and compare.
+
+    CONTEXT is a folder with a recipe: then it is built twice without the cache, the second time under another clock,
+    host name, umask, order of folders and number of cores. Or it is an image in the store, an OCI layout or a docker
+    archive: then all digests, sizes, diff IDs, chain IDs, histories, media types and whiteouts are checked. The exit
+    code is 0 if all holds, 1 if something does not, 2 and above if it can't be found out.
+    """
+    ctx = click.get_current_context()
+    request = recipes.request(**shared)
+    with trouble(ctx):
+        wrong = _recipe(request, output_format) if _is_recipe(request) else _image(request.context, output_format)
+    ctx.exit(1 if wrong else 0)
+
+
+def _is_recipe(request: recipes.Request) -> bool:
+    folder = Path(request.context)
+    if request.recipe is not None:
+        return True
+    return folder.is_dir() and any((folder / name).is_file() for name in ("Dockerfile", "dockerfile"))
+
+
+# -- an image ----------------------------------------------------------------------------------------------------------
+
+
+def _image(text: str, output_format: str) -> bool:
+    from layerbuild.views.verify import Broken, image_json, image_text
+
+    with reading() as store:
+        broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(store, text)]
+    emit(output_format, image_json(text, broken), lambda: image_text(text, broken))
+    return any(not found.remark for found in broken)
+
+
+def _claims(store: Store, text: str) -> Iterator[Claim]:
+    from layerbuild.image.manifest import Descriptor
+    from layerbuild.intake.claims import check_archive, check_image, check_layout
+    from layerbuild.intake.load import Shape, opened, shape_of
+    from layerbuild.intake.members import FolderMembers
+
+    try:
+        image = store.images.resolve(text)
+    except NotFoundError:
+        if not Path(text).exists():
+            raise
+        with opened(store, Path(text)) as members:
+            shape = shape_of(members.has)
+            if shape is Shape.ROOTFS:
+                hint = "an OCI layout has oci-layout and index.json, a docker archive manifest.json"
+                raise UsageError(f"{text} is no image that could be verified", hint=hint) from None
+            yield from check_layout(members) if shape is Shape.OCI_LAYOUT else check_archive(members)
+        return
+    # The store itself is an OCI layout.
+    size = store.blobs.size(image.manifest_digest)
+    manifest = Descriptor(image.manifest.media_type, image.manifest_digest, size)
+    yield from check_image(FolderMembers(store.root), manifest)
+    yield from _chains(store, image)
+
+
+def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
+    from layerbuild.intake.claims import Claim
+
+    parent = None
+    for diff_id, chain in zip(image.config.diff_ids, image.chains, strict=True):
+        snapshot = store.snapshots.get(chain)
+        if snapshot is not None and (snapshot.parent, snapshot.diff_id) != (parent, diff_id):
+            yield Claim(f"snapshot {chain}", "is recorded as another layer, or on another one")
+        record = store.layers.get(diff_id)
+        if record is None:
+            yield Claim(f"layer {diff_id}", "is not recorded in the store")
+        parent = chain
+
+
+# -- a recipe ----------------------------------------------------------------------------------------------------------
+
+
+def _recipe(request: recipes.Request, output_format: str) -> bool:
+    from layerbuild.cli.rehearsal import build_twice
+    from layerbuild.views.verify import repeated_json, repeated_text
+
+    if len(request.platforms) > 1:
+        raise UsageError("a recipe is verified for one platform at a time", hint="name one with --platform")
+    began = time.time()
+    twice = build_twice(settings_root(), request, recipes.spelled(request))
+    with reading() as store:
+        records = [_record(store, manifest) for manifest in twice.manifests]
+        try:
+            found = _compared(store, twice, records)
+        finally:
+            _forget(store, records, began)
+    emit(output_format, repeated_json(found), lambda: repeated_text(found))
+    return found.differs
+
+
+def _record(store: Store, manifest: str) -> BuildRecord:
+    """The record of the newest build that made it; of two equal ones both stay until they are forgotten."""
+    image = store.images.resolve(manifest)
+    record = store.builds.of_image(image.manifest_digest)
+    assert record is not None, manifest  # it has just ended
+    return record
+
+
+def _compared(store: Store, twice: Twice, records: list[BuildRecord]) -> Repeated:
+    from layerbuild.views.diff import compare_config
+    from layerbuild.views.verify import Repeated
+
+    first, second = (store.images.resolve(manifest) for manifest in twice.manifests)
+    pairs = zip(records[0].steps, records[1].steps, strict=True)
+    steps = tuple(_difference(store, one, two) for one, two in pairs if one.diff_id != two.diff_id)
+    return Repeated(
+        images=(first.image_id, second.image_id),
+        varied=twice.varied,
+        same=twice.same,
+        config=tuple(compare_config(first.config, second.config)),
+        steps=steps,
+    )
+
+
+def _difference(store: Store, one: StepAccount, two: StepAccount) -> StepDifference:
+    from layerbuild.views.diff import compare
+    from layerbuild.views.verify import StepDifference
+
+    with ExitStack() as cleaning:
+        sides = [
+            iter(()) if step.diff_id is None else layer_things(store, step.diff_id, cleaning) for step in (one, two)
+        ]
+        paths = tuple(compare(sides[0], sides[1], times=True, text=True))
+    return StepDifference(two.stage, two.number, two.line, two.instruction, paths)
+
+
+def _forget(store: Store, records: list[BuildRecord], began: float) -> None:
+    """Take away what a rehearsal leaves: both records, and the images, unless they were there before."""
+    made = {record.image for record in records}
+    for build in store.builds.all():
+        if build.image in made and build.began >= began:
+            store.builds.remove(build.number)
+    for image in store.images.list():
+        if image.manifest_digest in made and not image.names and image.created_at >= began:
+            store.images.remove(image.manifest_digest)

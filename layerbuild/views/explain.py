@@ -1,0 +1,174 @@
+"""Why the steps of a build hit or missed, and what differs between two builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from layerbuild.digest import ChainID
+from layerbuild.errors import NotFoundError
+from layerbuild.store.builds import BuildRecord, Difference, StepAccount
+from layerbuild.views.text import count, rfc3339, seconds, shorten
+
+_SHOWN = 40  # differences of one step, in the text
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A step and why: ``because`` adds what the other steps tell of it (why the layers below changed, say)."""
+
+    step: StepAccount
+    because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A step in two builds; None: that build has none like it. ``more`` differences were left out."""
+
+    before: StepAccount | None
+    after: StepAccount | None
+    differences: tuple[Difference, ...] = ()
+    more: int = 0
+
+
+def explained(build: BuildRecord) -> list[Explained]:
+    """Each step of the build with its reason in full."""
+    return [Explained(step, _because(build, step)) for step in build.steps]
+
+
+def why_hit(step: StepAccount) -> str:
+    """Which key found a step in the cache, in words."""
+    return "an earlier step ran again and gave the same" if step.by == "content" else "every input is as it was"
+
+
+def select(steps: Sequence[Explained], text: str, *, target: str) -> list[Explained]:
+    """The step that ``text`` means: ``NUMBER`` of the ``target`` stage, or ``STAGE:NUMBER``; none if there is none."""
+    stage, _, number = text.rpartition(":")
+    return [found for found in steps if (found.step.stage, str(found.step.number)) == (stage or target, number)]
+
+
+def chain_after(build: BuildRecord, text: str) -> tuple[StepAccount, ChainID | None]:
+    """The step that ``text`` means, as for ``select``, and the stack after it. NotFoundError if there is none, or if it
+    has not ended."""
+    found = next(iter(select(explained(build), text, target=build.target)), None)
+    if found is not None and (found.step.verdict != "miss" or found.step.ended is not None):
+        return found.step, found.step.chain
+    known = ", ".join(f"{step.stage}:{step.number}" for step in build.steps)
+    raise NotFoundError(f"the last build did not get past a step {text!r}", hint=f"it has {known}" if known else "")
+
+
+def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = False) -> dict[str, Any]:
+    """The explanation as plain data, with every input of each step."""
+    return {
+        "build": None if planned else build.number,
+        "outcome": "planned" if planned else build.outcome,
+        "recipe": build.recipe,
+        "began": None if planned else rfc3339(build.began),
+        "seconds": build.seconds,
+        "steps": [{**asdict(found.step), "because": found.because} for found in steps],
+    }
+
+
+def as_text(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = False) -> str:
+    """The explanation for people: one line for each step that could hit, and below it what differs."""
+    told = [found for found in steps if found.step.verdict != "metadata"] or list(steps)
+    hits = sum(found.step.verdict == "hit" for found in told)
+    if planned:
+        head = f"a build of {build.recipe}"
+    else:
+        ended = {"done": "done", "failed": f"failed: {build.error}", "running": "not ended"}[build.outcome]
+        head = f"build {build.number} of {build.recipe}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
+    lines = [head, f"{count(hits, 'hit')}, {count(len(told) - hits, 'miss', 'misses')}"]
+    several = len({found.step.stage for found in steps}) > 1
+    for found in told:
+        lines += _step_lines(found, stage=several)
+    return "\n".join(lines)
+
+
+def pairs_text(before: BuildRecord, after: BuildRecord, pairs: Sequence[Pair]) -> str:
+    """What differs between two builds, step by step, for people."""
+    lines = [f"build {before.number} → build {after.number}"]
+    for pair in pairs:
+        step = pair.after or pair.before
+        assert step is not None
+        head = f"step {step.number}  {shorten(step.instruction, 80)}"
+        if pair.before is None or pair.after is None:
+            lines.append(f"{head}\n    only in build {after.number if pair.before is None else before.number}")
+        elif pair.differences:
+            lines += [head, *_difference_lines(pair.differences, pair.more)]
+    return "\n".join(lines if len(lines) > 1 else [*lines, "the same inputs everywhere"])
+
+
+def pairs_json(before: BuildRecord, after: BuildRecord, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "before": before.number,
+        "after": after.number,
+        "steps": [
+            {
+                "before": pair.before and pair.before.number,
+                "after": pair.after and pair.after.number,
+                "instruction": (pair.after or pair.before).instruction,  # type: ignore[union-attr]
+                "differences": [asdict(found) for found in pair.differences],
+                "more": pair.more,
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def match_steps(before: BuildRecord, after: BuildRecord) -> list[tuple[StepAccount | None, StepAccount | None]]:
+    """The steps of two builds side by side: the same text in the same stage, else the same number there."""
+    left = [step for step in before.steps if step.inputs]
+    pairs: list[tuple[StepAccount | None, StepAccount | None]] = []
+    for step in (step for step in after.steps if step.inputs):
+        same = [old for old in left if old.stage == step.stage and old.kind == step.kind]
+        exact = [old for old in same if old.instruction == step.instruction]
+        found = next(iter(exact or [old for old in same if old.number == step.number]), None)
+        if found is not None:
+            left.remove(found)
+        pairs.append((found, step))
+    return [*pairs, *((step, None) for step in left)]
+
+
+def _step_lines(found: Explained, *, stage: bool) -> list[str]:
+    step = found.step
+    name = f"{step.stage}:{step.number}" if stage else str(step.number)
+    verdict = {"hit": "hit ", "miss": "miss"}.get(step.verdict, "    ")
+    took = f"  ({seconds(step.seconds)})" if step.verdict == "miss" and step.ended is not None else ""
+    lines = [f"{name:>4}  {verdict}  {shorten(step.instruction, 100)}{took}"]
+    if step.verdict == "hit":
+        return [*lines, f"        {why_hit(step)}"]
+    if step.differences:
+        return [*lines, *_difference_lines(step.differences, step.more, because=found.because)]
+    return [*lines, f"        {found.because or step.reason}"] if step.verdict == "miss" else lines
+
+
+def _difference_lines(differences: Sequence[Difference], more: int, *, because: str = "") -> list[str]:
+    lines = [f"        {because if found.change == 'below' and because else found}" for found in differences[:_SHOWN]]
+    rest = len(differences) - _SHOWN + more
+    return [*lines, f"        and {rest} more"] if rest > 0 else lines
+
+
+def _because(build: BuildRecord, step: StepAccount) -> str:
+    """Why the layers below ``step`` are others: the step before it that ran again, in its stage or in those below."""
+    if not any(found.change == "below" for found in step.differences):
+        return ""
+    bases = {stage.title: stage for stage in build.stages}
+    title, number = step.stage, step.number
+    while True:
+        ran = [other for other in build.steps if other.stage == title and other.number < number and _made_other(other)]
+        if ran:
+            last = ran[-1]
+            which = f"step {last.number}{'' if title == step.stage else f' of stage {title}'}"
+            return f"the layers below changed, because {which} ({shorten(last.instruction, 60)}) ran again"
+        stage = bases.get(title)
+        if stage is None or not stage.base:
+            base = f" ({shorten(stage.instruction, 60)})" if stage else ""
+            return f"the layers below changed: the base is another one{base}"
+        title, number = stage.base, 1 << 30
+
+
+def _made_other(step: StepAccount) -> bool:
+    return step.verdict == "miss" and (step.diff_id is not None or step.ended is None)

@@ -1,0 +1,231 @@
+"""``explain``, ``plan --change``, ``--fail-on-miss`` and ``logs``: each kind of change is made, and its reason read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Layerbuild
+
+RECIPE = """\
+FROM busybox AS tools
+RUN printf tool > /tool
+
+FROM busybox
+ARG VERSION=1
+ENV NAME=a
+COPY src /src
+COPY --from=tools /tool /bin/tool
+RUN echo $VERSION $NAME > /said && echo told
+RUN --mount=type=bind,source=notes,target=/notes cat /notes/* > /all
+RUN --mount=type=cache,target=/c echo end > /end
+"""
+
+
+def fill(context: Path) -> None:
+    for name, text in {"src/app.py": "print(1)\n", "src/run.sh": "true\n", "notes/one": "1\n"}.items():
+        (context / name).parent.mkdir(exist_ok=True)
+        (context / name).write_text(text)
+        (context / name).chmod(0o644)
+    (context / "Dockerfile").write_text(RECIPE)
+
+
+def misses(layerbuild: Layerbuild, *arguments: str | Path) -> dict[str, list[str]]:
+    """Each step that missed, by its first words, with its reasons."""
+    told: dict[str, list[str]] = {}
+    for step in layerbuild.json("explain", *arguments)["steps"]:
+        if step["verdict"] == "miss":
+            reasons = [step["because"] if found["change"] == "below" else shown(found) for found in step["differences"]]
+            told[" ".join(step["instruction"].split()[:2])] = reasons or [step["reason"]]
+    return told
+
+
+def shown(found: dict[str, Any]) -> str:
+    values = "" if found["change"] == "content" else f" {found['before'][:12]} {found['after'][:12]}"
+    return f"{found['subject']} {found['change']}{values}".rstrip()
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
+    return lambda context: (context / name).write_text((context / name).read_text().replace(old, new)) and None
+
+
+AFTER_COPY = "the layers below changed, because step 3 (COPY src /src) ran again"
+COPY_TOOL = "COPY --from=tools"
+CHANGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...], dict[str, list[str]]]] = {
+    "content": (edit("src/app.py", "1", "2"), (), {"COPY src": ["src/app.py content"], COPY_TOOL: [AFTER_COPY]}),
+    "mode": (
+        lambda context: (context / "src/run.sh").chmod(0o755),
+        (),
+        {"COPY src": ["src/run.sh mode 0644 0755"], COPY_TOOL: [AFTER_COPY]},
+    ),
+    "file added": (
+        lambda context: (context / "src/new").write_text(""),
+        (),
+        {"COPY src": ["src/new added"], COPY_TOOL: [AFTER_COPY]},
+    ),
+    "file removed": (
+        lambda context: (context / "src/new").unlink(),
+        (),
+        {},  # it is as it was two builds ago
+    ),
+    "argument": (
+        lambda context: None,
+        ("--build-arg", "VERSION=2"),
+        {
+            "RUN echo": ["ARG VERSION value 1 2"],
+            "RUN --mount=type=bind,source=notes,target=/notes": ["ARG VERSION value 1 2"],
+        },
+    ),
+    "variable": (edit("Dockerfile", "NAME=a", "NAME=b"), (), {"RUN echo": ["ENV NAME value a b"]}),
+    "command": (edit("Dockerfile", "echo told", "echo TOLD"), (), {}),
+    "mounted file": (
+        edit("notes/one", "1", "2"),
+        (),
+        {"RUN --mount=type=bind,source=notes,target=/notes": ["/notes/one content"]},
+    ),
+    "stage": (
+        edit("Dockerfile", "printf tool >", "printf TOOL >"),
+        (),
+        {
+            COPY_TOOL: ["/tool content"],
+            "RUN echo": ["the layers below changed, because step 4 (COPY --from=tools /tool /bin/tool) ran again"],
+        },
+    ),
+    "destination": (
+        edit("Dockerfile", "COPY src /src", "COPY src /source"),
+        (),
+        {"COPY src": ["destination value /src /source"]},
+    ),
+    "times": (
+        lambda context: None,
+        ("--timestamp", "5"),
+        {"COPY src": ["times in layers value clamped to 3 clamped to 5"]},
+    ),
+    "no cache": (lambda context: None, ("--no-cache", "--timestamp", "5"), {"COPY src": ["--no-cache"]}),
+}
+
+
+def test_each_kind_of_change_has_its_reason(rooted: Layerbuild, context: Path) -> None:
+    fill(context)
+    rooted.build(context)
+    assert misses(rooted)["COPY src"] == ["it has not run here before"]
+    rooted.build(context)
+    assert misses(rooted) == {}
+    for name, (change, arguments, wanted) in CHANGES.items():
+        change(context)
+        planned = misses(rooted, "--plan", context, *arguments)
+        rooted.build(context, None, *arguments)
+        told = misses(rooted)
+        for step, reasons in wanted.items():
+            assert told[step][: len(reasons)] == reasons or set(reasons) <= set(told[step]), (name, told)
+        if not wanted and name != "command":
+            assert told == {}, name
+        first = next(iter(told), None)
+        if first is not None:  # a plan knows as much of the first step that misses
+            assert planned[first] == told[first], name
+    between = rooted.json("explain", "--between", "8", "9")["steps"]
+    commands = [found for step in between for found in step["differences"] if found["subject"] == "command"]
+    assert len(commands) == 1 and "told" in commands[0]["before"] and "TOLD" in commands[0]["after"]
+
+
+def test_a_step_alone_and_all_as_text(rooted: Layerbuild, context: Path) -> None:
+    fill(context)
+    rooted.build(context, None, "-t", "one")
+    edit("src/app.py", "1", "2")(context)
+    rooted.build(context, None, "-t", "two")
+    text = rooted("explain")
+    assert "hit " in text and "miss" in text
+    assert "        src/app.py content changed" in text and "        every input is as it was" in text
+    alone = rooted("explain", "3")
+    assert "COPY src /src" in alone and "RUN" not in alone.split("\n", 1)[1]
+    assert "printf tool" in rooted("explain", "tools:1")
+    assert "src/app.py content changed" in rooted("explain", "--between", "one", "two")
+    assert "the same inputs everywhere" in rooted("explain", "--between", "1", "1")
+    assert rooted.json("explain", "--build", "1")["build"] == 1
+    for wrong in (("9",), ("--build", "99"), ("--between", "1", "busybox")):
+        assert rooted.run("explain", *wrong, code=2 if "busybox" in wrong else 1).stderr
+
+
+def test_a_pruned_layer_and_a_base_that_is_another(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM {}\nRUN echo 1 > /one\nRUN echo 2 > /two\n"
+    rooted.build(context, recipe.format("busybox"))
+    rooted("prune")  # keeps what the cache needs
+    assert misses(rooted, "--plan", context) == {}
+    rooted.build(context, recipe.format("base:host"))
+    told = misses(rooted)
+    assert told["RUN echo"] == ["the layers below changed, because step 1 (RUN echo 1 > /one) ran again"]
+    first = rooted.json("explain", "1")["steps"][0]
+    assert first["because"] == "the layers below changed: the base is another one (FROM base:host)"
+    rooted("prune", "--all")
+    assert rooted.run("explain", code=1).stderr.startswith("layerbuild: the store has no record of any build")
+
+
+def test_a_parent_that_ran_again_and_gave_the_same(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
+    rooted.build(context, "FROM busybox\nRUN echo 1  > /one\nRUN echo 2 > /two\n")
+    assert "an earlier step ran again and gave the same" in rooted("explain", "2")
+
+
+def test_a_miss_may_end_the_build(layerbuild: Layerbuild, context: Path) -> None:
+    fill(context)
+    layerbuild.build(context)
+    layerbuild.build(context, None, "--fail-on-miss")
+    edit("src/app.py", "1", "2")(context)
+    said = layerbuild.build(context, None, "--fail-on-miss", code=1)
+    assert "COPY would have to run: src/app.py content changed" in said
+    assert layerbuild.json("explain")["outcome"] == "failed"
+    assert misses(layerbuild, "--plan", context)["COPY src"] == ["src/app.py content"]
+
+
+def test_what_a_build_will_take(rooted: Layerbuild, context: Path) -> None:
+    fill(context)
+    assert rooted.json("plan", context)["predicted"]["unknown"] == 6
+    rooted.build(context)
+    assert rooted.json("plan", context)["predicted"] == {
+        "steps": 0,
+        "seconds": 0,
+        "size": 0,
+        "tar_size": 0,
+        "unknown": 0,
+    }
+    made = {step["number"]: step for step in rooted.json("explain")["steps"] if step["stage"] == "1"}
+    plan = rooted.json("plan", "--change", "notes/one", context)
+    assert [step["number"] for step in plan["steps"] if step["cache"] == "miss"] == [6, 7]
+    assert plan["predicted"]["tar_size"] == made[6]["tar_size"] + made[7]["tar_size"]
+    assert plan["predicted"]["size"] == made[6]["size"] + made[7]["size"]
+    took = sum(made[number]["ended"] - made[number]["began"] for number in (6, 7))
+    assert plan["predicted"]["seconds"] == pytest.approx(took, abs=0.05)
+    assert "an edit of notes/one: 2 steps run: about" in rooted("plan", "--change", "notes/one", context)
+    (context / ".dockerignore").write_text("notes/two\n")
+    (context / "notes/two").write_text("")
+    for name in ("notes/two", "nothing", "notes"):
+        assert name in rooted.run("plan", "--change", name, context, code=2).stderr
+
+
+def test_logs_are_kept_and_masked(layerbuild: Layerbuild, context: Path) -> None:
+    context.joinpath("secret").write_text("sesame\n")
+    context.joinpath("secret").chmod(0o644)
+    recipe = "FROM busybox\nRUN echo one\nRUN --mount=type=secret,id=s cat /run/secrets/s && echo two && exit 3\n"
+    layerbuild.build(context, recipe, "--secret", f"id=s,src={context / 'secret'}", code=1)
+    assert layerbuild("logs", "1") == "one\n"
+    assert layerbuild("logs", "2") == "***\ntwo\n"
+    assert "RUN echo one\none" in layerbuild("logs")
+    told = layerbuild.json("logs", "2")["steps"][0]
+    assert told["output"] == "***\ntwo\n" and told["dropped_bytes"] == 0
+    assert b"sesame" not in (layerbuild.root / "layerbuild.db").read_bytes()
+
+
+def test_of_a_long_output_both_ends_are_kept(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM busybox\nRUN seq 1300000\n", "-q")
+    told = rooted.json("logs", "1")["steps"][0]
+    assert told["output"].startswith("1\n2\n") and told["output"].endswith("\n1300000\n")
+    assert len(told["output"]) + told["dropped_bytes"] == sum(len(f"{number}\n") for number in range(1, 1300001))
+    assert "left out …" in rooted("logs", "1")
+
+
+def test_another_user_s_or_machine_s_zone_changes_nothing(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM busybox\nRUN true\n")
+    assert rooted("explain", env={"TZ": "Asia/Tokyo"}) == rooted("explain", env={"TZ": os.environ.get("TZ", "UTC")})
