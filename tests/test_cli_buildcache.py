@@ -240,7 +240,7 @@ def test_in_a_registry(machines: Machines, staged: Path, registry: Registry, who
     fresh = machines(who)
     start = registry.position
     again, told = build(fresh, staged, "--cache-from", name, "-t", "again")
-    assert again == image and not notes(told)
+    assert again == image and "the cache from" not in notes(told)  # of a user's ids there may be one
     if mode == "max":
         assert ran(told) == []
         fetched = [line for line in registry.requests(start) if line.startswith("GET") and "/blobs/" in line]

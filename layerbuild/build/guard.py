@@ -58,16 +58,11 @@ class Guard:
         if scan is not None:
             self._store.findings.put(diff_id, tuple(scan.found))
 
-    def judge_cached(self, step: Step, diff_id: DiffID | None, *, bring: Callable[[], object]) -> None:
-        """The same for a layer from the cache, which is read if it was not looked at before. One that is still
-        elsewhere is brought by ``bring`` only if a secret in it would end the build: who made it was told."""
-        if self._gate is Gate.OFF or diff_id is None:
-            return
-        if not self._store.layers.index_path(diff_id).exists():
-            if self._gate is not Gate.FAIL:
-                return
-            bring()
-        self._judge(f"the cached layer of {_named(step)}", scanned(self._store, diff_id), step.origin.span)
+    def judge_cached(self, step: Step, diff_id: DiffID | None) -> None:
+        """The same for a layer from the cache, which is read if it was not looked at before."""
+        if self._gate is not Gate.OFF and diff_id is not None:
+            found = scanned(self._store, diff_id)
+            self._judge(f"the cached layer of {_named(step)}", found, step.origin.span)
 
     def judge_image(self, before: ImageConfig, image: ImageConfig, span: Span) -> None:
         """Tell what the environment, the labels and the history show beyond those of the base, ``before``."""

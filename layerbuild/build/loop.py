@@ -162,6 +162,7 @@ class Build:
         """As if nothing had been done yet; what was done is in the store."""
         self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
         self._unusable = None
+        self._coming: list[tuple[Step, DiffID | None]] = []  # layers of other machines, judged when they are here
         self._schedule = Schedule(self._plan, jobs=self._options.jobs, seconds=self._seconds)
         self._captures = Captures(self._store, self._guard, threads=self._options.jobs, failed=self._schedule.fail)
 
@@ -225,7 +226,10 @@ class Build:
                 return replace(progress, draft=progress.draft.then(change))
             case Hit(record, keys, by):
                 assert not isinstance(step, ConfigStep)
-                self._guard.judge_cached(step, record.diff_id, bring=lambda: self._bring(record.chain))
+                if self._imports.elsewhere(record.chain):
+                    self._coming.append((step, record.diff_id))
+                else:
+                    self._guard.judge_cached(step, record.diff_id)
                 stack = progress.stack if record.diff_id is None else record.chain
                 self._observe(events.CacheHit(stage, number, step, by, record.chain, verdict.source))
                 known = replace(record, definition_key=keys.definition, step_key=keys.step)
@@ -286,10 +290,6 @@ class Build:
         """Keep what the files that a RUN mounts are, so that a later miss can be told as a difference."""
         for group in miss.groups if self._options.remember else ():
             self._store.cache.put_listing(*listing(group).finish())
-
-    def _bring(self, chain: ChainID | None) -> None:
-        self._imports.bring(chain)
-        self._store.ensure_unpacked(chain)
 
     def _missed(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, miss: Miss) -> BuildError:
         reason = self._lookup.reason(stage, step, miss, chain=chain_of(progress.stack))
@@ -374,6 +374,9 @@ class Build:
             image = image.with_step(None, replace(runtime, labels=labels))
         self._guard.judge_image(stage.start, image.config, stage.origin.span)
         self._imports.bring(image.top)
+        for step, diff_id in self._coming:
+            if diff_id is not None and self._store.layers.index_path(diff_id).is_file():
+                self._guard.judge_cached(step, diff_id)
         records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
         inline = records if self._options.inline_cache else None
         image = replace(image, config=with_inline(image.config, inline))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_filling import Fill
+from store_filling import Fill, keep_listing
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import NotFoundError
