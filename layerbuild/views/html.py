@@ -22,7 +22,6 @@ _SLABS = 5  # heights of a layer in the stack
 def page(told: Report) -> str:
     """The page, complete."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("layerbuild.views", "page"),
@@ -43,11 +42,11 @@ def page(told: Report) -> str:
     style, script = (_source(name) for name in ("style.css", "script.js"))
     return environment.get_template("report.html").render(
         report=told,
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         style_digest=_digest(style),
         script_digest=_digest(script),
-        data=Markup(_data(told)),
+        data=_data(told),
     )
 
 

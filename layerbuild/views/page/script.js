@@ -166,6 +166,7 @@
   };
 
   $("map").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
     const at = tiles.indexOf(document.activeElement), last = tiles.length - 1;
     const next = {ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last}[event.key];
     if (event.key === "Escape" && trail.length > 1) enter(trail.slice(0, -1), "map");
