@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.image.config import Platform
 from layerbuild.steps import LayerPlan, SkippedStage, StagePlan, Step
 
 
 @dataclass(frozen=True, slots=True)
 class BuildStarted:
+    """``platform`` is the one that was asked for, None: none was. A build for several starts once for each."""
+
     plan: LayerPlan
+    platform: Platform | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,15 @@ class ImageWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexWritten:
+    """The results for several platforms are in the store, under one index."""
+
+    digest: BlobDigest
+    platforms: tuple[Platform, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BlobMoved:
     """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
     "push"; ``place`` names the repository. ``how`` tells of one that is there how it came: "sent", or without being
@@ -105,6 +118,19 @@ class BlobMoved:
     done: int
     size: int
     how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The command ends with an error. ``place`` is file, line and column, ``workspace`` the id of a failed RUN's kept
+    workspace, ``output`` the last of what it wrote; each empty where there is none."""
+
+    message: str
+    exit_code: int
+    hint: str = ""
+    place: str = ""
+    output: bytes = b""
+    workspace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +150,9 @@ Event = (
     | LayerSealed
     | StepFinished
     | ImageWritten
+    | IndexWritten
     | BlobMoved
+    | Failed
     | Note
 )
 Observer = Callable[[Event], None]

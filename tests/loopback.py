@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from email.utils import formatdate
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from traces import wait_until
 
@@ -48,20 +49,23 @@ class Web:
 
     Pages have an ETag of their content, and conditions are honoured. ``guard``, where there is one, answers in place of
     all of them. ``asked`` is every request, in order. ``certificate`` is a file with certificate and key: then it
-    speaks TLS.
+    speaks TLS; ``mutual``: only to who shows that one, too.
     """
 
-    def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, certificate: Path | None = None, mutual: bool = False) -> None:
         self.folder = folder
         self.ended = threading.Event()
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {}
         self.guard: Callable[[Asked], Reply] | None = None
         self.asked: list[Asked] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
         self._server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+            if mutual:
+                context.load_verify_locations(certificate)
+                context.verify_mode = ssl.CERT_REQUIRED
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
@@ -110,6 +114,12 @@ class Web:
         self.ended.set()
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # the client went away, as it does in these tests
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -244,6 +244,8 @@ def test_in_a_registry(machines: Machines, staged: Path, registry: Registry, who
         assert ran(told) == []
         fetched = [line for line in registry.requests(start) if line.startswith("GET") and "/blobs/" in line]
         assert len(fetched) == 1 + 4  # the records, and the layers of the image's own stage
+        moved = [event for event in told if event["event"] == "BlobMoved" and event["done"] == event["size"]]
+        assert [(event["way"], event["place"]) for event in moved] == [("pull", name)] * 4
     assert fresh("run", "--rm", "again", "cat", "/app/all") == "1\n1\n"
     # To the same place again: the registry has all of it.
     start = registry.position

@@ -123,7 +123,9 @@ def test_a_build_that_fails_leaves_no_tag(rooted: Layerbuild, context: Path, reg
 
 def test_outputs(rooted: Layerbuild, context: Path, registry: Registry, tmp_path: Path) -> None:
     one, two = registry.name("push/outputs:one"), registry.name("push/outputs:two")
-    rooted.build(context, RECIPE, "-o", f'type=image,"name={one},{two}",push=true,compression=zstd')
+    rooted.build(
+        context, RECIPE, "-o", f'type=image,"name={one},{two}",push=true,compression=zstd,force-compression=true'
+    )
     pushed = manifest(registry, "push/outputs", "two")
     assert pushed and pushed == manifest(registry, "push/outputs", "one")
     assert BlobDigest.of(pushed) == digest_of(rooted, one)
@@ -189,6 +191,32 @@ def test_two_at_once(rooted: Layerbuild, context: Path, registry: Registry) -> N
     assert [process.wait() for process in running] == [0, 0], [process.communicate() for process in running]
     both = {BlobDigest.of(manifest(registry, "push/race", tag) or b"") for tag in ("1", "2")}
     assert both == {digest_of(rooted, names[0])}
+
+
+def test_an_index_is_pushed_with_its_images(rooted: Layerbuild, context: Path, registry: Registry) -> None:
+    name = registry.name("push/index:x")
+    (context / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /\n")
+    platforms = ("--platform", "linux/arm64,linux/s390x")
+    rooted.run("build", *platforms, "--push", "-t", name, context)
+    pushed = manifest(registry, "push/index", "x")
+    assert pushed
+    index = json.loads(pushed)
+    (digest,) = {row["index_digest"] for row in rooted.json("images") if row["index_digest"]}
+    assert BlobDigest.of(pushed) == digest
+    assert [entry["platform"]["architecture"] for entry in index["manifests"]] == ["arm64", "s390x"]
+    for entry in index["manifests"]:
+        assert manifest(registry, "push/index", entry["digest"])
+    # One of them alone, by push; and the index under another name and with other bytes, by an output.
+    rooted("tag", name, registry.name("push/one:x"))
+    rooted("push", "--platform", "linux/s390x", registry.name("push/one:x"))
+    assert json.loads(manifest(registry, "push/one", "x") or b"")["layers"]
+    other = registry.name("push/other:x")
+    output = f"type=registry,name={other},annotation-index.a=b"
+    rooted.run("build", *platforms, "-o", output, context)
+    assert json.loads(manifest(registry, "push/other", "x") or b"")["annotations"] == {"a": "b"}
+    fresh = Layerbuild(context / "store", env=rooted.env)
+    fresh("pull", "--platform", "linux/s390x", name)
+    assert fresh.json("images")[0]["platform"] == "linux/s390x"
 
 
 def test_who_is_told_to_stop_does_not_wait_for_the_server(rooted: Layerbuild, context: Path) -> None:

@@ -49,7 +49,7 @@ def assert_whole(root: Path) -> None:
     with Store.open(root) as store:
         found = store.verify(contents=True)
         assert not found, found
-        snapshots = {snapshot.id for snapshot in store.snapshots.all()}
+        snapshots = {snapshot.id for snapshot in store.snapshots.all() if snapshot.unpacked}  # some have not come
         kept = {kept.id for kept in store.workspaces.kept()}
     assert set(os.listdir(root / "overlay2")) == snapshots | kept | {"l"}
     assert os.listdir(root / "tmp") == []

@@ -6,7 +6,6 @@ from typing import Literal, Protocol
 
 from layerbuild.errors import NotFoundError, RegistryError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
-from layerbuild.image.platforms import distance
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
@@ -55,31 +54,25 @@ class Bases:
     def _find(self, name: str, platform: Platform) -> StoredImage:
         reference = _reference(name)
         here, missing = self._here(name, reference, platform)
-        fits = here is not None and distance(here.config.platform, platform) is not None
-        if here is not None and (reference is None or self._puller is None or (fits and not self._always)):
+        if here is not None and (reference is None or self._puller is None or not self._always):
             return here
         if reference is None or self._puller is None:
             hint = missing or "`layerbuild images` lists those there are; `layerbuild base` and `import` bring more"
-            raise NotFoundError(f"base image {name!r} is not in the store", hint=hint)
+            raise NotFoundError(f"base image {name!r} is not in the store for {platform}", hint=hint)
         try:
             return self._puller.pull(reference, platform, tag=self._own in (None, platform))
         except RegistryError as error:
-            if here is not None and not self._always:  # of another platform, as its warning tells
-                return here
             text = f"base image {name!r} is not in the store, and can't be pulled: {error.message}"
             hint = "; ".join(filter(None, (error.hint, missing)))
             raise RegistryError(text, hint=hint, status=error.status) from error
 
     def _here(self, name: str, reference: Reference | None, platform: Platform) -> tuple[StoredImage | None, str]:
-        """What the store has; if nothing, a hint."""
-        found, hint = None, ""
+        """What the store has for the platform; if nothing, a hint."""
         try:
-            found = self._store.images.resolve(name)
+            return self._store.images.resolve(name, platform=platform), ""
         except NotFoundError as error:
-            hint = error.hint
-        if reference is None or (found is not None and distance(found.config.platform, platform) is not None):
-            return found, hint
-        return self._store.images.for_platform(reference, platform) or found, hint
+            found = self._store.images.for_platform(reference, platform) if reference is not None else None
+            return found, error.hint
 
 
 def _reference(name: str) -> Reference | None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from layerbuild import events
 from layerbuild.build.keys import FORMAT
 from layerbuild.crew import Crew
 from layerbuild.digest import ChainID, DiffID
@@ -39,8 +40,9 @@ class CacheSource(Protocol):
         """Its records."""
         ...
 
-    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
-        """Bring a layer's blob into ``blobs``; DigestMismatch for other bytes than were promised."""
+    def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
+        """Bring a layer's blob into ``blobs``, and tell how many bytes of it have come; DigestMismatch for other bytes
+        than were promised."""
         ...
 
 
@@ -71,12 +73,12 @@ class _Missing:
 
 
 class Imports:
-    """The caches that a build was given. ``tell`` is told what a person should know of them."""
+    """The caches that a build was given. ``observe`` is told of what is wrong with them, and of what they bring."""
 
-    def __init__(self, store: Store, sources: Sequence[CacheSource], *, tell: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, sources: Sequence[CacheSource] = (), *, observe: events.Observer) -> None:
         self._store = store
         self._sources = sources
-        self._tell = tell
+        self._observe = observe
         self._lock = threading.Lock()
         self._by_definition: dict[str, Found] = {}
         self._by_content: dict[str, Found] = {}
@@ -144,8 +146,14 @@ class Imports:
         with _verified(missing.source):
             blob = BlobRecord(descriptor.digest, descriptor.size, layer_codec(descriptor.media_type))
             if not self._store.blobs.has(blob.digest):
-                missing.source.fetch(descriptor, self._store.blobs)
+                missing.source.fetch(descriptor, self._store.blobs, self._teller(descriptor, missing.source))
             return blob
+
+    def _teller(self, blob: Descriptor, source: CacheSource) -> Callable[[int], None]:
+        return lambda done: self._observe(events.BlobMoved(blob.digest, "pull", source.name, done, blob.size))
+
+    def _tell(self, text: str) -> None:
+        self._observe(events.Note(text))
 
     def _add(self, source: CacheSource, cache: BuildCache) -> None:
         if cache.rejected:

@@ -130,7 +130,7 @@ class Lookup:
         self._no_cache = no_cache
         self._no_cache_stages = no_cache_stages
         self._explainer = Explainer(store)
-        self._imports = imports or Imports(store, (), tell=lambda text: None)
+        self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
@@ -17,6 +19,7 @@ from layerbuild.build.layers import LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
+from layerbuild.build.platforms import check_platforms
 from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
 from layerbuild.build.running import Runner, check_entitlements
@@ -25,10 +28,11 @@ from layerbuild.build.times import Times
 from layerbuild.build.trail import Trail
 from layerbuild.build.tree import Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
-from layerbuild.digest import ChainID, DiffID
+from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import BuildError
-from layerbuild.image.config import History, ImageConfig
-from layerbuild.image.manifest import Descriptor, layer_media_type
+from layerbuild.image.config import History, ImageConfig, Platform
+from layerbuild.image.image import Image
+from layerbuild.image.manifest import Descriptor, layer_media_type, oci_layer_type
 from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
 from layerbuild.store.buildcache import BuildCache, with_inline
 from layerbuild.store.cache import StepRecord
@@ -41,7 +45,7 @@ COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 class Build:
     """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time;
-    ``caches`` are those of other machines.
+    ``caches`` are those of other machines, ``here`` is this machine's platform.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
     folder of the one before it, whether that has a name yet or not.
@@ -58,10 +62,12 @@ class Build:
         *,
         options: Options,
         times: Times,
+        here: Platform,
         observe: events.Observer,
         caches: Sequence[CacheSource] = (),
     ) -> None:
         self._plan = plan
+        self._here = here
         self._runner = runner
         self._store = store
         self._bases = bases
@@ -70,10 +76,11 @@ class Build:
         self._recorder = Recorder(store, plan, request=options.request)
         self._observer = self._recorder.observing(observe)
         self._telling = threading.Lock()
-        self._imports = Imports(store, caches, tell=self.note)
+        self._imports = Imports(store, caches, observe=self._observe)
         self._unusable: Unusable | None = None
         self._trail = Trail()
-        self._lookup = Lookup(
+        self._new_lookup: Callable[[], Lookup] = partial(
+            Lookup,
             store,
             bases,
             contexts,
@@ -83,6 +90,8 @@ class Build:
             no_cache_stages=options.no_cache_stages,
             imports=self._imports,
         )
+        self._lookup = self._new_lookup()
+        self._known: Mapping[int, Build] = {}
         self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
         self._maker = LayerMaker(
@@ -90,22 +99,39 @@ class Build:
         )
         self._begin()
 
-    def run(self) -> StoredImage:
-        """Build the target and return its image, with the names that the options give it.
+    @property
+    def base_blobs(self) -> frozenset[BlobDigest]:
+        """The layers that the base brings, as blobs: what is exported has them in these bytes."""
+        return frozenset(descriptor.digest for _, descriptor in self._base_descriptors())
+
+    @property
+    def plan(self) -> LayerPlan:
+        """What is to be built."""
+        return self._plan
+
+    def check(self) -> None:
+        """Raise what can be known to fail before anything runs: rights that are not granted, programs that can't be
+        executed here."""
+        check_entitlements(self._plan, self._options.entitlements)
+        self._imports.read()
+        check_platforms(self._plan, self._new_lookup(), here=self._here, place=self._store.temporary)
+
+    def run(self, known: Mapping[int, Build] = MappingProxyType({})) -> StoredImage:
+        """Build the target and return its image, with the names that the options give it. ``check`` has said nothing
+        against it; ``known`` are the builds that have made a stage of the same already, by its index.
 
         A failed build leaves every finished step in the cache, and the workspace of the RUN that failed.
         """
         with self._recorder:
-            return self._run()
+            return self._run(known)
 
-    def _run(self) -> StoredImage:
-        self._observe(events.BuildStarted(self._plan))
+    def _run(self, known: Mapping[int, Build]) -> StoredImage:
+        self._observe(events.BuildStarted(self._plan, self._options.platform))
         for note in (*self._plan.notes, *self._runner.notes(self._plan)):
             self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
-        check_entitlements(self._plan, self._options.entitlements)
-        self._imports.read()
+        self._known = known
         with self._mounter:
             while True:
                 try:
@@ -162,6 +188,12 @@ class Build:
     # -- stages and steps, on the threads of the schedule
 
     def _stage(self, stage: StagePlan) -> None:
+        known = self._known.get(stage.index)
+        if known is not None:
+            self.note(f"stage {stage.title}: built already, the same for another platform")
+            self._trail.take(stage.index, known._trail)
+            self._lookup.results[stage.index] = known._lookup.results[stage.index]
+            return
         try:
             self._steps(stage)
         except Unusable as error:  # the others go on, and those that need this one come to the same end
@@ -310,6 +342,13 @@ class Build:
 
     def _commit(self, stage: StagePlan) -> StoredImage:
         image = self._lookup.results[stage.index].get().draft.image()
+        if self._options.platform is not None:
+            # As BuildKit: an image says that it is for the platform that was asked for, whatever its base says.
+            asked = self._options.platform
+            platform = replace(
+                image.config.platform, os=asked.os, architecture=asked.architecture, variant=asked.variant
+            )
+            image = Image.of_base(replace(image.config, platform=platform))
         if self._options.labels:
             runtime = image.config.config
             labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
@@ -319,7 +358,7 @@ class Build:
         records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
         inline = records if self._options.inline_cache else None
         image = replace(image, config=with_inline(image.config, inline))
-        manifest = image.manifest(self._descriptors(image.config))
+        manifest = image.manifest(self._descriptors(image.config), annotations=self._options.annotations)
         stored = self._store.images.put(manifest.to_json(), image.config.to_json())
         for name in self._options.names:
             self._store.images.tag(name, stored.manifest_digest)
@@ -333,7 +372,8 @@ class Build:
         descriptors = []
         for position, diff_id in enumerate(config.diff_ids):
             if position < len(known) and known[position][0] == diff_id:
-                descriptors.append(known[position][1])
+                base = known[position][1]
+                descriptors.append(replace(base, media_type=oci_layer_type(base.media_type)))
                 continue
             descriptor = self._descriptor(diff_id)
             assert descriptor is not None, diff_id  # a snapshot's layer outlives it

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from layerbuild.build.credentials import Credentials
+from layerbuild.image.config import Pairs, Platform
 from layerbuild.leaks import AllowList
 from layerbuild.reference import Reference
 
@@ -26,10 +27,13 @@ class Options:
     the build's user namespace has the id 0 alone. ``no_cache`` lets every step run, ``no_cache_stages`` those of the
     stages with these names (lower case). ``entitlements`` are what RUN steps may have beyond the usual;
     ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
-    and layers be made, at once; ``inline_cache``: the image carries its step records. ``fail_on_miss``: a step that
-    would have to run ends the build. ``gate`` is for what looks like a secret, ``allowed`` what may look so.
-    ``request`` is noted in the build's record, to plan it again. ``remember`` False: no later build is to hit what this
-    one makes."""
+    and layers be made, at once; ``inline_cache``: the image carries its step records. ``platform`` is the one that was
+    asked for, which the image then says it is for; None: what its base says. ``annotations`` are its manifest's.
+
+    ``fail_on_miss``: a step that would have to run ends the build. ``gate`` is for what looks like a secret,
+    ``allowed`` what may look so. ``request`` is noted in the build's record, to plan it again. ``remember`` False: no
+    later build is to hit what this one makes.
+    """
 
     names: tuple[Reference, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -42,6 +46,8 @@ class Options:
     jobs: int = 1
     inline_cache: bool = False
     credentials: Credentials = field(default_factory=Credentials)
+    platform: Platform | None = None
+    annotations: Pairs = ()
     fail_on_miss: bool = False
     gate: Gate = Gate.WARN
     allowed: AllowList = field(default_factory=AllowList)

@@ -34,6 +34,10 @@ class Trail:
             seconds=record.seconds,
         )
 
+    def take(self, stage: int, other: Trail) -> None:
+        """Note what another build has gone through in the stage with that index."""
+        self._steps |= {place: step for place, step in other._steps.items() if place[0] == stage}
+
     def cache(
         self, plan: LayerPlan, *, every_stage: bool, describe: Callable[[DiffID], Descriptor | None]
     ) -> BuildCache:

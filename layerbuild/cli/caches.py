@@ -115,17 +115,20 @@ class Caches:
         """The caches to ask, which nobody has looked at yet."""
         return [_source(store, taken) for taken in self.taken]
 
-    def write(self, store: Store, build: Build, observe: Observer) -> None:
-        """Give away what ``build``, which has ended well, went through."""
+    def write(self, store: Store, builds: Sequence[Build], observe: Observer) -> None:
+        """Give away what ``builds``, which have ended well, went through: one for each platform."""
+        from layerbuild.store.buildcache import merged
+
         for target in self.given:
             if target.type == "inline":
                 continue  # it is in the image already
             try:
-                _write(store, target, build.cache(every_stage=target.every_stage), observe)
+                cache = merged([build.cache(every_stage=target.every_stage) for build in builds])
+                _write(store, target, cache, observe)
             except LayerbuildError as error:
                 if not target.ignore_error:
                     raise
-                build.note(f"the cache was not written to {target.place}: {error.message}")
+                builds[0].note(f"the cache was not written to {target.place}: {error.message}")
 
 
 def _source(store: Store, taken: CacheFrom) -> CacheSource:

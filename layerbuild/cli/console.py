@@ -6,16 +6,16 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import TextIO
 
 import click
 
 from layerbuild import events
+from layerbuild.cli import rawjson
 from layerbuild.cli.bars import Bars
 from layerbuild.errors import UsageError
-from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
+from layerbuild.steps import ConfigStep, StagePlan, Step
 from layerbuild.views import text as show
 
 FORMATS = ("table", "json", "yaml")
@@ -47,8 +47,8 @@ def observer(progress: str) -> events.Observer:
     """The observer for ``--progress``: plain, quiet or rawjson; auto is plain."""
     if progress == "quiet":
         return lambda event: None
-    if progress == "rawjson":
-        return _raw_json
+    if progress == rawjson.STYLE:
+        return rawjson.tell
     if progress in ("auto", "plain"):
         return _Plain(sys.stderr)
     raise UsageError(f"--progress can't be {progress!r}", hint="auto, plain, quiet or rawjson")
@@ -97,12 +97,17 @@ class _Plain:
             case events.ImageWritten():
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"image {event.image_id}{names}")
+            case events.IndexWritten(digest, platforms):
+                names = f" as {', '.join(event.names)}" if event.names else ""
+                self._say(f"index {digest} for {', '.join(map(str, platforms))}{names}")
             case events.BlobMoved():
                 self._bars.show(event)
             case events.Note(text):
                 self._say(f"note: {text}")
-            case events.BuildStarted(plan):
+            case events.BuildStarted(plan, platform):
                 self._several = len(plan.stages) > 1
+                if platform is not None:
+                    self._say(f"platform {platform}")
 
     def _finished(self, event: events.StepFinished) -> None:
         self._flush(event.stage)
@@ -155,27 +160,3 @@ class _Plain:
 
 def _by(key: str) -> str:
     return " (an earlier step ran again and gave the same)" if key == "content" else ""
-
-
-def _raw_json(event: events.Event) -> None:
-    """One JSON object per line; a plan's and a step's insides are cut to what names them."""
-    line = {"event": type(event).__name__, **_plain(event)}
-    sys.stderr.write(json.dumps(line) + "\n")
-    sys.stderr.flush()
-
-
-def _plain(event: events.Event) -> Mapping[str, Any]:
-    return {field.name: _value(getattr(event, field.name)) for field in fields(event)}
-
-
-def _value(value: Any) -> Any:
-    match value:
-        case bytes():
-            return value.decode("utf-8", "replace")
-        case LayerPlan():
-            return [stage.title for stage in value.stages]
-        case StagePlan() | SkippedStage():
-            return value.title
-        case ConfigStep() | RunStep() | CopyStep():
-            return value.origin.text
-    return value

@@ -119,7 +119,9 @@ def opened(request: Request, store: Store, credentials: Credentials | None = Non
             known[""] = place.origin
         for name, value in request.named:
             key, platform = context_key(name, default=this_platform())
-            named[key] = _image(value, store, platform)
+            # A build for other platforms than this machine's may want several of a layout's images.
+            one = key.endswith(f"::{platform}") or request.platforms in ((), (platform,))
+            named[key] = _image(value, store, platform if one else None)
             if named[key] is None:
                 known[key] = origins.open(value)
                 trees[key] = _files(known[key], value, name=f"the context {name}")
@@ -181,7 +183,7 @@ def _refuse_url(recipe: str | None) -> None:
 # -- named contexts ----------------------------------------------------------------------------------------------------
 
 
-def _image(value: str, store: Store, platform: Platform) -> str | None:
+def _image(value: str, store: Store, platform: Platform | None) -> str | None:
     """The image that a named context is, None: it is files."""
     from layerbuild.build.origins import is_url, repository
 
@@ -194,7 +196,7 @@ def _image(value: str, store: Store, platform: Platform) -> str | None:
     return value
 
 
-def _layout_image(place: str, store: Store, platform: Platform) -> str:
+def _layout_image(place: str, store: Store, platform: Platform | None) -> str:
     from layerbuild.intake.load import load_layout_image
 
     form = _LAYOUT_PLACE.fullmatch(place)
@@ -202,7 +204,7 @@ def _layout_image(place: str, store: Store, platform: Platform) -> str:
         raise UsageError(f"{_LAYOUT}{place} names no layout", hint=f"{_LAYOUT}PATH[:TAG][@DIGEST]")
     found: dict[str, Any] = form.groupdict("")
     image = load_layout_image(store, Path(found["path"]), platform=platform, tag=found["tag"], digest=found["digest"])
-    return image.manifest_digest
+    return image.digest
 
 
 def _files(origin: Origin, value: str, *, name: str) -> ContextTree:

@@ -25,9 +25,12 @@ _SSH_HINT = "--ssh default for the agent of SSH_AUTH_SOCK, --ssh ID=SOCKET for a
 @contextmanager
 def lent(secrets: tuple[str, ...], agents: tuple[str, ...]) -> Iterator[Credentials]:
     """What the options name, read, for as long as the context lasts; UsageError for what can't be. Keys in files are
-    held by an agent of their own."""
+    held by an agent of their own. From then on this process and its children leave no core dump."""
     from layerbuild.build.credentials import Credentials
+    from layerbuild.isolate.rlimits import forbid_core_dumps
 
+    if secrets or agents:
+        forbid_core_dumps()
     values = dict(_secret(text) for text in secrets)
     with ExitStack() as cleaning:
         yield Credentials(

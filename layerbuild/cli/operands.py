@@ -89,6 +89,7 @@ def _known(store: Store, text: str) -> StoredImage | None:
 
 def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) -> Seen:
     from layerbuild.intake.load import Shape, identify, load, load_layout_image
+    from layerbuild.store.images import StoredImage
     from layerbuild.store.overlay import remove_any
     from layerbuild.store.store import Store
 
@@ -96,12 +97,15 @@ def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) 
     cleaning.callback(remove_any, place)
     own = cleaning.enter_context(Store.open(place, user_xattr=store.user_xattr))
     if identify(path) is Shape.OCI_LAYOUT:
-        return Seen(text, own, load_layout_image(own, path, platform=this_platform(), tag=tag), own=False)
-    images = load(own, path, platform=this_platform(), name=tag)
+        images = [load_layout_image(own, path, platform=this_platform(), tag=tag)]
+    else:
+        images = load(own, path, platform=this_platform(), name=tag)
     if len(images) > 1:
         names = ", ".join(name for image in images for name in image.names)
         raise UsageError(f"{path} has several images: {names}", hint=f"name one of them: {path}:NAME")
-    return Seen(text, own, images[0], own=False)
+    image = images[0]
+    assert isinstance(image, StoredImage)  # of an image for several platforms one was asked for
+    return Seen(text, own, image, own=False)
 
 
 def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator[Thing]:

@@ -13,16 +13,17 @@ import click
 from layerbuild.cli.registries import client
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
-from layerbuild.events import BlobMoved, BuildStarted, LayerSealed, Observer
+from layerbuild.events import BlobMoved, BuildStarted, LayerSealed, Note, Observer
 
 if TYPE_CHECKING:
     from layerbuild.events import Event
     from layerbuild.export.formats import Output
+    from layerbuild.export.package import Parcel
     from layerbuild.image.manifest import Descriptor
     from layerbuild.reference import Reference
     from layerbuild.registry.push import Pusher, Shipment, Told
     from layerbuild.registry.upload import How
-    from layerbuild.store.images import StoredImage
+    from layerbuild.store.images import StoredImage, StoredIndex
     from layerbuild.store.store import Store
 
 _AT_ONCE = 4  # blobs under way; more take nothing from a slow line
@@ -106,25 +107,48 @@ class Pushing:
         return told
 
 
-def deliver(store: Store, image: StoredImage, output: Output, pushing: Pushing | None) -> Descriptor:
-    """What ``-o type=image`` and ``registry`` ask for: the image in the store, in the form and under the names that
-    ``output`` says, and sent if it says so; its manifest."""
-    from layerbuild.image.manifest import Descriptor
-    from layerbuild.registry.stock import shipment
+def deliver(
+    store: Store, found: StoredImage | StoredIndex, output: Output, pushing: Pushing | None, observe: Observer
+) -> Descriptor:
+    """What ``-o type=image`` and ``registry`` ask for: the image (or index) in the store, in the form and under the
+    names that ``output`` says, and sent if it says so; its manifest (or the index)."""
+    from layerbuild.export.package import keep, pack
 
-    manifest, data = image.manifest, store.blobs.read(image.manifest_digest)
-    if output.compression is not None:  # else a layer that has not come need not
-        from layerbuild.export.package import pack
-
-        package = pack(store, image, names=output.names, compression=output.compression)
-        manifest, data = package.manifest, package.manifest_bytes
+    parcel = pack(store, found, output.wishes, bring=False)
+    _tell(parcel, observe)
     if pushing is not None:
-        pushing.push(shipment(manifest, data), by_digest=output.by_digest)
-    if output.names and not output.by_digest:
-        stored = store.images.put(data, store.blobs.read(image.image_id))
-        for name in output.names:
-            store.images.tag(name, stored.manifest_digest)
-    return Descriptor(manifest.media_type, BlobDigest.of(data), len(data))
+        pushing.push(_shipment(parcel), by_digest=output.by_digest)
+    if output.wishes.names and not output.by_digest:
+        keep(parcel)
+    return parcel.descriptor
+
+
+def send(store: Store, found: StoredImage | StoredIndex, pushing: Pushing, observe: Observer) -> Descriptor:
+    """Push an image, or an index with its images, as the store has it; what was pushed."""
+    from layerbuild.export.package import pack
+
+    parcel = pack(store, found, bring=False)  # a layer that has not come need not
+    _tell(parcel, observe)
+    pushing.push(_shipment(parcel))
+    return parcel.descriptor
+
+
+def _tell(parcel: Parcel, observe: Observer) -> None:
+    for note in parcel.notes:
+        observe(Note(note))
+
+
+def _shipment(parcel: Parcel) -> Shipment:
+    """Blobs, then the manifests, then the index over them, if there is one."""
+    from layerbuild.registry.push import Document, Shipment
+
+    manifests = [package.manifest for package in parcel.packages]
+    blobs = {blob.digest: blob for manifest in manifests for blob in (*manifest.layers, manifest.config)}
+    documents = {
+        package.digest: Document(package.manifest.media_type, package.manifest_bytes) for package in parcel.packages
+    }
+    index = () if parcel.index_bytes is None else (Document(parcel.index_type, parcel.index_bytes),)
+    return Shipment(tuple(blobs.values()), (*documents.values(), *index))
 
 
 def pushable(name: Reference) -> Reference:

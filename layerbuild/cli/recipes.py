@@ -48,7 +48,8 @@ class Request:
 
     ``context`` is a path, a URL, a repository, or ``-``; ``recipe`` and ``timestamp`` are what ``-f`` and
     ``--timestamp`` say, None: nothing; ``no_cache_stages`` are names in lower case; ``named`` are the named contexts,
-    ``secrets`` and ``agents`` what is lent, as they were given.
+    ``secrets`` and ``agents`` what is lent, as they were given. ``platforms`` are those of ``--platform``, each
+    once; none: this machine's, and the image may say what its base says.
     """
 
     context: str
@@ -61,7 +62,15 @@ class Request:
     named: tuple[tuple[str, str], ...] = ()
     secrets: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    platforms: tuple[Platform, ...] = ()
     policy: Policy = "missing"
+
+    @property
+    def platform(self) -> Platform:
+        """The one platform to plan for. UsageError if several were asked for: only a build makes an index."""
+        if len(self.platforms) > 1:
+            raise UsageError("only `build` takes several platforms", hint=f"--platform {self.platforms[0]}, say")
+        return self.platforms[0] if self.platforms else this_platform()
 
 
 class Command(click.Command):
@@ -79,49 +88,49 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that ``build`` and ``plan`` share, for a command that takes its context in another way."""
-    for option in reversed(
-        [
-            click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
-            click.option("--target", help="The stage to build.  [default: the last]"),
-            click.option(
-                "--build-arg",
-                "build_args",
-                metavar="K=V",
-                multiple=True,
-                help="Set an ARG.",
-            ),
-            click.option("--no-cache", is_flag=True, help="Run every step."),
-            click.option(
-                "--no-cache-filter",
-                "no_cache_stages",
-                metavar="STAGE,…",
-                multiple=True,
-                help="Run every step of these stages.",
-            ),
-            click.option(
-                "--timestamp",
-                metavar="TIMES",
-                help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
-            ),
-            click.option(
-                "--build-context",
-                "named",
-                metavar="NAME=WHAT",
-                multiple=True,
-                help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
-            ),
-            click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
-            click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
-            click.option(
-                "--pull",
-                "policy",
-                default="missing",
-                metavar="[=WHEN]",
-                help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
-                "  [default: missing]",
-            ),
-        ]
-    ):
+    shared: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
+        click.option("-f", "--file", "recipe", metavar="FILE", help="The recipe.  [default: CONTEXT/Dockerfile]"),
+        click.option("--target", help="The stage to build.  [default: the last]"),
+        click.option(
+            "--build-arg",
+            "build_args",
+            metavar="K=V",
+            multiple=True,
+            help="Set an ARG.",
+        ),
+        platform_option(multiple=True, help="What the image is for: os/arch[/variant]; several, with commas."),
+        click.option("--no-cache", is_flag=True, help="Run every step."),
+        click.option(
+            "--no-cache-filter",
+            "no_cache_stages",
+            metavar="STAGE,…",
+            multiple=True,
+            help="Run every step of these stages.",
+        ),
+        click.option(
+            "--timestamp",
+            metavar="TIMES",
+            help="Times in layers: seconds since 1970 to clamp to, or `keep`.  [env: SOURCE_DATE_EPOCH]",
+        ),
+        click.option(
+            "--build-context",
+            "named",
+            metavar="NAME=WHAT",
+            multiple=True,
+            help="Let NAME in the recipe mean a folder, a tar, a URL, oci-layout://PATH, or an image.",
+        ),
+        click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="Lend a secret."),
+        click.option("--ssh", "agents", metavar="ID[=SOCKET|KEY,…]", multiple=True, help="Lend an agent, or keys."),
+        click.option(
+            "--pull",
+            "policy",
+            default="missing",
+            metavar="[=WHEN]",
+            help="Ask registries for base images always (the meaning without WHEN), if missing, or never."
+            "  [default: missing]",
+        ),
+    ]
+    for option in reversed(shared):
         command = option(command)
     return command
 
@@ -137,6 +146,7 @@ def request(
     no_cache_stages: tuple[str, ...] = (),
     secrets: tuple[str, ...] = (),
     agents: tuple[str, ...] = (),
+    platform: tuple[str, ...] = (),
     policy: str = "missing",
 ) -> Request:
     """Check the shared options; UsageError."""
@@ -154,6 +164,7 @@ def request(
         named=tuple(_named(text) for text in named),
         secrets=secrets,
         agents=agents,
+        platforms=read_platforms(platform),
         policy=_policy(policy),
     )
 
@@ -162,6 +173,7 @@ def spelled(request: Request) -> list[str]:
     """The shared options as ``build`` takes them, but for its context and the cache."""
     words = ["--file", str(request.recipe)] if request.recipe is not None else []
     words += [word for name, value in request.build_args.items() for word in ("--build-arg", f"{name}={value}")]
+    words += ["--platform", ",".join(map(str, request.platforms))] if request.platforms else []
     words += ["--target", request.target] if request.target is not None else []
     words += ["--timestamp", request.timestamp] if request.timestamp is not None else []
     return words + [word for name, value in request.named for word in ("--build-context", f"{name}={value}")]
@@ -172,6 +184,7 @@ def noted(request: Request) -> dict[str, Any]:
     recipe = request.recipe if request.recipe in (None, "-") else _absolute(str(request.recipe))
     named = [(name, _absolute(value)) for name, value in request.named]
     told = {**asdict(request), "no_cache_stages": sorted(request.no_cache_stages)}
+    told["platforms"] = [str(platform) for platform in request.platforms]
     return {**told, "context": _absolute(request.context), "recipe": recipe, "named": named}
 
 
@@ -187,7 +200,39 @@ def recalled(data: Mapping[str, Any]) -> Request:
     known = {field.name: data[field.name] for field in fields(Request) if field.name in data}
     known |= {name: tuple(known.get(name, ())) for name in ("secrets", "agents")}
     known["named"] = tuple((name, value) for name, value in data["named"])
+    known["platforms"] = read_platforms(tuple(known.get("platforms", ())))
     return Request(**{**known, "no_cache_stages": frozenset(known.get("no_cache_stages", ()))})
+
+
+def platform_option(
+    *, multiple: bool = False, help: str = "Which of the images under that name."
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--platform``; ``read_platforms`` or ``chosen_platform`` understands what it says."""
+    return click.option("--platform", metavar="OS/ARCH", multiple=multiple, help=help)
+
+
+def read_platforms(texts: tuple[str, ...]) -> tuple[Platform, ...]:
+    """The platforms that ``--platform`` names, each once; ``local`` is this machine's. UsageError."""
+    from layerbuild.image.platforms import read_platform
+
+    found: dict[Platform, None] = {}
+    for text in (part.strip() for given in texts for part in given.split(",")):
+        try:
+            platform = this_platform() if text == "local" else read_platform(text, default=this_platform())
+        except UsageError as error:
+            raise UsageError(f"--platform: {error.message}", hint=error.hint) from error
+        found[platform] = None
+    return tuple(found)
+
+
+def chosen_platform(text: str | None) -> Platform | None:
+    """The one platform that ``--platform`` names, None: nothing was said. UsageError."""
+    if text is None:
+        return None
+    platforms = read_platforms((text,))
+    if len(platforms) > 1:
+        raise UsageError(f"--platform {text} names several platforms", hint=f"--platform {platforms[0]}, say")
+    return platforms[0]
 
 
 def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
@@ -258,8 +303,16 @@ def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedContexts, times: Times) -> LayerPlan:
-    """The plan for this machine's platform."""
+def make_plan(
+    request: Request,
+    recipe: Recipe,
+    bases: Bases,
+    *,
+    named: NamedContexts,
+    times: Times,
+    platform: Platform | None = None,
+) -> LayerPlan:
+    """The plan for ``platform``; None: for the one that was asked for."""
     from layerbuild.recipe.planner import plan
 
     return plan(
@@ -267,7 +320,8 @@ def make_plan(request: Request, recipe: Recipe, bases: Bases, *, named: NamedCon
         bases=bases.config,
         build_args=request.build_args,
         target=request.target,
-        platform=this_platform(),
+        platform=platform or request.platform,
+        build_platform=this_platform(),
         named_contexts=named,
         epoch=times.epoch,
     )
@@ -282,9 +336,10 @@ def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modif
         return layer_times(request.timestamp)
     said = recipe_epoch(
         recipe,
-        platform=this_platform(),
+        platform=request.platforms[0] if request.platforms else this_platform(),
         build_args=request.build_args,
         target=request.target,
+        build_platform=this_platform(),
         named_contexts=named,
     )
     seconds = said if isinstance(said, int | None) else modified(said)

@@ -7,8 +7,10 @@ and ``-o -`` for a tar of the root file system on standard output.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
@@ -19,40 +21,94 @@ from layerbuild.export.destination import Merge, move_into, new_file, new_folder
 from layerbuild.export.docker_archive import write_docker_archive
 from layerbuild.export.layers import merge_layers, write_layers
 from layerbuild.export.oci_layout import merge_layout, write_layout, write_layout_archive
-from layerbuild.export.package import Compression, Package, pack
+from layerbuild.export.package import AS_IT_IS, Compression, Package, Parcel, Wishes, pack
 from layerbuild.export.rootfs import write_rootfs, write_rootfs_archive
+from layerbuild.image.annotations import Annotation, read_output_key, refuse_index
 from layerbuild.image.manifest import Descriptor
+from layerbuild.image.platforms import normal
 from layerbuild.layer.codecs import named
 from layerbuild.reference import Reference
-from layerbuild.store.images import StoredImage
+from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
 
 STDOUT = "-"
 
 _COMPRESSION = ("compression", "compression-level", "force-compression")
+_DOCUMENTS = ("name", "oci-mediatypes", "annotation", *_COMPRESSION)
+_REWRITE = "rewrite-timestamp"
+_SPLIT = "platform-split"
 _DEFAULTS = ("store", "unpack", "name-canonical")  # buildx's; taken where they say what is done anyway
-_PUSHED = ("name", "push", "push-by-digest", *_DEFAULTS, *_COMPRESSION)
+_PUSHED = ("push", "push-by-digest", _REWRITE, *_DEFAULTS, *_DOCUMENTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way for an image to leave. ``file`` writes it to a stream, ``folder`` into an empty folder, returning notes for
-    the user; one of the two may be absent. ``merge`` puts a finished folder into one that exists. ``keys`` are those
-    that it takes beside ``type`` and ``dest``. With neither it has no ``dest``: the image stays in the store, or goes
-    to registries, which is the caller's affair.
+    """A way for an image to leave. ``file`` writes it to a stream, ``folder`` into an empty folder; one of the two may
+    be absent. Both get the output; ``folder`` returns notes for people. ``merge`` puts a finished folder into one that
+    exists. ``keys`` are those that it takes beside ``type`` and ``dest``; "annotation" stands for all that begin so.
+    ``several`` tells whether images for several platforms can leave in it. With neither ``file`` nor ``folder`` it has
+    no ``dest``: the image stays in the store, or goes to registries, which is the caller's affair.
     """
 
     name: str
     summary: str
     keys: tuple[str, ...] = ()
-    file: Callable[[Package, Sink], None] | None = None
-    folder: Callable[[Package, Path], tuple[str, ...]] | None = None
+    file: Callable[[Parcel, Output, Sink], None] | None = None
+    folder: Callable[[Parcel, Output, Path], tuple[str, ...]] | None = None
     merge: Merge = move_into
+    several: bool = True
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether what it writes has manifests, and not files alone."""
+        return "annotation" in self.keys
 
     @property
     def stays(self) -> bool:
         """Whether it writes nothing on this machine but in the store."""
         return self.file is None and self.folder is None
+
+
+def _oci_file(parcel: Parcel, _output: Output, sink: Sink) -> None:
+    write_layout_archive([parcel], sink)
+
+
+def _oci_folder(parcel: Parcel, _output: Output, folder: Path) -> tuple[str, ...]:
+    write_layout([parcel], folder)
+    return ()
+
+
+def _docker_file(parcel: Parcel, _output: Output, sink: Sink) -> None:
+    write_docker_archive([parcel], sink)
+
+
+def _tar_file(parcel: Parcel, output: Output, sink: Sink) -> None:
+    write_rootfs_archive(_folders(parcel, output), sink)
+
+
+def _local_folder(parcel: Parcel, output: Output, folder: Path) -> tuple[str, ...]:
+    return tuple(note for place, package in _places(parcel, output, folder) for note in write_rootfs(package, place))
+
+
+def _layers_folder(parcel: Parcel, output: Output, folder: Path) -> tuple[str, ...]:
+    for place, package in _places(parcel, output, folder):
+        write_layers(package, place)
+    return ()
+
+
+def _folders(parcel: Parcel, output: Output) -> dict[str, Package]:
+    """The images by the folder that each gets; empty: none of its own."""
+    if not output.split and len(parcel.packages) == 1:
+        return {"": parcel.packages[0]}
+    # As buildx names them: linux_arm64, linux_arm_v7.
+    return {str(normal(package.config.platform)).replace("/", "_"): package for package in parcel.packages}
+
+
+def _places(parcel: Parcel, output: Output, folder: Path) -> Iterator[tuple[Path, Package]]:
+    for name, package in _folders(parcel, output).items():
+        place = folder / name
+        place.mkdir(exist_ok=True)
+        yield place, package
 
 
 FORMATS = {
@@ -61,19 +117,25 @@ FORMATS = {
         Format(
             "oci",
             "OCI image layout, as a tar or (tar=false) a folder",
-            ("name", "tar", *_COMPRESSION),
-            file=write_layout_archive,
-            folder=write_layout,
+            ("tar", _REWRITE, *_DOCUMENTS),
+            file=_oci_file,
+            folder=_oci_folder,
             merge=merge_layout,
         ),
-        Format("docker", "tar for docker load and podman load", ("name", *_COMPRESSION), file=write_docker_archive),
-        Format("tar", "tar of the root file system, all layers in one", file=write_rootfs_archive),
-        Format("local", "folder with the root file system", folder=write_rootfs),
+        Format(
+            "docker",
+            "tar for docker load and podman load",
+            (_REWRITE, *_DOCUMENTS),
+            file=_docker_file,
+            several=False,
+        ),
+        Format("tar", "tar of the root file system, all layers in one", (_REWRITE, _SPLIT), file=_tar_file),
+        Format("local", "folder with the root file system", (_REWRITE, _SPLIT), folder=_local_folder),
         Format(
             "layers",
             "folder with a tarball for each layer, and layers.json",
-            ("name", *_COMPRESSION),
-            folder=write_layers,
+            (_REWRITE, _SPLIT, *_DOCUMENTS),
+            folder=_layers_folder,
             merge=merge_layers,
         ),
         Format("image", "image of the store; with push=true sent to the registries of its names", _PUSHED),
@@ -84,17 +146,18 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One ``-o``. ``dest`` is a path, or "-" for standard output. ``names`` empty: the names that the image has.
+    """One ``-o``. ``dest`` is a path, or "-" for standard output. ``wishes`` tell how the image is to leave.
 
-    ``tar`` None: not said; then a ``dest`` that is a folder or ends in "/" means a folder. ``push``: to the registries
-    that the names lead to; ``by_digest``: under no tag.
+    ``tar`` None: not said; then a ``dest`` that is a folder or ends in "/" means a folder. ``split`` tells whether each
+    platform's files get a folder of their own, None: where there are several. ``push``: to the registries that the
+    names lead to; ``by_digest``: under no tag.
     """
 
     type: str
     dest: str
-    names: tuple[Reference, ...] = ()
+    wishes: Wishes = AS_IT_IS
     tar: bool | None = None
-    compression: Compression | None = None
+    split: bool | None = None
     push: bool = False
     by_digest: bool = False
 
@@ -108,7 +171,9 @@ class Output:
         chosen = _known("format", given.pop("type", [""])[-1], tuple(FORMATS), text)
         row = FORMATS[chosen]
         for key in given:
-            _known("key", key, (*row.keys, *(() if row.stays else ("dest",))), f"{text} (type={chosen})")
+            word = "annotation" if _is_annotation(key) else key
+            _known("key", word, (*row.keys, *(() if row.stays else ("dest",))), f"{text} (type={chosen})")
+        _refuse_kept_times(given)
         for key in _DEFAULTS:
             if _flag(given, key) is False:
                 raise UsageError(f"output {text!r}: {key}=false can't be had", hint=f"leave {key} out")
@@ -116,9 +181,9 @@ class Output:
         output = cls(
             chosen,
             given.get("dest", [""])[-1],
-            tuple(Reference.parse(name) for value in given.get("name", ()) for name in value.split(",")),
+            _wishes(given),
             _flag(given, "tar"),
-            read_compression(given),
+            _flag(given, _SPLIT),
             push=(chosen == "registry" or by_digest) if push is None else push,
             by_digest=by_digest,
         )
@@ -134,6 +199,25 @@ class Output:
         if self.tar is not None:
             return not self.tar
         return self.dest != STDOUT and (self.dest.endswith("/") or Path(self.dest).is_dir())
+
+    def annotated(self, annotations: tuple[Annotation, ...]) -> Output:
+        """The same with ``annotations`` said first, as far as it writes documents that they can go into."""
+        if not FORMATS[self.type].has_documents:
+            return self
+        return replace(self, wishes=replace(self.wishes, annotations=(*annotations, *self.wishes.annotations)))
+
+    def check(self, platforms: int) -> None:
+        """UsageError if that many platforms can't leave this way; before anything is built for them."""
+        if platforms > 1 and not FORMATS[self.type].several:
+            raise UsageError(f"type={self.type} takes one platform only", hint="type=oci takes several")
+        if platforms > 1 and self.split is False:
+            raise UsageError("the files of several platforms can't lie in one folder", hint=f"leave {_SPLIT} out")
+        if platforms == 1:
+            refuse_index(self.wishes.annotations)
+
+    def keeping(self, blobs: frozenset[BlobDigest]) -> Output:
+        """The same, but the layers in ``blobs`` keep their bytes unless a compression is forced."""
+        return replace(self, wishes=replace(self.wishes, kept=blobs))
 
     @property
     def stays(self) -> bool:
@@ -153,35 +237,42 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. ``manifest`` is that of what left, which a new compression makes other than the store's."""
+    """What was written. ``descriptor`` tells of the manifest or index that left: wishes may make it other than the
+    store's."""
 
     type: str
     dest: str
-    image_id: BlobDigest
-    manifest: Descriptor
+    descriptor: Descriptor
     notes: tuple[str, ...] = ()
 
 
-def write(store: Store, image: StoredImage, output: Output, *, stdout: BinaryIO) -> Exported:
-    """Export ``image``. Nothing is left at ``dest`` unless all of it was written; ``stdout`` takes what goes to "-"."""
-    names = output.names or tuple(Reference.parse(name) for name in image.names)
-    package = pack(store, image, names=names, compression=output.compression)
+def write(store: Store, image: StoredImage | StoredIndex, output: Output, *, stdout: BinaryIO) -> Exported:
+    """Export an image, or those of an index. Nothing is left at ``dest`` unless all of it was written; ``stdout`` takes
+    what goes to "-"."""
+    parcel = pack(store, image, output.wishes)
+    output.check(len(parcel.packages))
     row = FORMATS[output.type]
-    notes: tuple[str, ...] = ()
+    notes = parcel.notes
     if output.to_folder:
         assert row.folder is not None
         with new_folder(Path(output.dest), merge=row.merge) as folder:
-            notes = row.folder(package, folder)
+            notes += row.folder(parcel, output, folder)
     else:
         assert row.file is not None
-        if output.dest == STDOUT:
-            row.file(package, stdout)
-            stdout.flush()
-        else:
-            with new_file(Path(output.dest)) as file:
-                row.file(package, file)
-    described = Descriptor(package.manifest.media_type, package.digest, len(package.manifest_bytes))
-    return Exported(output.type, output.dest, package.image_id, described, notes)
+        with sink(output.dest, stdout) as file:
+            row.file(parcel, output, file)
+    return Exported(output.type, output.dest, parcel.descriptor, notes)
+
+
+@contextmanager
+def sink(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
+    """Where a file goes that is to be at ``dest``: a new file, or ``stdout`` for "-"."""
+    if dest != STDOUT:
+        with new_file(Path(dest)) as file:
+            yield file
+        return
+    yield stdout
+    stdout.flush()
 
 
 # -- taking -o apart ---------------------------------------------------------------------------------------------------
@@ -203,8 +294,32 @@ def _given(text: str, fields: list[str]) -> dict[str, list[str]]:
         key, equals, value = field.partition("=")
         if not equals:
             raise UsageError(f"output {text!r}: {field!r} is not key=value", hint="type=TYPE,dest=PATH")
-        given.setdefault(key.strip().lower(), []).append(value)
+        key = key.strip()
+        given.setdefault(key if _is_annotation(key) else key.lower(), []).append(value)
     return given
+
+
+def _is_annotation(key: str) -> bool:
+    return re.match(r"annotation[-.\[]", key) is not None
+
+
+def _wishes(given: dict[str, list[str]]) -> Wishes:
+    return Wishes(
+        names=tuple(Reference.parse(name) for value in given.get("name", ()) for name in value.split(",")),
+        compression=read_compression(given),
+        oci_types=_flag(given, "oci-mediatypes"),
+        annotations=tuple(
+            read_output_key(key, value) for key, values in given.items() if _is_annotation(key) for value in values
+        ),
+    )
+
+
+def _refuse_kept_times(given: dict[str, list[str]]) -> None:
+    """``rewrite-timestamp=true`` is what happens anyway; the other can't be done to layers that are made already."""
+    if _flag(given, _REWRITE) is False:
+        raise UsageError(
+            f"{_REWRITE}=false: the times of layers are decided when they are made", hint="build --timestamp keep"
+        )
 
 
 def _known(what: str, word: str, known: tuple[str, ...], text: str) -> str:

@@ -32,17 +32,22 @@ _SHELL = re.compile(r"(?:RUN )?(?:\|\d+ .*?)?/bin/sh -c (?:#\(nop\) )?\s*")
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
-def write_layers(package: Package, folder: Path) -> tuple[str, ...]:
+def write_layers(package: Package, folder: Path) -> None:
     """Write the tarballs, exactly as the blobs are, and the list."""
     listed = describe(package)
     for entry, descriptor in _with_blobs(package, listed["history"]):
         copy_blob(package.store.blobs, descriptor.digest, folder / entry["file"])
     (folder / LIST_FILE).write_text(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
-    return ()
 
 
 def merge_layers(made: Path, place: Path) -> None:
-    """Take the place of an earlier export: the tarballs that its list names go, anything else stays."""
+    """Take the place of an earlier export: the tarballs that its list names go, anything else stays. With a folder for
+    each platform, each takes the place of the one that is called the same."""
+    if not (made / LIST_FILE).exists():
+        for folder in list(made.iterdir()):
+            (place / folder.name).mkdir(exist_ok=True)
+            merge_layers(folder, place / folder.name)
+        return
     old = place / LIST_FILE
     if old.is_file():
         for name in _listed_files(old):

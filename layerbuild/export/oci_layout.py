@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, Sink
 from layerbuild.errors import UsageError
 from layerbuild.export.archive import Content, write_archive
-from layerbuild.export.package import PIECE, Package
-from layerbuild.image.config import canonical_json
+from layerbuild.export.package import PIECE, Parcel
+from layerbuild.image.annotations import with_pairs
+from layerbuild.image.config import Pairs, canonical_json
 from layerbuild.image.manifest import Descriptor, Index
+from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.images import FULL_NAME, REF_NAME
 
@@ -22,14 +25,15 @@ LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 _FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks, on file systems that can
 
 
-def layout_files(package: Package) -> dict[str, Content]:
-    """All files of the layout, by name."""
-    files: dict[str, Content] = {
-        LAYOUT_FILE: LAYOUT,
-        INDEX_FILE: Index(_descriptors(package)).to_json(),
-        blob_name(package.digest): package.manifest_bytes,
-    }
-    return files | {blob_name(digest): digest for digest in package.stored_blobs}
+def layout_files(parcels: Sequence[Parcel]) -> dict[str, Content]:
+    """All files of a layout of ``parcels``, by name."""
+    described = tuple(descriptor for parcel in parcels for descriptor in _descriptors(parcel))
+    files: dict[str, Content] = {LAYOUT_FILE: LAYOUT, INDEX_FILE: Index(described).to_json()}
+    for parcel in parcels:
+        files |= {blob_name(digest): data for digest, data in parcel.documents.items()}
+        for package in parcel.packages:
+            files |= {blob_name(digest): digest for digest in package.stored_blobs}
+    return files
 
 
 def blob_name(digest: BlobDigest) -> str:
@@ -37,20 +41,19 @@ def blob_name(digest: BlobDigest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
-def write_layout_archive(package: Package, sink: Sink) -> None:
+def write_layout_archive(parcels: Sequence[Parcel], sink: Sink) -> None:
     """The layout as a tar."""
-    write_archive(layout_files(package), package.store.blobs, sink)
+    write_archive(layout_files(parcels), parcels[0].store.blobs, sink)
 
 
-def write_layout(package: Package, folder: Path) -> tuple[str, ...]:
+def write_layout(parcels: Sequence[Parcel], folder: Path) -> None:
     """The layout as a folder, which exists and is empty."""
     (folder / "blobs/sha256").mkdir(parents=True)
-    for name, content in layout_files(package).items():
+    for name, content in layout_files(parcels).items():
         if isinstance(content, BlobDigest):
-            copy_blob(package.store.blobs, content, folder / name)
+            copy_blob(parcels[0].store.blobs, content, folder / name)
         else:
             (folder / name).write_bytes(content)
-    return ()
 
 
 def merge_layout(made: Path, place: Path) -> None:
@@ -86,14 +89,17 @@ def copy_blob(blobs: Blobs, digest: BlobDigest, target: Path) -> None:
             shutil.copyfileobj(reader, file, PIECE)
 
 
-def _descriptors(package: Package) -> tuple[Descriptor, ...]:
+def _descriptors(parcel: Parcel) -> tuple[Descriptor, ...]:
     """One descriptor for each name (image-layout.md: the same digest may occur under several)."""
-    plain = package.descriptor
+    plain = parcel.descriptor
     named = tuple(
-        replace(plain, annotations=((FULL_NAME, str(name)), (REF_NAME, name.tag or str(name))))
-        for name in package.names
+        replace(plain, annotations=with_pairs(plain.annotations, _name_annotations(name))) for name in parcel.names
     )
     return named or (plain,)
+
+
+def _name_annotations(name: Reference) -> Pairs:
+    return ((FULL_NAME, str(name)), (REF_NAME, name.tag or str(name)))
 
 
 def _name(descriptor: Descriptor) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,25 @@ from layerbuild.layer.tree import Tree
 from layerbuild.layer.union import Found, Union
 
 
-def write_rootfs_archive(package: Package, sink: Sink) -> None:
-    """The tree as a tar: sorted, with true owners, times as they are in the layers."""
-    with package.tree() as tree:
-        for entry, found in flattened(tree):
-            sink.write(header(entry))
-            if entry.kind is Kind.FILE:
-                with tree.content(found) as file:
-                    shutil.copyfileobj(file, sink, PIECE)
-                sink.write(padding(entry.size))
-        sink.write(END)
+def write_rootfs_archive(trees: Mapping[str, Package], sink: Sink) -> None:
+    """The trees as one tar: each sorted, with true owners, times as they are in the layers; each below the folder that
+    it is named by, an empty name is the tar's root."""
+    for folder, package in sorted(trees.items()):
+        if folder:
+            sink.write(header(Entry(folder.encode(), Kind.DIRECTORY, 0o755)))
+        with package.tree() as tree:
+            _write_tree(tree, f"{folder}/".encode() if folder else b"", sink)
+    sink.write(END)
+
+
+def _write_tree(tree: Union, prefix: bytes, sink: Sink) -> None:
+    for entry, found in flattened(tree):
+        target = prefix + entry.target if entry.kind is Kind.HARDLINK else entry.target
+        sink.write(header(replace(entry, path=prefix + entry.path, target=target)))
+        if entry.kind is Kind.FILE:
+            with tree.content(found) as file:
+                shutil.copyfileobj(file, sink, PIECE)
+            sink.write(padding(entry.size))
 
 
 def write_rootfs(package: Package, folder: Path) -> tuple[str, ...]:

@@ -97,8 +97,10 @@ class ImageConfig:
 
     @classmethod
     def scratch(cls, platform: Platform) -> ImageConfig:
-        """The configuration that FROM scratch starts with (no layers, default PATH, working directory ``/``)."""
-        return cls(platform, RuntimeConfig(env=(("PATH", DEFAULT_PATH),), working_dir="/"))
+        """The configuration that FROM scratch starts with (no layers, default PATH, working directory ``/``). Windows
+        has a PATH of its own."""
+        env = () if platform.os == "windows" else (("PATH", DEFAULT_PATH),)
+        return cls(platform, RuntimeConfig(env=env, working_dir="/"))
 
     @classmethod
     def from_json(cls, data: bytes) -> ImageConfig:

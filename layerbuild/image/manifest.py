@@ -71,6 +71,18 @@ def layer_media_type(codec: str) -> str:
     raise FormatError(f"OCI has no media type for a layer compressed with {codec}", hint="use none, gzip or zstd")
 
 
+def docker_layer_type(codec: str) -> str:
+    """Docker's media type of a layer that ``codec`` compressed."""
+    return next(kind for kind, name in LAYER_TYPES.items() if name == codec and kind.startswith(_DOCKER_LAYER))
+
+
+def oci_layer_type(media_type: str) -> str:
+    """The OCI media type of a layer whose media type is Docker's, or OCI's already."""
+    foreign = media_type.startswith((_OCI_FOREIGN, _DOCKER_FOREIGN))
+    suffix = layer_media_type(layer_codec(media_type)).removeprefix(_OCI_LAYER)
+    return (_OCI_FOREIGN if foreign else _OCI_LAYER) + suffix
+
+
 def layer_codec(media_type: str) -> str:
     """The name of the codec of a layer of that media type; FormatError if it is no layer's."""
     try:

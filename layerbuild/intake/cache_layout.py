@@ -4,6 +4,7 @@ cache in its configuration."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, VerifyingReader
@@ -40,8 +41,9 @@ class CacheLayout:
         manifest = Manifest.from_json(self._read(self._chosen(index)))
         return buildcache.read_cache(manifest, self._read)
 
-    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
-        """Bring a layer's blob into ``blobs``; FormatError where it is absent or not what its digest says."""
+    def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
+        """Bring a layer's blob into ``blobs``; FormatError where it is absent or not what its digest says. Nothing is
+        told: it comes from this machine."""
         with self._open(layer) as reader, blobs.writer() as writer:
             shutil.copyfileobj(reader, writer, _PIECE)
             writer.commit(layer.digest)

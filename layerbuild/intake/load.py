@@ -6,6 +6,7 @@
               otherwise ───────────────────────────▶ root file system
     a tar     with index.json and oci-layout ──────▶ OCI layout (docker save since 25 is one, too)
               with manifest.json that lists images ▶ docker archive
+              with repositories that names images ─▶ docker archive of before 1.10
               otherwise ───────────────────────────▶ root file system
 """
 
@@ -22,8 +23,9 @@ from layerbuild.image.config import Platform
 from layerbuild.intake.docker_archive import MANIFEST_FILE, load_docker_archive
 from layerbuild.intake.members import FolderMembers, Members, TarMembers, existing, member_names, plain_tar
 from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, load_layout, load_one
+from layerbuild.intake.v1_archive import REPOSITORIES_FILE, load_v1_archive
 from layerbuild.layer.codecs import decompress
-from layerbuild.store.images import StoredImage
+from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
 
 
@@ -32,13 +34,17 @@ class Shape(Enum):
 
     OCI_LAYOUT = "OCI image layout"
     DOCKER_ARCHIVE = "docker archive"
+    V1_ARCHIVE = "docker archive of before 1.10"
     ROOTFS = "root file system"
 
 
-def load(store: Store, source: Path | BinaryIO, *, platform: Platform, name: str = "") -> list[StoredImage]:
+def load(
+    store: Store, source: Path | BinaryIO, *, platform: Platform | None = None, name: str = ""
+) -> list[StoredImage | StoredIndex]:
     """Bring in the images of an OCI layout or a docker archive: folder, tar, compressed tar, or a stream of one.
 
-    They get the names that the archive gives them. ``name`` chooses one of several. A root file system is a
+    They get the names that the archive gives them. ``name`` chooses one of several, ``platform`` the best for it of an
+    image for several platforms; None: all of them. A root file system is a
     FormatError, whose hint tells what brings it in.
     """
     with opened(store, source) as members:
@@ -46,7 +52,9 @@ def load(store: Store, source: Path | BinaryIO, *, platform: Platform, name: str
             case Shape.OCI_LAYOUT:
                 return load_layout(store, members, platform=platform, name=name)
             case Shape.DOCKER_ARCHIVE:
-                return load_docker_archive(store, members, name=name)
+                return [*load_docker_archive(store, members, name=name)]
+            case Shape.V1_ARCHIVE:
+                return [*load_v1_archive(store, members, name=name)]
             case Shape.ROOTFS:
                 raise FormatError(
                     f"{members.origin} is neither an OCI layout nor a docker archive",
@@ -55,9 +63,10 @@ def load(store: Store, source: Path | BinaryIO, *, platform: Platform, name: str
 
 
 def load_layout_image(
-    store: Store, layout: Path, *, platform: Platform, tag: str = "", digest: str = ""
-) -> StoredImage:
-    """Bring in one image of an OCI layout, folder or tar, without any name. FormatError if it is no layout."""
+    store: Store, layout: Path, *, platform: Platform | None = None, tag: str = "", digest: str = ""
+) -> StoredImage | StoredIndex:
+    """Bring in one image of an OCI layout, folder or tar, without any name; for ``platform``, None: for all that it is
+    for. FormatError if it is no layout."""
     with opened(store, layout) as members:
         if shape_of(members.has) is not Shape.OCI_LAYOUT:
             raise FormatError(f"{layout} is no OCI layout", hint="one has the files oci-layout and index.json")
@@ -77,7 +86,9 @@ def shape_of(has: Callable[[str], bool]) -> Shape:
     """What an archive is that ``has`` the files of these names."""
     if has(LAYOUT_FILE) and has(INDEX_FILE):
         return Shape.OCI_LAYOUT
-    return Shape.DOCKER_ARCHIVE if has(MANIFEST_FILE) else Shape.ROOTFS
+    if has(MANIFEST_FILE):
+        return Shape.DOCKER_ARCHIVE
+    return Shape.V1_ARCHIVE if has(REPOSITORIES_FILE) else Shape.ROOTFS
 
 
 @contextmanager

@@ -7,7 +7,7 @@ very end: a layout that breaks off in the middle names nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
@@ -27,7 +27,7 @@ from layerbuild.image.platforms import best
 from layerbuild.intake.layers import Claim, add_layer, known_blob, take_blob
 from layerbuild.intake.members import Members, read_small
 from layerbuild.reference import Reference
-from layerbuild.store.images import FULL_NAME, REF_NAME, StoredImage
+from layerbuild.store.images import FULL_NAME, REF_NAME, StoredImage, StoredIndex
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
 
@@ -39,43 +39,48 @@ _MOST_NESTED = 8
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One image of a layout: its manifest, and the names that the layout gives it."""
+    """One thing in a layout that may have names there. ``images`` are the manifests that belong to it: one, or one for
+    each of several platforms; ``index`` are the bytes of the index that says so, None where the layout has none."""
 
-    manifest: Descriptor
-    names: tuple[str, ...]
+    images: tuple[Descriptor, ...]
+    names: tuple[str, ...] = ()
+    index: bytes | None = None
 
 
-def load_layout(store: Store, members: Members, *, platform: Platform, name: str = "") -> list[StoredImage]:
+def load_layout(
+    store: Store, members: Members, *, platform: Platform | None = None, name: str = ""
+) -> list[StoredImage | StoredIndex]:
     """Bring the images of a layout into the store, under the names that it gives them.
 
-    Of an image for several platforms the one for ``platform`` is taken. ``name``, where given, chooses one image. A
-    name that is a mere tag, as the specification allows, names nothing outside the layout: that image comes in without.
-    FormatError or DigestMismatch where the layout is wrong.
+    An image for several platforms comes in whole, as far as the layout has it; with ``platform`` the one that does best
+    there. ``name``, where given, chooses one image. A name that is a mere tag, as the specification allows, names
+    nothing outside the layout: that image comes in without. FormatError or DigestMismatch where the layout is wrong.
     """
     index = Index.from_json(read_small(members, INDEX_FILE))
     chosen = choose(members, index, platform=platform, name=name)
-    digests = [_load(store, members, image.manifest) for image in chosen]
-    for image, digest in zip(chosen, digests, strict=True):
-        tag_all(store, image.names, digest)
-    return [store.images.resolve(digest) for digest in digests]
+    digests = [_load(store, members, found) for found in chosen]
+    for found, digest in zip(chosen, digests, strict=True):
+        tag_all(store, found.names, digest)
+    return [store.images.find(digest) for digest in digests]
 
 
-def load_one(store: Store, members: Members, *, platform: Platform, tag: str = "", digest: str = "") -> StoredImage:
-    """Bring in one image of a layout, and give it no name.
+def load_one(
+    store: Store, members: Members, *, platform: Platform | None = None, tag: str = "", digest: str = ""
+) -> StoredImage | StoredIndex:
+    """Bring in one image of a layout, for all its platforms or for one, and give it no name.
 
     ``digest`` is a manifest's or an index's; ``tag`` the layout's name for it or the tag of that name. With neither, it
     is the only image, or the one tagged ``latest``. NotFoundError, or UsageError if it could be several.
     """
     index = Index.from_json(read_small(members, INDEX_FILE))
     if digest:
-        descriptor = _for_platform(members, [_by_digest(members, index, BlobDigest.parse(digest))], platform)
+        chosen = [_choose(members, [_by_digest(members, index, BlobDigest.parse(digest))], platform)]
     else:
         chosen = choose(members, index, platform=platform, name=_full_tag(members, index, tag))
         if len(chosen) > 1:
             names = ", ".join(name for image in chosen for name in image.names)
             raise UsageError(f"{members.origin} has several images: {names}", hint="add :TAG or @DIGEST")
-        descriptor = chosen[0].manifest
-    return store.images.resolve(_load(store, members, descriptor))
+    return store.images.find(_load(store, members, chosen[0]))
 
 
 def tag_all(store: Store, names: Iterable[str], manifest: BlobDigest) -> None:
@@ -91,23 +96,27 @@ def tag_all(store: Store, names: Iterable[str], manifest: BlobDigest) -> None:
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 
-def choose(members: Members, index: Index, *, platform: Platform, name: str = "") -> list[Chosen]:
+def choose(members: Members, index: Index, *, platform: Platform | None, name: str = "") -> list[Chosen]:
     """The images that ``index`` names, each once, in its order; NotFoundError if ``name`` or ``platform`` has none."""
     groups: dict[str, list[Descriptor]] = {}
     for descriptor in index.manifests:
         if not descriptor.is_attestation:
             groups.setdefault(_group(descriptor), []).append(descriptor)
+    unnamed = [entry.platform for entry in groups.get("", ())]
+    if len(set(unnamed)) < len(unnamed):  # several for one platform are no image for several platforms
+        groups |= {entry.digest: [entry] for entry in groups.pop("")}
     if name:
         groups = {name: _named(groups, name, members.origin)}
     if not groups:
         raise FormatError(f"{members.origin} names no image", hint=f"its {INDEX_FILE} is empty")
-    manifests: dict[BlobDigest, Descriptor] = {}
-    names: dict[BlobDigest, list[str]] = {}
+    found: dict[tuple[BlobDigest, ...], Chosen] = {}
     for descriptors in groups.values():
-        manifest = _for_platform(members, descriptors, platform)
-        manifests[manifest.digest] = manifest
-        names.setdefault(manifest.digest, []).extend(filter(None, {_full_name(entry) for entry in descriptors}))
-    return [Chosen(manifest, tuple(sorted(names[digest]))) for digest, manifest in manifests.items()]
+        chosen = _choose(members, descriptors, platform)
+        digests = tuple(image.digest for image in chosen.images)
+        before = found.get(digests, chosen)
+        names = {*before.names, *filter(None, map(_full_name, descriptors))}
+        found[digests] = replace(before, names=tuple(sorted(names)))
+    return list(found.values())
 
 
 def _full_tag(members: Members, index: Index, tag: str) -> str:
@@ -159,26 +168,45 @@ def _named(groups: dict[str, list[Descriptor]], name: str, origin: str) -> list[
     return found
 
 
-def _for_platform(
-    members: Members, descriptors: Sequence[Descriptor], platform: Platform, depth: int = 0
-) -> Descriptor:
-    """The one manifest among ``descriptors``, or, of several, the one for ``platform``; indexes are opened."""
+def _choose(members: Members, descriptors: Sequence[Descriptor], platform: Platform | None) -> Chosen:
+    """What ``descriptors``, all of one name, stand for: an image, or one for each platform; of these the one that does
+    best on ``platform``, if that is given."""
+    leaves, index = _leaves(members, descriptors)
+    if len(leaves) > 1 and platform is not None:
+        fitting = best(((leaf.platform, leaf) for leaf in leaves), platform)
+        if fitting is None:
+            known = ", ".join(sorted({str(leaf.platform) for leaf in leaves if leaf.platform}))
+            hint = f"it has {known}; --platform chooses one" if known else ""
+            raise NotFoundError(f"{members.origin} has no image for {platform}", hint=hint)
+        leaves = [fitting]
+    if len(leaves) == 1:
+        return Chosen(tuple(leaves))
+    return Chosen(tuple(leaves), index=index or Index(tuple(leaves)).to_json())
+
+
+def _leaves(
+    members: Members, descriptors: Sequence[Descriptor], depth: int = 0
+) -> tuple[list[Descriptor], bytes | None]:
+    """The manifests below ``descriptors``, attestations left out and indexes opened; and the bytes of the index that
+    names just these, None if there is no such."""
     if depth > _MOST_NESTED:
         raise FormatError(f"{members.origin} nests more than {_MOST_NESTED} indexes in each other")
-    candidates = [entry for entry in descriptors if not entry.is_attestation]
-    fitting = best(((entry.platform, entry) for entry in candidates), platform)
-    first = candidates[0] if len(candidates) == 1 else fitting
-    if first is None:
-        raise _none_for(members.origin, descriptors, platform)
-    if first.media_type not in INDEX_TYPES:
-        return first
-    return _for_platform(members, Index.from_json(read_blob(members, first)).manifests, platform, depth + 1)
-
-
-def _none_for(origin: str, descriptors: Sequence[Descriptor], platform: Platform) -> NotFoundError:
-    known = sorted({str(entry.platform) for entry in descriptors if entry.platform})
-    hint = f"it has {', '.join(known)}; --platform chooses one" if known else ""
-    return NotFoundError(f"{origin} has no image for {platform}", hint=hint)
+    entries = [entry for entry in descriptors if not entry.is_attestation]
+    leaves: list[Descriptor] = []
+    index: bytes | None = None
+    for entry in entries:
+        if entry.media_type not in INDEX_TYPES:
+            leaves.append(entry)
+            continue
+        data = read_blob(members, entry)
+        inner = Index.from_json(data).manifests
+        below, deeper = _leaves(members, inner, depth + 1)
+        leaves += below
+        whole = not any(found.media_type in INDEX_TYPES for found in inner)
+        index = (data if whole else deeper) if len(entries) == 1 else None
+    if not leaves:
+        raise FormatError(f"{members.origin} has an index without an image in it")
+    return leaves, index
 
 
 # -- bringing in -------------------------------------------------------------------------------------------------------
@@ -202,7 +230,20 @@ def blob_name(digest: BlobDigest) -> str:
     return f"blobs/sha256/{digest.hex}"
 
 
-def _load(store: Store, members: Members, descriptor: Descriptor) -> BlobDigest:
+def _load(store: Store, members: Members, chosen: Chosen) -> BlobDigest:
+    """Bring in what was chosen; its digest. Of an index those images that the layout has: a client may have saved one
+    platform of several."""
+    if chosen.index is None:
+        return _load_image(store, members, chosen.images[0])
+    there = [image for image in chosen.images if image.data is not None or members.has(blob_name(image.digest))]
+    if not there:
+        raise FormatError(f"{members.origin} has none of the images that its index names", hint="it is incomplete")
+    for image in there:
+        _load_image(store, members, image)
+    return store.images.put_index(chosen.index).digest
+
+
+def _load_image(store: Store, members: Members, descriptor: Descriptor) -> BlobDigest:
     manifest_bytes = read_blob(members, descriptor)
     manifest = Manifest.from_json(manifest_bytes)
     if not manifest.is_image:

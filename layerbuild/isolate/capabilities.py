@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from layerbuild.isolate.job import Network
@@ -29,6 +30,13 @@ _DOCKERS: Final = frozenset(
 def kept(network: Network) -> frozenset[str]:
     """Those of a command in the sandbox. In the machine's own network, raw sockets would hear all that others send."""
     return _DOCKERS - {"NET_RAW"} if network == "host" else _DOCKERS
+
+
+def held() -> frozenset[str]:
+    """Those of this process: proc_pid_status(5). A machine's root need not have all."""
+    status = Path("/proc/self/status").read_text()
+    mask = int(status.partition("CapPrm:")[2].split()[0], 16)
+    return frozenset(name for number, name in enumerate(NAMES) if mask >> number & 1)
 
 
 def numbers(names: Iterable[str]) -> frozenset[int]:

@@ -16,8 +16,8 @@ from typing import Any, Final, NoReturn
 
 from layerbuild.errors import LayerbuildError, MachineError, StepFailed
 from layerbuild.isolate import cgroups, linux, rootfs, seccomp
-from layerbuild.isolate.capabilities import NAMES, kept
-from layerbuild.isolate.container import check_ids, init_folder, stack
+from layerbuild.isolate.capabilities import held, kept
+from layerbuild.isolate.container import check_ids, init_folder, root_mount
 from layerbuild.isolate.executable import NOT_EXECUTABLE, NOT_FOUND
 from layerbuild.isolate.job import Job
 from layerbuild.isolate.mounts import Bind, Extra, Filesystem, View
@@ -51,9 +51,9 @@ class Runtime:
         mounts = (*standard, *job.mounts)
         if not _VERSION_2.exists():
             cgroups.enter(job.cgroup)
-        overlay = stack(job, self._identity)
-        self.doing = overlay
-        rootfs.mount_stack(overlay, mounts, init=init_folder(folders.merged))
+        root = root_mount(job, self._identity)
+        self.doing = root
+        rootfs.mount_root(root, mounts, init=init_folder(folders.merged))
         staging(folders.work).attach(folders.work, staging="")
         # The runtime looks for its own processes by their numbers, and those of the host's /proc are others.
         Filesystem("proc", "/proc").attach("/proc", staging="")
@@ -127,8 +127,7 @@ def _namespaces(job: Job) -> tuple[str, ...]:
 
 def _process(job: Job) -> dict[str, Any]:
     process = job.process
-    names = NAMES[: _last_capability() + 1] if job.security == "insecure" else sorted(kept(job.network))
-    held = [f"CAP_{name}" for name in names]
+    names = [f"CAP_{name}" for name in sorted(held() if job.security == "insecure" else kept(job.network))]
     # What the effective and permitted sets name a runtime gives to every user, and the kernel to root alone.
     sets = ("bounding", "effective", "permitted") if process.uid == 0 else ("bounding",)
     limits = [limit for limit in job.limits.rlimits if not (job.private and limit.name == "core")]
@@ -141,16 +140,12 @@ def _process(job: Job) -> dict[str, Any]:
         "env": [f"{name}={value}" for name, value in process.env],
         "cwd": process.cwd,
         "noNewPrivileges": False,
-        "capabilities": dict.fromkeys(sets, held),
+        "capabilities": dict.fromkeys(sets, names),
         "rlimits": [
             {"type": f"RLIMIT_{name.upper()}", "soft": soft % 2**64, "hard": hard % 2**64}
             for name, soft, hard in rlimits
         ],
     }
-
-
-def _last_capability() -> int:
-    return int(Path("/proc/sys/kernel/cap_last_cap").read_text())
 
 
 def _mount(mount: Bind | Filesystem) -> dict[str, Any]:

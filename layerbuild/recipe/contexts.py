@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerbuild.errors import RecipeError, UsageError
+from layerbuild.errors import UsageError
 from layerbuild.image.config import Platform
-from layerbuild.recipe.platforms import read_platform
+from layerbuild.image.platforms import read_platform
 from layerbuild.reference import Reference
 
 NamedContexts = Mapping[str, str | None]
@@ -31,7 +31,7 @@ def context_key(text: str, *, default: Platform) -> tuple[str, Platform]:
         return context_name(name), default
     try:
         meant = read_platform(platform, default=default)
-    except RecipeError as error:
+    except UsageError as error:
         raise UsageError(f"the context {text!r}: {error.message}", hint=error.hint) from error
     return f"{context_name(name)}{_FOR}{meant}", meant
 

@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from layerbuild.errors import LayerbuildError, RecipeError, Span, UsageError
+from layerbuild.errors import LayerbuildError, Span, UsageError
 from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
 from layerbuild.recipe.epoch import Epoch, read_epoch
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.onbuild import NO_TRIGGERS, OnBuild
 from layerbuild.recipe.instructions.table import read_instruction
 from layerbuild.recipe.nearest import nearest
-from layerbuild.recipe.platforms import platform_args, read_platform
+from layerbuild.recipe.platforms import platform_args
 from layerbuild.recipe.scope import Inputs, Roots, Scope, with_default_path
 from layerbuild.recipe.stages import Outline, Stage, read_stages, refuse_circles, stages_read
 from layerbuild.recipe.syntax import Recipe, parse_trigger, placed
@@ -66,7 +67,7 @@ def plan(
     named_contexts: NamedContexts = NO_CONTEXTS,
     epoch: int | None = None,
 ) -> LayerPlan:
-    """The plan for ``target``, a stage's name or index (None: the last stage), on ``platform``.
+    """The plan for ``target``, a stage's name or index (None: the last stage), an image for ``platform``.
 
     ``bases`` is asked for the bases of needed stages only. ``build_platform`` is where RUN executes (None: the same).
     ``named_contexts`` replace stages, bases and what ``--from`` names. ``epoch`` (seconds) is put in RUN's environment.
@@ -91,12 +92,14 @@ def recipe_epoch(
     platform: Platform,
     build_args: Mapping[str, str] | None = None,
     target: str | None = None,
+    build_platform: Platform | None = None,
     named_contexts: NamedContexts = NO_CONTEXTS,
 ) -> Epoch:
     """What the build arguments, else the recipe, say about the epoch; raises as ``plan`` does."""
     outline = read_stages(recipe)
     args = build_args or {}
-    known = predefined(outline.target(target), platform=platform, build_platform=platform, build_args=args)
+    builder = build_platform or platform
+    known = predefined(outline.target(target), platform=platform, build_platform=builder, build_args=args)
     inputs = Inputs(args, outline.globals(known, args))
     return read_epoch(outline, inputs, platform=platform, contexts=named_contexts)
 
@@ -269,7 +272,7 @@ class _Planner:
             raise statement.error(message, at=word, hint=meant or _NO_VALUE)
         try:
             return read_platform(found.text, default=self._platform)
-        except RecipeError as error:
+        except UsageError as error:
             message = f"failed to parse platform {word.text}: {error.message}"
             raise statement.error(message, at=word, hint=meant or error.hint) from error
 
@@ -364,9 +367,18 @@ class _Planner:
 
     def _from_image(self, stage: Stage, image: ImageConfig) -> _Opening:
         # Triggers fire once: neither this image nor one that is built on it has them any more.
-        config = replace(image.config, env=with_default_path(image.config.env), on_build=())
-        scope = Scope(config, env=config.env, author=image.author, inputs=self._inputs, roots=self._roots(stage))
-        return _Opening(scope, self._starts[stage.index].platform, replace(image, config=config, created=""))
+        platform = self._starts[stage.index].platform
+        env = image.config.env if platform.os == "windows" else with_default_path(image.config.env)
+        config = replace(image.config, env=env, on_build=())
+        scope = Scope(
+            config,
+            env=config.env,
+            author=image.author,
+            inputs=self._inputs,
+            roots=self._roots(stage),
+            system=platform.os,
+        )
+        return _Opening(scope, platform, replace(image, config=config, created=""))
 
     def _from_stage(self, stage: Stage) -> _Opening:
         base = self._starts[stage.index].base

@@ -18,6 +18,7 @@ from layerbuild.recipe.words import Word, expand, expand_document, expansion
 from layerbuild.steps import ContextRoot, ImageRoot, Root, StageRoot
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 # Build arguments that reach every RUN undeclared, in both spellings, and leave no trace in the image.
 PROXIES = ("all_proxy", "ftp_proxy", "http_proxy", "https_proxy", "no_proxy")
@@ -114,7 +115,7 @@ class Roots:
 class Scope:
     """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, where
     the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value). ``cmd_set``
-    tells whether this stage had a CMD."""
+    tells whether this stage had a CMD. ``system`` is that of the image."""
 
     config: RuntimeConfig
     env: Pairs = ()
@@ -123,6 +124,7 @@ class Scope:
     author: str = ""
     inputs: Inputs = field(default_factory=Inputs)
     roots: Roots = field(default_factory=Roots)
+    system: str = "linux"
 
     def expander(self, statement: Statement) -> Expand:
         """A function that expands a word of ``statement``. It sees the variables as they are now, so that all words of
@@ -167,7 +169,7 @@ class Scope:
 
     @property
     def shell(self) -> tuple[str, ...]:
-        return self.config.shell or DEFAULT_SHELL
+        return self.config.shell or (_WINDOWS_SHELL if self.system == "windows" else DEFAULT_SHELL)
 
 
 def with_pair(pairs: Pairs, name: str, value: str) -> Pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import BinaryIO, cast
@@ -50,10 +49,12 @@ class RegistryCache:
         assert failed is not None  # the registry itself is always among the places
         raise failed
 
-    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
-        """Bring a layer's blob into ``blobs``."""
+    def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
+        """Bring a layer's blob into ``blobs``; ``told`` hears how many bytes have come."""
         with self._open(layer) as reader, blobs.writer() as writer:
-            shutil.copyfileobj(reader, writer, _PIECE)
+            while data := reader.read(_PIECE):
+                writer.write(data)
+                told(writer.tell())
             writer.commit(layer.digest)
 
     def _manifest(self, repository: Repository, target: str) -> Manifest:

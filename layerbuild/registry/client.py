@@ -35,7 +35,6 @@ _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
 _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
-_OCTETS = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ Told = Callable[[BlobDigest, str, int, int], None]
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
 _PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
 _MOST_NESTED = 8
-_PATIENCE = 2.0  # seconds for a transfer to notice that nobody waits for it
+_PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +155,9 @@ class Puller:
                 arrival.fail(RegistryError("given up, since something else failed"))
             raise
         finally:
+            deadline = time.monotonic() + _PATIENCE
             for thread in threads:
-                thread.join(_PATIENCE)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self, todo: queue.SimpleQueue[tuple[Arrival, Sequence[Source]]]) -> None:
         while True:

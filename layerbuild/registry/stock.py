@@ -11,11 +11,9 @@ from typing import BinaryIO
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import NotFoundError, RegistryError
-from layerbuild.image.manifest import Manifest
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client
 from layerbuild.registry.hosts import Endpoint
-from layerbuild.registry.push import Document, Shipment
 from layerbuild.store.sources import Source
 from layerbuild.store.store import Store
 
@@ -86,9 +84,3 @@ class StoreStock:
             with suppress(RegistryError):  # the configuration blocks it
                 found.add(self._client.hosts.push(Reference.parse(name)))
         return found
-
-
-def shipment(manifest: Manifest, data: bytes) -> Shipment:
-    """An image as it is pushed; ``data`` are the manifest's exact bytes."""
-    blobs = {blob.digest: blob for blob in (*manifest.layers, manifest.config)}
-    return Shipment(tuple(blobs.values()), (Document(manifest.media_type, data),))

@@ -60,7 +60,8 @@ class Upload:
     """Brings one blob into ``repository``.
 
     ``open`` gives its bytes from an offset on, for each try anew. ``mounts`` are repositories of the same registry that
-    may have it; ``told`` hears how many bytes have been sent.
+    may have it; ``told`` hears how many bytes have been sent. ``chunk`` is how many go into one request, 0: all,
+    unless the server finds that too large.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Upload:
         *,
         mounts: Sequence[str] = (),
         told: Callable[[int], None] = lambda count: None,
+        chunk: int = 0,
     ) -> None:
         self._repository = repository
         self._blob = blob
@@ -78,7 +80,7 @@ class Upload:
         self._mounts = mounts
         self._told = told
         self._place: _Place | None = None
-        self._chunk = 0  # bytes of a piece; 0: all at once
+        self._chunk = chunk
         self._resumes = True
 
     def run(self) -> How:

@@ -187,7 +187,8 @@ class Arrival:
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-        return os.open(self._blob, os.O_RDONLY | os.O_CLOEXEC)  # it became a blob between the two
+        self.wait()  # it became a blob between the two, or what had come was thrown away
+        return os.open(self._blob, os.O_RDONLY | os.O_CLOEXEC)
 
     def available(self, beyond: int) -> int:
         """How many bytes there are, more than ``beyond`` unless that is all; raises what the fetching raised."""

@@ -89,6 +89,13 @@ class BuildCache:
     rejected: int = 0
 
 
+def merged(caches: Sequence[BuildCache]) -> BuildCache:
+    """Several caches of one program as one; of equal steps the first counts."""
+    steps = {step.definition_key: step for cache in reversed(caches) for step in reversed(cache.steps)}
+    layers = {diff_id: layer for cache in caches for diff_id, layer in cache.layers.items()}
+    return replace(caches[0], steps=tuple(reversed(steps.values())), layers=layers)
+
+
 def value_digest(value: str) -> str:
     """How an input's value is told in a record that travels."""
     return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
@@ -112,7 +119,7 @@ class ImageCache:
             return BuildCache("", 0, (), {})
         return read_cache(self._image.manifest, lambda blob: self._blobs.read(blob.digest))
 
-    def fetch(self, layer: Descriptor, blobs: Blobs) -> None:
+    def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
         """Never asked for: the layers of an image in the store are the store's affair."""
         raise NotFoundError(f"blob {layer.digest} is not in the store")
 

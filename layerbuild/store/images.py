@@ -1,4 +1,8 @@
-"""Images by name, by image ID and by manifest digest; and ``index.json``, the same names for other programs."""
+"""Images by name, by image ID and by manifest digest; and ``index.json``, the same names for other programs.
+
+A name means an image, or an index: one image for each of several platforms. Both are rows of one table, so whatever
+holds for names (taking, giving, listing) holds for both; an index has no configuration of its own.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from layerbuild.digest import BlobDigest, ChainID, chain_ids
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
+from layerbuild.image.platforms import best, distance
 from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database, Row
@@ -26,13 +31,15 @@ FULL_NAME = "io.containerd.image.name"
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{4,64})", re.ASCII)
 _COLUMNS = "manifest, config, created"
+_NO_CONFIG = ""  # what the row of an index has in place of an image ID
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
     """An image for one platform. ``names`` are complete references, sorted; none: the image is dangling.
 
-    ``created_at`` tells when it came into the store, in seconds since 1970.
+    ``created_at`` tells when it came into the store, in seconds since 1970. ``index`` is the digest of the index
+    through which it was found, None: none; the names are that index's then.
     """
 
     manifest_digest: BlobDigest
@@ -41,6 +48,12 @@ class StoredImage:
     manifest: Manifest
     names: tuple[str, ...]
     created_at: float
+    index: BlobDigest | None = None
+
+    @property
+    def digest(self) -> BlobDigest:
+        """Its manifest's digest, by which it is known elsewhere."""
+        return self.manifest_digest
 
     @property
     def chains(self) -> tuple[ChainID, ...]:
@@ -60,6 +73,27 @@ class StoredImage:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredIndex:
+    """One image for each of several platforms, under the same names. ``images`` are those that the store holds, in the
+    index's order: others may have stayed where the index came from."""
+
+    digest: BlobDigest
+    index: Index
+    images: tuple[StoredImage, ...]
+    names: tuple[str, ...]
+    created_at: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether the store holds all that the index names."""
+        return len(self.images) == len(self.index.manifests)
+
+    def choose(self, platform: Platform) -> StoredImage | None:
+        """The image that does best on ``platform``; None: there is none that would do."""
+        return best(((image.config.platform, image) for image in self.images), platform)
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """What ``remove`` did: the names taken away, and the image that went, None if it has other names."""
 
@@ -68,14 +102,25 @@ class Removed:
 
 
 class Images:
-    """The images of a store. What is said here about a name is on the disk when the method returns."""
+    """The images of a store. What is said here about a name is on the disk when the method returns.
+
+    ``platform`` is what a name of several images means where nobody says which of them.
+    """
 
     def __init__(
-        self, database: Database, blobs: Blobs, layers: Layers, index: Path, *, temporary: Callable[[], Path]
+        self,
+        database: Database,
+        blobs: Blobs,
+        layers: Layers,
+        index: Path,
+        *,
+        platform: Platform | None,
+        temporary: Callable[[], Path],
     ) -> None:
         self._database = database
         self._blobs = blobs
         self._layers = layers
+        self._platform = platform
         self._temporary = temporary
         self.index = index
 
@@ -91,12 +136,16 @@ class Images:
         for data in (config, manifest):
             self._blobs.add(data)
         descriptor = Descriptor(read.media_type, digest, len(manifest), platform=configuration.platform)
-        with self._database.transaction(durable=True):
-            self._database.execute(
-                "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
-                (digest, image_id, descriptor.to_json(), time.time()),
-            )
+        self._insert(descriptor, image_id)
         return self._by_manifest(digest)
+
+    def put_index(self, data: bytes) -> StoredIndex:
+        """Store an index, in exactly these bytes. The images in it that the store does not hold may follow, or never
+        come. FormatError if the bytes are no index."""
+        read = Index.from_json(data)
+        digest = self._blobs.add(data)
+        self._insert(Descriptor(read.media_type, digest, len(data)), _NO_CONFIG)
+        return self._index(self._row(digest))
 
     def tag(self, reference: Reference, manifest: BlobDigest) -> None:
         """Give the image a name, taking it from whichever image had it; NotFoundError if there is no such image."""
@@ -131,35 +180,93 @@ class Images:
                 raise self._not_found(reference.familiar)
             self.write_index()
 
-    def resolve(self, text: str) -> StoredImage:
-        """The image that ``text`` means: a name (completed as usual), an image ID, a manifest digest, or at least 4
-        leading digits of either. NotFoundError with the nearest names; UsageError if it means several images."""
-        return self._by_manifest(self._find(text))
+    def find(self, text: str) -> StoredImage | StoredIndex:
+        """What ``text`` means: a name (completed as usual), an image ID, a digest of a manifest or an index, or at
+        least 4 leading digits of either. NotFoundError with the nearest names; UsageError if it means several."""
+        row = self._row(self._find(text))
+        return self._index(row) if row[1] == _NO_CONFIG else self._image(row)
+
+    def resolve(self, text: str, *, platform: Platform | None = None) -> StoredImage:
+        """The one image that ``text`` means. Of an index it is the best for ``platform`` (None: the store's own).
+
+        It raises what ``find`` raises, and NotFoundError if the image is for another platform than asked for.
+        """
+        found = self.find(text)
+        if isinstance(found, StoredIndex):
+            return self._chosen(found, text, platform or self._platform)
+        is_for = found.config.platform
+        if platform is not None and is_for.architecture and distance(is_for, platform) is None:
+            hint = f"it is there for {is_for}; import one for {platform}, or build for {is_for} with --platform"
+            raise NotFoundError(f"image {text!r} is not in the store for {platform}", hint=hint)
+        return found
 
     def list(self) -> tuple[StoredImage, ...]:
-        """All images, newest first."""
-        rows = self._database.rows(f"SELECT {_COLUMNS} FROM image ORDER BY number DESC")
+        """All images, newest first; those of an index one by one."""
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM image WHERE config != ? ORDER BY number DESC", (_NO_CONFIG,)
+        )
         return tuple(self._image(row) for row in rows)
+
+    def indexes(self) -> tuple[StoredIndex, ...]:
+        """All indexes, newest first."""
+        rows = self._database.rows(f"SELECT {_COLUMNS} FROM image WHERE config = ? ORDER BY number DESC", (_NO_CONFIG,))
+        return tuple(self._index(row) for row in rows)
+
+    def all(self) -> tuple[StoredImage | StoredIndex, ...]:
+        """Everything that is or could be named, newest first: the indexes, and the images that are in none."""
+        indexes = self.indexes()
+        inner = {image.manifest_digest for index in indexes for image in index.images}
+        lone = (image for image in self.list() if image.names or image.manifest_digest not in inner)
+        return tuple(sorted((*indexes, *lone), key=lambda found: found.created_at, reverse=True))
 
     def remove(self, text: str, *, force: bool = False) -> Removed:
         """What ``docker rmi`` does: by name, the name goes, and the image with its last name; by ID, the image goes
-        with its name. UsageError by ID if it has several names, but with ``force`` all of them go.
+        with its name. UsageError by ID if it has several names, or belongs to an index that has one, but with ``force``
+        it goes all the same. With an index go its images that have no other name and no other index.
 
         Layers and blobs stay until they are pruned.
         """
         manifest = self._find(text)  # and no more: a damaged image must be removable
         names, name = self._names(manifest), self._name_of(text)
-        if name is None and len(names) > 1 and not force:
-            familiar = ", ".join(Reference.parse(found).familiar for found in names)
-            raise UsageError(f"image {text} has several names: {familiar}", hint="add --force to remove them all")
+        if name is None and not force:
+            self._refuse_in_use(text, manifest, names)
         gone = names if name is None else (name,)
         deleted = manifest if gone == names else None
         with self._database.transaction(durable=True):
             self._database.executemany("DELETE FROM name WHERE reference = ?", [(reference,) for reference in gone])
             if deleted:
-                self._database.execute("DELETE FROM image WHERE manifest = ?", (deleted,))
+                self._delete(deleted)
             self.write_index()
         return Removed(gone, deleted)
+
+    def _refuse_in_use(self, text: str, manifest: BlobDigest, names: tuple[str, ...]) -> None:
+        if len(names) > 1:
+            familiar = ", ".join(Reference.parse(found).familiar for found in names)
+            raise UsageError(f"image {text} has several names: {familiar}", hint="add --force to remove them all")
+        holders = [index for index, members in self._members().items() if manifest in members]
+        named = sorted(name for index in holders for name in self._names(index))
+        if named and not names:
+            familiar = ", ".join(Reference.parse(found).familiar for found in named)
+            raise UsageError(f"image {text} is part of {familiar}", hint="remove that, or add --force")
+
+    def _delete(self, manifest: BlobDigest) -> None:
+        members = self._members()
+        gone = [manifest]
+        if manifest in members:
+            kept = {digest for index, inner in members.items() if index != manifest for digest in inner}
+            gone += [digest for digest in members[manifest] if digest not in kept and not self._names(digest)]
+        self._database.executemany("DELETE FROM image WHERE manifest = ?", [(digest,) for digest in gone])
+
+    def _members(self) -> dict[BlobDigest, frozenset[BlobDigest]]:
+        """What each index names; a damaged one names nothing."""
+        found: dict[BlobDigest, frozenset[BlobDigest]] = {}
+        for (digest,) in self._database.rows("SELECT manifest FROM image WHERE config = ?", (_NO_CONFIG,)):
+            try:
+                inner = Index.from_json(self._blobs.read(BlobDigest(digest))).manifests
+            except LayerbuildError:
+                inner = ()
+            found[BlobDigest(digest)] = frozenset(descriptor.digest for descriptor in inner)
+        return found
 
     def write_index(self) -> None:
         """Make ``index.json`` say what the rows say; inside a transaction, so that processes take turns."""
@@ -216,8 +323,9 @@ class Images:
             (len(prefix), prefix),
         )
         # One configuration under two manifests (its layers compressed in two ways) is one image: the newest is meant.
-        if len({config for _, config in rows}) > 1:
-            ids = ", ".join(sorted({BlobDigest(config).short for _, config in rows}))
+        found = {BlobDigest(config or manifest) for manifest, config in rows}
+        if len(found) > 1:
+            ids = ", ".join(sorted(digest.short for digest in found))
             raise UsageError(f"{text} is the beginning of several images: {ids}", hint="give more digits")
         return str(rows[0][0]) if rows else None
 
@@ -231,11 +339,47 @@ class Images:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
+    def _insert(self, descriptor: Descriptor, config: str) -> None:
+        with self._database.transaction(durable=True):
+            self._database.execute(
+                "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
+                (descriptor.digest, config, descriptor.to_json(), time.time()),
+            )
+
     def _by_manifest(self, digest: str) -> StoredImage:
+        return self._image(self._row(digest))
+
+    def _row(self, digest: str) -> Row:
         row = self._database.row(f"SELECT {_COLUMNS} FROM image WHERE manifest = ?", (digest,))
         if row is None:
             raise NotFoundError(f"the store has no image with the manifest {digest}")
-        return self._image(row)
+        return row
+
+    def _index(self, row: Row) -> StoredIndex:
+        digest = BlobDigest(row[0])
+        try:
+            index = Index.from_json(self._blobs.read(digest))
+        except LayerbuildError as error:
+            hint = f"`layerbuild rmi {digest.short}` takes it away; then build or import it again"
+            raise StoreError(f"index {digest.short} is damaged: {error.message}", hint=hint) from error
+        names = self._names(digest)
+        held = [entry.digest for entry in index.manifests if self._holds(entry.digest)]
+        images = tuple(replace(self._by_manifest(inner), names=names, index=digest) for inner in held)
+        return StoredIndex(digest, index, images, names, row[2])
+
+    def _holds(self, digest: BlobDigest) -> bool:
+        found = self._database.row("SELECT 1 FROM image WHERE manifest = ? AND config != ?", (digest, _NO_CONFIG))
+        return found is not None
+
+    def _chosen(self, index: StoredIndex, text: str, platform: Platform | None) -> StoredImage:
+        there = ", ".join(str(image.config.platform) for image in index.images) or "no platform"
+        if platform is None:
+            raise UsageError(f"{text} is an image for each of {there}", hint="--platform chooses one")
+        image = index.choose(platform)
+        if image is None:
+            hint = f"it is there for {there}"
+            raise NotFoundError(f"image {text!r} is not in the store for {platform}", hint=hint)
+        return image
 
     def _image(self, row: Row) -> StoredImage:
         digest, image_id, created = BlobDigest(row[0]), BlobDigest(row[1]), row[2]

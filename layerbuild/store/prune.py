@@ -106,7 +106,11 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
 def plan(store: Store, *, all: bool) -> Plan:
     """What ``prune`` would remove now."""
     images = store.images.list()
-    live_images = [image for image in images if image.names]
+    indexes = store.images.indexes()
+    live_indexes = [index for index in indexes if index.names]
+    inner = {image.manifest_digest for index in live_indexes for image in index.images}
+    live_images = [image for image in images if image.names or image.manifest_digest in inner]
+    live = {image.manifest_digest for image in live_images} | {index.digest for index in live_indexes}
     workspaces = _Workspaces.read(store, all=all)
     steps = _dead_steps(store, all=all)
     snapshots = {snapshot.chain: snapshot for snapshot in store.snapshots.all()}
@@ -117,14 +121,18 @@ def plan(store: Store, *, all: bool) -> Plan:
     builds = store.database.rows("SELECT number FROM build") if all else ()
     claimed = {snapshots[chain].id for chain in chains} | workspaces.live
     return Plan(
-        images=tuple(image.manifest_digest for image in images if not image.names),
+        images=tuple(
+            digest
+            for digest in (*(image.manifest_digest for image in images), *(index.digest for index in indexes))
+            if digest not in live
+        ),
         steps=steps,
         listings=_dead_listings(store, frozenset(steps), all=all),
         downloads=downloads,
         snapshots=tuple(chain for chain in snapshots if chain not in chains),
         workspaces=workspaces.dead,
         layers=tuple(diff_id for diff_id in store.layers.diff_ids() if diff_id not in diff_ids),
-        blobs=_dead_blobs(store, live_images, diff_ids, kept=store.downloads.digests(but=downloads)),
+        blobs=_dead_blobs(store, live_images, diff_ids, kept={*live, *store.downloads.digests(but=downloads)}),
         indexes=_absent(store.layers.folder, {diff_id.hex for diff_id in diff_ids}),
         folders=tuple(store.overlay / found for found in overlay.ids(store.overlay) if found not in claimed),
         links=_dead_links(store, claimed),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import MachineError, StoreError
-from layerbuild.image.config import canonical_json
+from layerbuild.image.config import Platform, canonical_json
 from layerbuild.image.manifest import Index
 from layerbuild.store import lease, overlay
 from layerbuild.store.arrivals import Arrivals
@@ -43,10 +43,13 @@ class Store:
     """State on disk below ``root``. A context manager; a few threads may use it at once.
 
     ``user_xattr``: overlay's marks are written as ``user.*``, as a mount in a user namespace reads them; so a store
-    belongs either to root or to an ordinary user.
+    belongs either to root or to an ordinary user. ``platform`` is what an image's name means where it means several
+    images and nobody says which, None: that is an error.
     """
 
-    def __init__(self, root: Path, *, user_xattr: bool, lock: SharedLock, database: Database) -> None:
+    def __init__(
+        self, root: Path, *, user_xattr: bool, platform: Platform | None, lock: SharedLock, database: Database
+    ) -> None:
         """Of an existing folder; use ``open``."""
         self.root = root
         self.user_xattr = user_xattr
@@ -62,7 +65,14 @@ class Store:
         self.layers = Layers(database, self.blobs, root / "indexes", temporary=self.temporary_name)
         self.snapshots = Snapshots(database, self.overlay)
         self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
-        self.images = Images(database, self.blobs, self.layers, root / "index.json", temporary=self.temporary_name)
+        self.images = Images(
+            database,
+            self.blobs,
+            self.layers,
+            root / "index.json",
+            platform=platform,
+            temporary=self.temporary_name,
+        )
         self.cache = StepCache(database)
         self.builds = Builds(database)
         self.findings = Findings(database)
@@ -75,7 +85,7 @@ class Store:
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
-    def open(cls, root: Path, *, user_xattr: bool = False) -> Self:
+    def open(cls, root: Path, *, user_xattr: bool = False, platform: Platform | None = None) -> Self:
         """Open the store at ``root``, creating it where it is absent. Waits while another process prunes it.
 
         StoreError if it is damaged or of another version, MachineError if it can't be written.
@@ -98,7 +108,7 @@ class Store:
         except BaseException:
             lock.release()
             raise
-        return cls(root, user_xattr=user_xattr, lock=lock, database=database)
+        return cls(root, user_xattr=user_xattr, platform=platform, lock=lock, database=database)
 
     def close(self) -> None:
         """Remove what this process did not finish, and let go of the store."""
@@ -116,6 +126,15 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def claim(self, id_maps: str) -> None:
+        """Make sure that layers here are written and read with these maps only; StoreError if they are not.
+
+        ``id_maps``: those of this process's user namespace, in a line each.
+        """
+        from layerbuild.store.ownership import claim
+
+        claim(self.root, id_maps, temporary=self.temporary_name)
 
     # -- what is being written -----------------------------------------------------------------------------------------
 

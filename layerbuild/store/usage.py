@@ -39,7 +39,9 @@ def disk_usage(store: Store) -> tuple[Usage, ...]:
     doomed = plan(store, all=True)
     free = frozenset((*doomed.blobs, *doomed.indexes, *doomed.folders, *doomed.leftovers, *doomed.caches))
     images = store.images.list()
-    of_images = frozenset(store.blobs.path(digest) for image in images for digest in image.blobs)
+    indexes_of_images = (index.digest for index in store.images.indexes())
+    digests = (*(digest for image in images for digest in image.blobs), *indexes_of_images)
+    of_images = frozenset(store.blobs.path(digest) for digest in digests)
     of_layers = frozenset(store.blobs.path(blob.digest) for layer in store.layers.all() for blob in layer.blobs)
     of_cache = of_layers | {store.blobs.path(digest) for digest in store.downloads.digests()}
     snapshots = store.snapshots.all()

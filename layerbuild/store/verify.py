@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layerbuild.digest import BlobDigest, chain_id
 from layerbuild.errors import FormatError, LayerbuildError, StoreError
 from layerbuild.store import overlay
+from layerbuild.store.images import StoredIndex
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.prune import plan
 from layerbuild.store.snapshots import Snapshot
@@ -56,12 +57,14 @@ def _layout(store: Store) -> Iterator[Mismatch]:
 
 def _images(store: Store) -> Iterator[Mismatch]:
     for manifest, config in store.database.rows("SELECT manifest, config FROM image"):
-        subject = f"image {BlobDigest(config).short}"
+        subject = f"image {BlobDigest(config).short}" if config else f"index {BlobDigest(manifest).short}"
         try:
-            image = store.images.resolve(manifest)
+            image = store.images.find(manifest)
         except LayerbuildError as error:
             yield Mismatch(subject, error.message)
             continue
+        if isinstance(image, StoredIndex):
+            continue  # its images have rows of their own
         for descriptor, diff_id in zip(image.manifest.layers, image.config.diff_ids, strict=True):
             if not store.layers.claims(descriptor.digest, diff_id):
                 yield Mismatch(subject, f"its layer {diff_id} as blob {descriptor.digest} is not recorded")
@@ -115,6 +118,7 @@ def _unclaimed(store: Store) -> Iterator[Mismatch]:
     doomed = plan(store, all=False)
     known = {store.blobs.path(blob.digest) for layer in store.layers.all() for blob in layer.blobs}
     known |= {store.blobs.path(digest) for image in store.images.list() for digest in image.blobs}
+    known |= {store.blobs.path(index.digest) for index in store.images.indexes()}
     known |= {store.blobs.path(digest) for digest in store.downloads.digests()}
     known |= {store.layers.index_path(layer.diff_id) for layer in store.layers.all()}
     known |= {snapshot.folder for snapshot in store.snapshots.all()}

@@ -6,31 +6,35 @@ from collections.abc import Sequence
 from typing import Any
 
 from layerbuild.reference import Reference
-from layerbuild.store.images import StoredImage
+from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.views.layers import LayerRow
 from layerbuild.views.text import date, rfc3339, shorten, size, table
 
 
-def image_rows(images: Sequence[StoredImage]) -> list[dict[str, Any]]:
-    """One row per name; an image without a name has one row all the same."""
+def image_rows(found: Sequence[StoredImage | StoredIndex]) -> list[dict[str, Any]]:
+    """One row per name, and of an index one for each of its images; what has no name has one row all the same."""
     rows = []
-    for image in images:
-        references: list[Reference | None] = [Reference.parse(name) for name in image.names]
+    for each in found:
+        references: list[Reference | None] = [Reference.parse(name) for name in each.names]
         for reference in references or [None]:
-            rows.append(
-                {
-                    "repository": reference.untagged.familiar if reference else "<none>",
-                    "tag": (reference.tag or "<none>") if reference else "<none>",
-                    "image_id": image.image_id,
-                    "manifest_digest": image.manifest_digest,
-                    "created": image.config.created,
-                    "stored": rfc3339(int(image.created_at)),
-                    "layers": len(image.config.diff_ids),
-                    "size": sum(layer.size for layer in image.manifest.layers),
-                    "platform": str(image.config.platform),
-                }
-            )
+            images = each.images if isinstance(each, StoredIndex) else (each,)
+            rows += [_row(reference, image) for image in images]
     return rows
+
+
+def _row(reference: Reference | None, image: StoredImage) -> dict[str, Any]:
+    return {
+        "repository": reference.untagged.familiar if reference else "<none>",
+        "tag": (reference.tag or "<none>") if reference else "<none>",
+        "image_id": image.image_id,
+        "manifest_digest": image.manifest_digest,
+        "index_digest": image.index,
+        "created": image.config.created,
+        "stored": rfc3339(int(image.created_at)),
+        "layers": len(image.config.diff_ids),
+        "size": sum(layer.size for layer in image.manifest.layers),
+        "platform": str(image.config.platform),
+    }
 
 
 def images_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
@@ -40,13 +44,15 @@ def images_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
             row["repository"],
             row["tag"],
             row["image_id"] if full else row["image_id"].short,
+            row["platform"],
             date(row["stored"]),
             str(row["layers"]),
             size(row["size"]),
         ]
         for row in rows
     ]
-    return table(["REPOSITORY", "TAG", "IMAGE ID", "STORED", "LAYERS", "SIZE"], cells, right=frozenset((4, 5)))
+    header = ["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "STORED", "LAYERS", "SIZE"]
+    return table(header, cells, right=frozenset((5, 6)))
 
 
 def history_rows(image: StoredImage, rows: Sequence[LayerRow]) -> list[dict[str, Any]]:

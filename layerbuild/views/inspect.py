@@ -23,7 +23,7 @@ def inspect(store: Store, image: StoredImage) -> dict[str, Any]:
     return {
         "Id": image.image_id,
         "RepoTags": [name.familiar for name in names if name.tag],
-        "RepoDigests": sorted({f"{name.untagged.familiar}@{image.manifest_digest}" for name in names}),
+        "RepoDigests": sorted({f"{name.untagged.familiar}@{image.index or image.manifest_digest}" for name in names}),
         "Parent": "",
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created or rfc3339(image.created_at),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from traces import wait_until
 
-from layerbuild.build.agents import relayed
+from layerbuild.build.agents import holding, relayed
 
 LIST, SIGN, REMOVE_ALL, LOCK, EXTENSION = 11, 13, 19, 22, 27
 FAILURE = b"\x05"
@@ -78,3 +80,10 @@ def test_what_is_no_question_ends_the_talk(tmp_path: Path, data: bytes) -> None:
         with suppress(ConnectionResetError):  # what it had not read yet was thrown away
             assert client.recv(1) == b""
     assert asked == []
+
+
+def test_an_agent_for_keys_goes_with_the_build(program: Callable[[str], str]) -> None:
+    program("ssh-agent")
+    with holding((), dict(os.environ)) as place:
+        assert place.is_socket()
+    wait_until(lambda: not place.exists())

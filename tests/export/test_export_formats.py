@@ -10,8 +10,17 @@ from export_samples import Sample
 
 from layerbuild.errors import LayerbuildError, MachineError, UsageError
 from layerbuild.export.formats import FORMATS, Output
-from layerbuild.export.package import Compression
+from layerbuild.export.package import Compression, Wishes
+from layerbuild.image.annotations import Annotation
+from layerbuild.image.config import Platform
 from layerbuild.reference import Reference
+
+NAMES = (Reference.parse("x:1"), Reference.parse("y:2"))
+ANNOTATIONS = (
+    Annotation("Who", "me"),
+    Annotation("k", "v", "index"),
+    Annotation("k", "a=b", "manifest", Platform("linux", "arm64")),
+)
 
 
 @pytest.mark.parametrize(
@@ -24,15 +33,19 @@ from layerbuild.reference import Reference
         ("type=oci,dest=a.tar", Output("oci", "a.tar")),
         ('"dest=a,b.tar",type=oci', Output("oci", "a,b.tar")),
         ("type=oci,dest=a,tar=false", Output("oci", "a", tar=False)),
-        ('type=docker,dest=a,"name=x:1,y:2"', Output("docker", "a", (Reference.parse("x:1"), Reference.parse("y:2")))),
-        (
-            "type=docker,dest=a,name=x:1,name=y:2",
-            Output("docker", "a", (Reference.parse("x:1"), Reference.parse("y:2"))),
-        ),
-        ("type=oci,dest=a,compression=uncompressed", Output("oci", "a", compression=Compression("none"))),
+        ('type=docker,dest=a,"name=x:1,y:2"', Output("docker", "a", Wishes(NAMES))),
+        ("type=docker,dest=a,name=x:1,name=y:2", Output("docker", "a", Wishes(NAMES))),
+        ("type=oci,dest=a,compression=uncompressed", Output("oci", "a", Wishes(compression=Compression("none")))),
         (
             "type=layers,dest=a,compression=zstd,compression-level=9,force-compression=true",
-            Output("layers", "a", compression=Compression("zstd", 9, force=True)),
+            Output("layers", "a", Wishes(compression=Compression("zstd", 9, force=True))),
+        ),
+        ("type=oci,dest=a,oci-mediatypes=false", Output("oci", "a", Wishes(oci_types=False))),
+        ("type=tar,dest=a,rewrite-timestamp=true", Output("tar", "a")),
+        ("type=local,dest=a,platform-split=true", Output("local", "a", split=True)),
+        (
+            "type=oci,dest=a,annotation.Who=me,annotation-index.k=v,annotation-manifest[linux/arm64/v8].k=a=b",
+            Output("oci", "a", Wishes(annotations=ANNOTATIONS)),
         ),
     ],
 )
@@ -54,8 +67,13 @@ def test_spellings(text: str, expected: Output) -> None:
         ("type=oci,out", "'out' is not key=value", "dest"),
         ("type=oci,dest=a,tar=maybe", "tar=maybe", ""),
         ("type=oci,dest=a,compression=lzma", "unknown compression 'lzma'", "gzip"),
-        ("type=oci,dest=a,compression=gzip,compression-level=30", "levels 0 to 3", ""),
+        ("type=oci,dest=a,compression=gzip,compression-level=30", "levels 0 to 12", ""),
         ("type=oci,dest=a,compression-level=3", "need a compression", "compression="),
+        ("type=oci,dest=a,rewrite-timestamp=false", "rewrite-timestamp=false", "--timestamp keep"),
+        ("type=oci,dest=a,annotations.k=v", "unknown key 'annotations.k'", "annotation"),
+        ("type=oci,dest=a,annotation-manifets.k=v", "unknown kind of annotation", "did you mean manifest?"),
+        ("type=oci,dest=a,annotation-index[linux/arm64].k=v", "can't be for a platform", "leave it out"),
+        ("type=tar,dest=a,annotation.k=v", "unknown key 'annotation'", "dest"),
         ('type=oci,"dest=a', "not a list", ""),
         ("type=oci,dest=a,name=Upper", "invalid image reference", "lower case"),
     ],

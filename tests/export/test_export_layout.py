@@ -49,7 +49,7 @@ def test_everything_is_what_its_digest_says(sample: Sample, tmp_path: Path, tar:
     entries = json.loads(files["index.json"])["manifests"]
     assert [entry["annotations"]["io.containerd.image.name"] for entry in entries] == NAMES
     assert [entry["annotations"]["org.opencontainers.image.ref.name"] for entry in entries] == ["1", "2"]
-    assert {entry["digest"] for entry in entries} == {sample.image.manifest_digest} == {done.manifest.digest}
+    assert {entry["digest"] for entry in entries} == {sample.image.manifest_digest} == {done.descriptor.digest}
     manifest = json.loads(blob(files, entries[0]))
     config = json.loads(blob(files, manifest["config"]))
     diff_ids = [tar_digest(blob(files, layer)) for layer in manifest["layers"]]
@@ -75,30 +75,29 @@ def test_round_trip(sample: Sample, tmp_path: Path, text: str, codec: str) -> No
     with Store.open(tmp_path / "other") as other:
         (image,) = load(other, tmp_path / "out", platform=sample.image.config.platform)
         assert list(image.names) == NAMES
-        assert (image.image_id, image.manifest_digest) == (sample.image.image_id, done.manifest.digest)
+        assert (image.image_id, image.manifest_digest) == (sample.image.image_id, done.descriptor.digest)
         assert image.chains == sample.image.chains
         assert other.verify(contents=True) == ()
 
 
 def test_compression_makes_other_blobs_of_the_same_layers(sample: Sample) -> None:
     zstd = sample.export("type=oci,dest=a,compression=zstd")
-    assert zstd.image_id == sample.image.image_id
-    assert zstd.manifest.digest != sample.image.manifest_digest
-    assert sample.export("type=oci,dest=b,compression=gzip").manifest.digest == sample.image.manifest_digest
+    assert zstd.descriptor.digest != sample.image.manifest_digest
+    assert sample.export("type=oci,dest=b,compression=gzip").descriptor.digest == sample.image.manifest_digest
     for diff_id in sample.image.config.diff_ids:
         layer = sample.store.layers.get(diff_id)
         assert layer is not None
         assert {blob.codec for blob in layer.blobs} == {"gzip", "zstd"}
-    assert sample.export("type=oci,dest=c,compression=zstd").manifest.digest == zstd.manifest.digest
+    assert sample.export("type=oci,dest=c,compression=zstd").descriptor.digest == zstd.descriptor.digest
 
 
 def test_a_level_counts_for_layers_of_that_form_only_if_forced(store: Store, tmp_path: Path) -> None:
     text = "".join(f"line {number % 97} of a text\n" for number in range(20000))
     sample = Sample(store, make_image(store, [("COPY a /", [file("a", text)])]), tmp_path)
     plain = sample.export("type=oci,dest=a,compression=gzip,compression-level=3")
-    assert plain.manifest.digest == sample.image.manifest_digest
+    assert plain.descriptor.digest == sample.image.manifest_digest
     forced = sample.export("type=oci,dest=a,compression=gzip,compression-level=3,force-compression=true")
-    assert forced.manifest.digest != sample.image.manifest_digest
+    assert forced.descriptor.digest != sample.image.manifest_digest
 
 
 def test_a_layout_that_is_there_keeps_its_other_images(sample: Sample, tmp_path: Path) -> None:

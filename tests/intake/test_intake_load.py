@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import tarfile
 from collections.abc import Callable
@@ -15,10 +16,10 @@ import pytest
 from intake_samples import OCI, Files, Layout, as_json, config_of, named, sha256, tar_of, write_files
 
 from layerbuild.digest import ChainID, chain_ids
-from layerbuild.errors import DigestMismatch, FormatError, NotFoundError
+from layerbuild.errors import DigestMismatch, FormatError, LayerbuildError, NotFoundError
 from layerbuild.image.config import Platform
 from layerbuild.intake.load import Shape, identify, load
-from layerbuild.store.images import StoredImage
+from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
 
 AMD64 = Platform("linux", "amd64")
@@ -337,3 +338,64 @@ def test_a_root_file_system_is_told_apart(store: Store, tmp_path: Path) -> None:
 def test_no_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no file"):
         load(store, tmp_path / "absent.tar", platform=AMD64)
+
+
+# -- images for several platforms --------------------------------------------------------------------------------------
+
+
+def both(**more: Any) -> Layout:
+    layout = Layout()
+    entries = [
+        layout.image([BOTTOM], platform={"os": "linux", "architecture": "amd64"}),
+        layout.image([TOP], architecture="arm64", platform={"os": "linux", "architecture": "arm64"}),
+    ]
+    layout.entries = [layout.index(entries, **named("docker.io/library/both:1"), **more)]
+    return layout
+
+
+def test_an_index_comes_in_whole_under_its_digest(store: Store, tmp_path: Path) -> None:
+    layout = both()
+    (found,) = load(store, as_tar(tmp_path, layout.finish()))
+    assert isinstance(found, StoredIndex)
+    assert (found.digest, found.names) == (layout.entries[0]["digest"], ("docker.io/library/both:1",))
+    assert [str(image.config.platform) for image in found.images] == ["linux/amd64", "linux/arm64"]
+    assert found.complete and store.verify(contents=True) == ()
+
+
+def test_an_index_of_which_only_one_image_was_saved(store: Store, tmp_path: Path) -> None:
+    layout = both()
+    files = layout.finish()
+    index = json.loads(files[f"blobs/sha256/{layout.entries[0]['digest'][7:]}"])
+    del files[f"blobs/sha256/{index['manifests'][1]['digest'][7:]}"]
+    (found,) = load(store, as_tar(tmp_path, files))
+    assert isinstance(found, StoredIndex) and len(found.images) == 1 and not found.complete
+    del files[f"blobs/sha256/{index['manifests'][0]['digest'][7:]}"]
+    with pytest.raises(FormatError, match="none of the images"):
+        load(store, as_tar(tmp_path, files))
+
+
+def test_images_of_one_name_for_several_platforms_are_an_index(store: Store, tmp_path: Path) -> None:
+    layout = Layout()
+    layout.entries = [
+        layout.image([BOTTOM], platform={"os": "linux", "architecture": "amd64"}, **named("x:1")),
+        layout.image([TOP], architecture="arm64", platform={"os": "linux", "architecture": "arm64"}, **named("x:1")),
+    ]
+    (found,) = load(store, as_folder(tmp_path, layout.finish()))
+    assert isinstance(found, StoredIndex) and found.names == ("docker.io/library/x:1",)
+
+
+def test_unnamed_images_for_one_platform_are_several(store: Store, tmp_path: Path) -> None:
+    layout = Layout()
+    platform = {"os": "linux", "architecture": "amd64"}
+    layout.entries = [layout.image([tar], platform=platform) for tar in (BOTTOM, TOP)]
+    assert [type(found) for found in load(store, as_folder(tmp_path, layout.finish()))] == [StoredImage, StoredImage]
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_an_archive_that_breaks_off_is_refused(store: Store, tmp_path: Path, number: int) -> None:
+    whole = tar_of(simple()).rstrip(b"\0")  # less the end, which nothing needs
+    path = tmp_path / "broken.tar"
+    path.write_bytes(whole[: len(whole) * number // 12])
+    with pytest.raises(LayerbuildError):
+        load(store, path)
+    assert store.images.list() == ()

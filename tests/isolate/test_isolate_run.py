@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from isolate_world import World, in_build
 
-from layerbuild.errors import BuildError, LayerbuildError, MachineError, StepFailed
+from layerbuild.errors import BuildError, LayerbuildError, StepFailed
 from layerbuild.isolate.job import Job
 from layerbuild.isolate.mounts import Bind, File, View, tmpfs
 
@@ -88,6 +88,22 @@ def test_what_cannot_be_executed_is_told_apart_from_what_failed(world: World) ->
         assert words in error.message
     ended, _ = world.run(world.job("sh", "-c", "nope"))
     assert ended.code == 127
+
+
+@in_build()
+def test_the_builders_own_program_is_none_of_the_image(world: World) -> None:
+    """/proc/self/exe is the machine's Python, until a command is executed; by whichever way it is asked for."""
+    scripts = {"script": "/proc/self/exe", "task": "/proc/thread-self/exe -x", "first": "/bin/script"}
+    for name, interpreter in scripts.items():
+        (world.image / "bin" / name).write_text(f"#!{interpreter}\n")
+        (world.image / "bin" / name).chmod(0o755)
+    (world.image / "bin/link").symlink_to("/proc/1/exe")
+    for command in ("/proc/self/exe", "/proc/1/exe", "/proc/self/../self/exe", "exe", *scripts, "link"):
+        error = failure(world, world.job(command, env={"PATH": "/bin:/proc/self"}))
+        assert isinstance(error, BuildError), command
+        assert "is no program of the image" in error.message
+    by_then = world.run(world.job("sh", "-c", "exec /proc/self/exe"))[1]
+    assert by_then == "exe: applet not found\n"  # busybox's own words
 
 
 @in_build()
@@ -203,11 +219,9 @@ def test_another_user_with_groups(world: World) -> None:
 
 
 @in_build("user")
-def test_another_user_needs_more_than_one_id(world: World) -> None:
-    error = failure(world, world.job("true", uid=1000))
-    assert isinstance(error, MachineError)
-    assert "1000" in error.message
-    assert error.hint
+def test_another_user_where_there_is_one_id(world: World) -> None:
+    output = world.sh("id -u; id -G; chown 5:6 /x 2>/dev/null || echo refused", uid=1000, gid=100, groups=(100, 7))
+    assert output == "1000\n100 7\nrefused\n"
 
 
 @in_build()

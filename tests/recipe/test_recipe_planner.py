@@ -8,8 +8,8 @@ import pytest
 
 from layerbuild.errors import NotFoundError, RecipeError, UsageError
 from layerbuild.image.config import DEFAULT_PATH, ImageConfig, Platform, RuntimeConfig
+from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.planner import plan
-from layerbuild.recipe.platforms import read_platform
 from layerbuild.recipe.syntax import parse
 from layerbuild.steps import (
     ContextRoot,

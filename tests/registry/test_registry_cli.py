@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import re
 import shutil
 import stat
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -185,6 +187,20 @@ def test_a_killed_pull_goes_on_where_it_was(rooted: Layerbuild, faulty: FaultyRe
     assert_whole(rooted.root)
 
 
+def test_a_pull_that_is_stopped(rooted: Layerbuild, faulty: FaultyRegistry) -> None:
+    source = Image(layer_tar(1), layer_tar(2))
+    faulty.add("app", source)
+    for layer in source.layers:
+        faulty.first[f"/v2/app/blobs/{layer}"] = [Reply(source.blobs[layer], stall=True)]
+    with rooted.start("pull", f"{faulty.host}/app", stdout=-3, stderr=subprocess.PIPE) as pull:
+        wait_until(lambda: len(faulty.asked("/blobs/")) == 3)
+        pull.terminate()
+        assert b"Traceback" not in pull.communicate(timeout=20)[1]
+    assert pull.returncode == 143
+    rooted("prune")
+    assert_whole(rooted.root)
+
+
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +223,30 @@ def test_login_and_logout(
     assert json.loads(file.read_text()) == {"auths": {}}
     layerbuild.run("pull", name, code=69, env=env)
     assert "nothing was kept" in layerbuild.run("logout", host, env=env).stderr
+
+
+def test_a_password_that_is_typed_is_not_shown(rooted: Layerbuild, closed_registry: Registry, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    words = rooted.command("login", closed_registry.host)
+    env = rooted.environment() | {"DOCKER_CONFIG": str(tmp_path)}
+    said = b""
+    with subprocess.Popen(
+        words, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True
+    ) as login:
+        os.close(terminal)
+        for prompt, answer, echo in ((b"Username: ", USER, termios.ECHO), (b"Password: ", PASSWORD, 0)):
+            while not said.endswith(prompt):
+                said += os.read(controller, 1000)
+            wait_until(lambda echo=echo: termios.tcgetattr(controller)[3] & termios.ECHO == echo)
+            os.write(controller, f"{answer}\n".encode())
+        try:
+            while data := os.read(controller, 1000):
+                said += data
+        except OSError:  # EIO: nobody has the terminal any more (pty(7))
+            pass
+    os.close(controller)
+    assert login.returncode == 0 and USER.encode() in said and PASSWORD.encode() not in said
+    assert (tmp_path / "config.json").is_file()
 
 
 def test_credentials_that_skopeo_kept(

@@ -18,8 +18,9 @@ from registry_clients import PATIENCE, client
 from registry_faults import OCI, Image, Registry, layer_tar
 from support import add_member
 
+from layerbuild.build.bases import Bases
 from layerbuild.digest import BlobDigest, DiffID
-from layerbuild.errors import DigestMismatch, RegistryError
+from layerbuild.errors import DigestMismatch, NotFoundError, RegistryError
 from layerbuild.image.config import Platform
 from layerbuild.layer.index import IndexWriter
 from layerbuild.reference import Reference
@@ -251,6 +252,33 @@ def test_the_best_platform(store: Store, faulty: Registry, there: str, wanted: s
         assert there.split()[0] in refused.value.hint
         return
     assert Pulling(store)(f"{faulty.host}/many", platform).manifest_digest == BlobDigest.of(images[chosen].manifest)
+
+
+def test_bases_for_several_platforms(store: Store, faulty: Registry) -> None:
+    """The name stays with this machine's platform; another platform's image is found again without asking."""
+    images = indexed(faulty, "many", "linux/amd64", "linux/arm64")
+    manifests = {text: BlobDigest.of(image.manifest) for text, image in images.items()}
+    name, arm64 = f"{faulty.host}/many", Platform("linux", "arm64")
+    puller = Pulling(store).puller
+    for _ in range(2):
+        bases = Bases(store, puller=puller, own=AMD64)
+        assert bases.image(name, arm64).manifest_digest == manifests["linux/arm64"]
+        assert bases.image(name, AMD64).manifest_digest == manifests["linux/amd64"]
+    assert store.images.resolve(name).manifest_digest == manifests["linux/amd64"]
+    assert len(faulty.asked("/manifests/latest")) == 2
+    offline = Bases(store, puller=puller, policy="never", own=AMD64)
+    assert offline.image(name, arm64).manifest_digest == manifests["linux/arm64"]
+    always = Bases(store, puller=puller, policy="always", own=AMD64)
+    assert always.image(name, AMD64) and len(faulty.asked("/manifests/latest")) == 3
+    with pytest.raises(NotFoundError, match="base image 'absent' is not in the store"):
+        offline.image("absent", AMD64)
+
+
+def test_a_base_of_another_platform_only(store: Store, faulty: Registry) -> None:
+    faulty.add("alone", Image(TARS[0], architecture="arm64"))
+    pulling = Pulling(store)
+    assert Bases(store, puller=pulling.puller, own=AMD64).image(f"{faulty.host}/alone", AMD64)
+    assert pulling.notes == [f"{faulty.host}/alone:latest is for linux/arm64, not for linux/amd64; there is no other"]
 
 
 def test_a_pinned_digest(store: Store, faulty: Registry) -> None:

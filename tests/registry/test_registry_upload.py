@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from registry_clients import PATIENCE, client
+from registries import Registry
+from registry_clients import PATIENCE, client, repository
 from upload_server import Fault, UploadServer
 
 from layerbuild.digest import BlobDigest
@@ -122,6 +123,14 @@ def test_too_large_at_once(server: UploadServer, smallest: int) -> None:
     server.largest, server.smallest = 1_400_000, smallest
     assert upload(server) is How.SENT
     assert server.count("PATCH") == (9 if not smallest else 4)  # one of them was too large, too
+
+
+def test_in_pieces_to_a_real_registry(registry: Registry) -> None:
+    there, start = repository(registry, "tests/pieces"), registry.position
+    assert Upload(there, BLOB, lambda start: io.BytesIO(DATA[start:]), chunk=1 << 20).run() is How.SENT
+    assert [line.partition(" ")[0] for line in registry.requests(start)][-5:] == ["POST", *["PATCH"] * 3, "PUT"]
+    with there.blob(DIGEST, len(DATA)) as reader:
+        assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == DATA
 
 
 def test_too_large_at_all(server: UploadServer) -> None:

@@ -92,7 +92,8 @@ def _lint(
 
     setting = Setting(
         bases=bases,
-        platform=recipes.this_platform(),
+        platform=request.platforms[0] if request.platforms else recipes.this_platform(),
+        build_platform=recipes.this_platform(),
         build_args=request.build_args,
         target=request.target,
         every=every,

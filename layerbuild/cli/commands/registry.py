@@ -5,29 +5,33 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from layerbuild.cli.console import observer
 from layerbuild.cli.place import inside
-from layerbuild.cli.pushing import Pushing, pushable
-from layerbuild.cli.recipes import this_platform
+from layerbuild.cli.pushing import Pushing, pushable, send
+from layerbuild.cli.rawjson import errors_as_events
+from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.cli.registries import Bringer, client, keychain
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
 
+if TYPE_CHECKING:
+    from layerbuild.store.images import StoredImage, StoredIndex
+
 
 @click.command()
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Of an image for several.  [default: this machine's]")
+@platform_option(help="Of an image for several.  [default: this machine's]")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
+@errors_as_events
 def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
     """Bring images from registries into the store, under their names."""
-    from layerbuild.recipe.platforms import read_platform
-
-    wanted = read_platform(platform, default=this_platform()) if platform else this_platform()
+    wanted = chosen_platform(platform) or this_platform()
     references = [Reference.parse(name) for name in names]
     observe = observer("quiet" if quiet else progress)
     with inside() as (store, _):
@@ -41,24 +45,25 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@platform_option(help="Of an image for several, only the one for this.  [default: all]")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what was pushed.")
-def push(names: tuple[str, ...], progress: str, quiet: bool) -> None:
+@errors_as_events
+def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
     """Send images to the registries that their names lead to. What a registry has already is not sent."""
-    from layerbuild.registry.stock import shipment
-
     observe = observer("quiet" if quiet else progress)
-    wanted: dict[BlobDigest, list[Reference]] = {}
+    chosen = chosen_platform(platform)
+    wanted: dict[BlobDigest, tuple[StoredImage | StoredIndex, list[Reference]]] = {}
     with inside() as (store, _):
         store.supplier = Bringer(store, observe)
         for name in dict.fromkeys(pushable(Reference.parse(name)) for name in names):
-            wanted.setdefault(store.images.resolve(str(name)).manifest_digest, []).append(name)
-        for digest, references in wanted.items():
-            image = store.images.resolve(digest)
+            found = store.images.resolve(str(name), platform=chosen) if chosen else store.images.find(str(name))
+            wanted.setdefault(found.digest, (found, []))[1].append(name)
+        for found, references in wanted.values():
             with Pushing(store, references, observe) as pushing:
-                pushing.push(shipment(image.manifest, store.blobs.read(digest)))
+                pushed = send(store, found, pushing, observe)
             for reference in references:
-                click.echo(f"{reference.familiar}@{digest}")
+                click.echo(f"{reference.familiar}@{pushed.digest}")
 
 
 @click.command()

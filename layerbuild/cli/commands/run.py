@@ -13,7 +13,8 @@ import click
 
 from layerbuild.cli import limits
 from layerbuild.cli.failures import report
-from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.place import driver, inside, invocation
+from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @limits.options
 @click.option("--network", type=click.Choice(["host", "none"]), default="host")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.  [default: if standard input is one]")
+@platform_option()
 @click.option("-i", "--interactive", is_flag=True, help="As in docker; standard input is always passed on.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
@@ -45,6 +47,7 @@ def run(
     entrypoint: str | None,
     network: str,
     tty: bool,
+    platform: str | None,
     interactive: bool,
     image: str,
     command: tuple[str, ...],
@@ -52,12 +55,15 @@ def run(
 ) -> None:
     """Run a command in a container: a fresh layer on top of IMAGE. Its exit code is this command's."""
     from layerbuild.build.containers import container
+    from layerbuild.build.platforms import require_platform
     from layerbuild.build.running import Command
 
     if remove and keep:
         raise UsageError("--rm and --keep contradict each other")
+    chosen = chosen_platform(platform)
     with exit_code_of_docker(ctx), inside() as (store, identity):
-        stored = store.images.resolve(image)
+        stored = store.images.resolve(image, platform=chosen)
+        require_platform(stored.config.platform, here=this_platform(), place=store.temporary)
         config = stored.config.config
         wanted = Command(
             argv=_argv(config, entrypoint, command),
@@ -67,7 +73,8 @@ def run(
             network="none" if network == "none" else "host",
         )
         terminal = tty or sys.stdin.isatty()
-        code, kept = container(store, identity, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
+        by = driver(store, identity).driver
+        code, kept = container(store, identity, by, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
     if kept:
         click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
     ctx.exit(code)

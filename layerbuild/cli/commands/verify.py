@@ -109,6 +109,8 @@ def _recipe(request: recipes.Request, output_format: str) -> bool:
     from layerbuild.cli.rehearsal import build_twice
     from layerbuild.views.verify import repeated_json, repeated_text
 
+    if len(request.platforms) > 1:
+        raise UsageError("a recipe is verified for one platform at a time", hint="name one with --platform")
     began = time.time()
     twice = build_twice(settings_root(), request, recipes.spelled(request))
     with reading() as store:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from layerbuild.errors import RecipeError, UsageError
 from layerbuild.image.config import ImageConfig
+from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.instructions.spelling import quote
 from layerbuild.recipe.lint.facts import Facts, Named, Unknown
 from layerbuild.recipe.lint.rule import Finding
 from layerbuild.recipe.nearest import nearest
-from layerbuild.recipe.platforms import read_platform
 from layerbuild.recipe.words import expansion
 from layerbuild.reference import Reference
 
@@ -65,7 +65,7 @@ def constant_platform(facts: Facts) -> Iterator[Finding]:
             continue
         try:
             platform = read_platform(named.found.text, default=facts.setting.platform)
-        except RecipeError:
+        except UsageError:
             continue  # the build fails for it, too, and says why
         # A stage may say by its name that it is for one platform only.
         if not any(part in named.start.name for part in (platform.os, platform.architecture)):

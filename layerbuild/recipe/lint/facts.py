@@ -25,11 +25,13 @@ Values = Mapping[str, str | None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What a build of the recipe would know. ``bases`` raises NotFoundError or RegistryError for a base that can't be
-    had. ``target`` None is the last stage; ``every`` has all stages examined, and not only those that the target needs.
+    had. ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and
+    not only those that the target needs.
     """
 
     bases: Bases
     platform: Platform
+    build_platform: Platform | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
     every: bool = False
@@ -171,7 +173,7 @@ class _Record:
         known = predefined(
             self.outline.target(setting.target),
             platform=setting.platform,
-            build_platform=setting.platform,
+            build_platform=setting.build_platform or setting.platform,
             build_args=setting.build_args,
         )
         with suppress(RecipeError):  # a build argument may take the place of what is wrong
