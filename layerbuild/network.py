@@ -7,56 +7,90 @@ Proxies are looked up in an environment that the caller hands over: ``http_proxy
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from urllib3 import PoolManager
 
 PASSING = frozenset((408, 429, 500, 502, 503, 504))  # statuses that may be over at the next try
 _PORTS = {"http": 80, "https": 443}
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Files with certificates: of ``authorities`` that are trusted beside the machine's, and pairs of a certificate and
+    its key, to be shown to a server that asks for one."""
+
+    authorities: tuple[Path, ...] = ()
+    pairs: tuple[tuple[Path, Path], ...] = ()
+
+
 class Network:
     """Pools of connections, one for each proxy in use. Any thread may use it.
 
-    ``connections`` is how many are kept open to one server.
+    ``connections`` is how many are kept open to one server; ``trust`` tells what counts for a host (and port).
     """
 
-    def __init__(self, environment: Mapping[str, str], *, connections: int = 1) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        connections: int = 1,
+        trust: Callable[[str], Trust] = lambda host: Trust(),
+    ) -> None:
         self._proxies = _proxies(environment)
         self._connections = connections
+        self._trust = trust
         self._guard = threading.Lock()
-        self._pools: dict[tuple[str, bool], PoolManager] = {}
+        self._pools: dict[tuple[str, bool, Trust], PoolManager] = {}
 
     def pool(self, url: str, *, verify: bool = True) -> PoolManager:
-        """The pool for requests to ``url``; ``verify`` False takes any certificate."""
+        """The pool for requests to ``url``; ``verify`` False takes any certificate. OSError for a certificate that
+        can't be read."""
         parts = urlsplit(url)
         proxy = self._proxies.get(parts.scheme) or self._proxies.get("all", "")
         if _is_near(parts, self._proxies.get("no", "")):
             proxy = ""
+        trust = self._trust(parts.netloc)
         with self._guard:
-            if (proxy, verify) not in self._pools:
-                self._pools[proxy, verify] = self._open(proxy, verify=verify)
-            return self._pools[proxy, verify]
+            if (proxy, verify, trust) not in self._pools:
+                self._pools[proxy, verify, trust] = self._open(proxy, trust, verify=verify)
+            return self._pools[proxy, verify, trust]
 
-    def _open(self, proxy: str, *, verify: bool) -> PoolManager:
+    def _open(self, proxy: str, trust: Trust, *, verify: bool) -> PoolManager:
         from urllib3 import PoolManager, ProxyManager, disable_warnings
         from urllib3.exceptions import InsecureRequestWarning
         from urllib3.util import make_headers
 
         if not verify:  # who asked for it need not be told with each request
             disable_warnings(InsecureRequestWarning)
-        certificates = "CERT_REQUIRED" if verify else "CERT_NONE"
+        options: dict[str, Any] = {"maxsize": self._connections, "ssl_context": _tls(trust, verify=verify)}
         if not proxy:
-            return PoolManager(maxsize=self._connections, cert_reqs=certificates)
+            return PoolManager(**options)
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}" if parts.username else None
         headers = make_headers(proxy_basic_auth=user)
-        return ProxyManager(
-            without_user(parts), proxy_headers=headers, maxsize=self._connections, cert_reqs=certificates
-        )
+        return ProxyManager(without_user(parts), proxy_headers=headers, **options)
+
+
+def _tls(trust: Trust, *, verify: bool) -> SSLContext:
+    from ssl import CERT_NONE, CERT_REQUIRED
+
+    from urllib3.util.ssl_ import create_urllib3_context
+
+    context = create_urllib3_context(cert_reqs=CERT_REQUIRED if verify else CERT_NONE)
+    context.load_default_certs()
+    for authority in trust.authorities:
+        context.load_verify_locations(authority)
+    for certificate, key in trust.pairs:
+        context.load_cert_chain(certificate, key)
+    return context
 
 
 def without_user(parts: SplitResult) -> str:

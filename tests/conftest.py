@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from support import PROJECT, USER, Layerbuild, add_member, missing
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
 settings.register_profile("layerbuild", deadline=None)
 settings.load_profile("layerbuild")
+
+_counter = iter(range(1_000_000))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -51,11 +54,46 @@ def program() -> Callable[[str], str]:
 
 @pytest.fixture(scope="session")
 def as_user() -> Iterator[Callable[[Path], Layerbuild]]:
-    """Makes a Layerbuild that runs as an ordinary user, whoever runs the tests."""
+    """Makes a Layerbuild that runs as an ordinary user without ranges of ids, whoever runs the tests."""
     if os.geteuid() != 0:
         yield lambda root: Layerbuild(root, rootless=True)
         return
-    public = Path("/tmp") / f"layerbuild-tests-{os.getpid()}"
+    with _elsewhere() as (binds, python, env):
+        yield lambda root: Layerbuild(root, _becoming(binds), python, env, rootless=True)
+
+
+@pytest.fixture(scope="session")
+def as_ranged(program: Callable[[str], str]) -> Iterator[Callable[[Path], Layerbuild]]:
+    """Makes a Layerbuild that runs as an ordinary user who has ranges of ids. The files that say so are mounted, for
+    that process alone, over the machine's own."""
+    if os.geteuid() != 0:
+        missing("not run as root")
+    program("newuidmap")
+    with _elsewhere() as (binds, python, env):
+        folder = Path(env["PYTHONHOME"]).parent
+        said = {
+            "passwd": f"root:x:0:0::/root:/bin/sh\ntester:x:{USER}:{USER}::/nonexistent:/bin/sh\n",
+            "subuid": "tester:200000:65536\n",
+            "subgid": f"other:5:1\n{USER}:300000:65536\n",
+        }
+        for name, text in said.items():
+            (folder / name).write_text(text)
+        mounts = [binds, *(f"mount --bind '{folder / name}' '/etc/{name}'" for name in said)]
+        yield lambda root: Layerbuild(root, _becoming(" && ".join(mounts)), python, env, rootless=True)
+        for name in said:
+            (folder / name).unlink()
+
+
+def _becoming(mounts: str) -> tuple[str, ...]:
+    become = f'exec setpriv --reuid {USER} --regid {USER} --clear-groups -- "$@"'
+    return ("unshare", "--mount", "sh", "-c", f"{mounts} && {become}", "sh")
+
+
+@contextmanager
+def _elsewhere() -> Iterator[tuple[str, tuple[str, ...], dict[str, str]]]:
+    """The interpreter and the project may lie where only root can look: what shows them elsewhere, for one process
+    alone, the interpreter there, and its environment."""
+    public = Path("/tmp") / f"layerbuild-tests-{os.getpid()}-{next(_counter)}"
     places = {
         "python": Path(sys.base_prefix),
         "project": PROJECT,
@@ -63,9 +101,7 @@ def as_user() -> Iterator[Callable[[Path], Layerbuild]]:
     }
     for name in places:
         (public / name).mkdir(parents=True, exist_ok=True)
-    # The interpreter and the project may lie where only root can look: show them elsewhere, for that process alone.
     binds = " && ".join(f"mount --bind '{path}' '{public / name}'" for name, path in places.items())
-    become = f'exec setpriv --reuid {USER} --regid {USER} --clear-groups -- "$@"'
     env = {
         "PYTHONHOME": str(public / "python"),
         "PYTHONPATH": f"{public / 'project'}:{public / 'packages'}",
@@ -73,8 +109,7 @@ def as_user() -> Iterator[Callable[[Path], Layerbuild]]:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     python = public / "python" / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    prefix = ("unshare", "--mount", "sh", "-c", f"{binds} && {become}", "sh")
-    yield lambda root: Layerbuild(root, prefix, (str(python),), env, rootless=True)
+    yield binds, (str(python),), env
     for name in places:
         (public / name).rmdir()  # only ever mount points: nothing is removed through them
     public.rmdir()
@@ -132,14 +167,14 @@ class Templates:
         if not template.exists():
             self._fill(who)
         to.mkdir()
-        os.chown(to, *((USER, USER) if who == "user" and os.geteuid() == 0 else (-1, -1)))
+        os.chown(to, *((USER, USER) if who != "root" and os.geteuid() == 0 else (-1, -1)))
         subprocess.run(["cp", "-a", template, to / "store"], check=True)
         return self.make[who](to / "store")
 
     def _fill(self, who: str) -> None:
         folder = self.folder / who
         folder.mkdir()
-        if who == "user" and os.geteuid() == 0:
+        if who != "root" and os.geteuid() == 0:
             os.chown(folder, USER, USER)
         layerbuild = self.make[who](folder / "store")
         layerbuild("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
@@ -147,11 +182,14 @@ class Templates:
 
 
 @pytest.fixture(scope="session")
-def templates(as_user: Callable[[Path], Layerbuild], busybox_tar: Path) -> Iterator[Templates]:
+def templates(
+    request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
+) -> Iterator[Templates]:
     # Not below pytest's own folder: that one is closed to other users.
     folder = Path("/tmp") / f"layerbuild-stores-{os.getpid()}"
     folder.mkdir(mode=0o755)
-    yield Templates(folder, {"root": Layerbuild, "user": as_user}, busybox_tar)
+    make = {"root": Layerbuild, "user": as_user, "ranged": lambda root: request.getfixturevalue("as_ranged")(root)}
+    yield Templates(folder, make, busybox_tar)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -169,9 +207,6 @@ def rooted(templates: Templates) -> Iterator[Layerbuild]:
     if os.geteuid() != 0:
         missing("not run as root")
     yield from _fresh(templates, "root")
-
-
-_counter = iter(range(1_000_000))
 
 
 def _fresh(templates: Templates, who: str) -> Iterator[Layerbuild]:

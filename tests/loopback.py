@@ -49,10 +49,10 @@ class Web:
 
     Pages have an ETag of their content, and conditions are honoured. ``guard``, where there is one, answers in place of
     all of them. ``asked`` is every request, in order. ``certificate`` is a file with certificate and key: then it
-    speaks TLS.
+    speaks TLS; ``mutual``: only to who shows that one, too.
     """
 
-    def __init__(self, folder: Path, *, certificate: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, certificate: Path | None = None, mutual: bool = False) -> None:
         self.folder = folder
         self.ended = threading.Event()
         self.pages: dict[str, Reply | Callable[[Asked], Reply]] = {}
@@ -63,6 +63,9 @@ class Web:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+            if mutual:
+                context.load_verify_locations(certificate)
+                context.verify_mode = ssl.CERT_REQUIRED
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )

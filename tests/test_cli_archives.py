@@ -157,6 +157,25 @@ def test_podman_loads_and_we_load_what_it_saves(
         assert other("run", "back") == "made\n"
 
 
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_buildah_takes_what_is_saved(
+    built: Layerbuild, context: Path, program: Callable[[str], str], form: str
+) -> None:
+    built("save", "--format", form, "-o", context / "saved.tar", "built")
+    buildah = [
+        program("buildah"),
+        "--root",
+        context / "buildah",
+        "--runroot",
+        context / "run",
+        "--storage-driver",
+        "vfs",
+    ]
+    pulled = ran(*buildah, "pull", "--policy", "always", f"{form}-archive:{context}/saved.tar").split()[-1]
+    told = json.loads(ran(*buildah, "inspect", "--type", "image", pulled))
+    assert told["OCIv1"]["rootfs"]["diff_ids"] == json.loads(built("inspect", "built"))[0]["RootFS"]["Layers"]
+
+
 def test_umoci_unpacks_a_layout_to_the_same_tree(
     built: Layerbuild, context: Path, program: Callable[[str], str]
 ) -> None:

@@ -235,7 +235,9 @@ def test_doctor(layerbuild: Layerbuild) -> None:
     before = sorted(os.listdir(layerbuild.root))
     findings = {finding["name"]: finding for finding in layerbuild.json("doctor")}
     assert all(findings[name]["ok"] for name in ("kernel", "namespaces", "overlay"))
-    assert not any(findings[name]["needed"] for name in ("subordinate ids", "newuidmap", "lowerdir+", "cgroups"))
+    assert not any(findings[name]["needed"] for name in ("ids", "lowerdir+", "limits", "overlay", "copy"))
+    assert findings["driver"]["needed"] and findings["driver"]["detail"].startswith("overlay: ")
+    assert "driver     copy: " in layerbuild("--driver", "copy", "doctor").replace("driver          ", "driver     ")
     assert all(finding["ok"] or finding["remedy"] for finding in findings.values())
     assert sorted(os.listdir(layerbuild.root)) == before
     assert layerbuild("doctor").splitlines()[1].startswith("ok")

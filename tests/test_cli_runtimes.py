@@ -29,7 +29,7 @@ grep -e NoNewPrivs -e Seccomp: -e CapInh -e CapAmb /proc/self/status > rights
 ls /dev /proc/acpi /sys/firmware > seen 2>/dev/null
 hostname; cat /etc/hosts; ulimit -c
 EOF
-RUN --security=insecure mount -t tmpfs none /tmp && ! grep -q "^Seccomp:.*2" /proc/self/status
+RUN --security=insecure mount -t tmpfs none /tmp
 RUN --network=none ls /sys/class/net; ! echo x 2>/dev/null > /proc/sys/kernel/panic
 """
 

@@ -240,3 +240,61 @@ def test_the_base_is_the_same_when_made_again(built: Layerbuild, scratch: Path) 
         small("base", "debian", "--tag", tag)
         ids.append(small.json("layers", tag)["history"][0]["diff_id"])
     assert ids[0] == ids[1]
+
+
+# A package is made and installed; its script makes a user, hands files over, and sets set-id bits and capabilities.
+# What names the hour or the machine's inodes is taken away again: logs, and the caches of ldconfig and apt.
+PACKAGE = r"""
+FROM debian:build
+RUN adduser --system --group --home /srv/thing thing && adduser --disabled-password --gecos '' me
+WORKDIR /p/usr/bin
+RUN mkdir -p /p/var/lib/thing && cp /bin/true thing && ln thing too && chown me thing && chmod 4755 too
+RUN ln -s x /p/var/lib/thing/link && chown -h 12:13 /p/var/lib/thing/link
+WORKDIR /
+COPY <<END /p/DEBIAN/control
+Package: thing
+Version: 1
+Architecture: all
+Maintainer: me <me@example.com>
+Description: thing
+END
+COPY --chmod=755 <<END /p/DEBIAN/postinst
+#!/bin/sh
+set -e
+adduser --system --group thingd
+chown -R thingd:thingd /var/lib/thing
+chmod 2711 /usr/bin/thing
+END
+RUN dpkg-deb --build /p /thing.deb && rm -r /p
+RUN apt-get install -y ./thing.deb && rm -r /var/log/* /var/cache/ldconfig /var/cache/apt/*.bin
+COPY <<END /able.py
+import os, struct
+os.setxattr("/usr/bin/thing", "security.capability", struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0))
+END
+RUN python3 /able.py && rm /able.py
+RUN mknod /null c 1 3 && su me -c 'touch /tmp/by-me && id && tar cf ~/t.tar -C / etc/passwd && tar xf ~/t.tar -C ~'
+USER me
+RUN id > ~/id && mkdir ~/made && cp -a /etc/alternatives ~/made
+USER root
+RUN chown -R thing ~me/made && setpriv --reuid me --regid me --init-groups id && cp -a /home/me /home/you
+RUN userdel -r thing || true
+"""
+
+
+def test_root_and_users_install_a_package_with_the_same_bytes(
+    built: Layerbuild,
+    scratch: Path,
+    as_user: Callable[[Path], Layerbuild],
+    as_ranged: Callable[[Path], Layerbuild],
+) -> None:
+    (scratch / "package").mkdir()
+    (scratch / "stores").mkdir()
+    (scratch / "stores").chmod(0o777)
+    layers = {}
+    for who, make in (("root", Layerbuild), ("ranged", as_ranged), ("user", as_user)):
+        layerbuild = make(scratch / "stores" / who)
+        layerbuild("import", "--tag", "debian:build", scratch / "base")
+        layerbuild.build(scratch / "package", PACKAGE, "-t", "package")
+        layers[who] = [(row["instruction"], row["diff_id"]) for row in layerbuild.layers("package")]
+    assert layers["ranged"] == layers["root"]
+    assert layers["user"] == layers["root"]

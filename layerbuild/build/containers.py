@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 
+from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
@@ -19,6 +20,7 @@ from layerbuild.store.workspaces import KeptWorkspace
 def container(
     store: Store,
     identity: Identity,
+    driver: Driver,
     chain: ChainID | None,
     command: Command,
     *,
@@ -32,8 +34,8 @@ def container(
     tree = Stacks(store).tree(chain, name="the image")
     workspace = store.workspaces.begin(chain)
     try:
-        with Sandbox.start(identity, limits) as sandbox:
-            ended = sandbox.attach(job(command, tree, workspace, terminal=terminal), terminal=terminal)
+        with Sandbox.start(identity, limits) as sandbox, driver.rootfs(workspace) as root:
+            ended = sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal)
         if keep:
             return ended.code, store.workspaces.keep(workspace, remembered(command, shlex.join(command.argv))).id
     except BaseException:
@@ -46,6 +48,7 @@ def container(
 def reenter(
     store: Store,
     identity: Identity,
+    driver: Driver,
     kept: KeptWorkspace,
     argv: tuple[str, ...],
     *,
@@ -62,5 +65,5 @@ def reenter(
     command = recalled(kept.meta, argv)
     if mounted is not None:
         command = replace(command, env=(*command.env, *mounted.env), mounts=mounted.mounts)
-    with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox:
-        return sandbox.attach(job(command, tree, kept, terminal=terminal), terminal=terminal).code
+    with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox, driver.rootfs(kept) as root:
+        return sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal).code

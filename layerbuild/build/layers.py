@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,8 @@ from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
-from layerbuild.layer.entry import Kind, Owner, RootMetadata, kind_of
+from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, kind_of
+from layerbuild.layer.owners import NOBODY, Owners
 from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
@@ -71,11 +73,19 @@ class LayerMaker:
             if ended.code:
                 raise self._failed(step, stack, workspace, ended)
             lowers = [below.diff for below in workspace.below]
-            sealed = seal(workspace.diff, lowers, epoch=self._times.epoch, root=root)
+            owners = Owners.beside(workspace.diff) if self._one_id else NOBODY
+            sealed = seal(
+                workspace.diff,
+                lowers,
+                epoch=self._times.epoch,
+                root=root,
+                owners=owners,
+                owners_below=Owners.of(lowers) if owners.known else NOBODY,
+            )
             if not sealed.entries:
                 self._store.workspaces.discard(workspace)
                 return None
-            owner_of = _owner_below(tree) if self._one_id else None
+            owner_of = _owner(tree, workspace.diff, owners) if self._one_id else None
             if owner_of is not None:
                 self._lookup.stacks.owned(workspace, owner_of)
             scan = self._secrets.scan()
@@ -240,13 +250,26 @@ def _add(placement: Placement, found: Match, archive: Archive | None) -> None:
         placement.add_archive(archive)
 
 
-def _owner_below(tree: Tree) -> Owner:
-    """In a namespace with one id no owner can be changed: what was there before has the owner that its index tells."""
+def _owner(tree: Tree, diff: Path, owners: Owners) -> Owner:
+    """In a namespace with one id no owner can be changed. Files and folders say themselves whose they should be
+    (layer/standin.py); for all else it is noted, or it was copied up from below and has the owner that it had there."""
+    top = os.fsencode(diff) + b"/"
 
     def owner_of(path: bytes, found: os.stat_result) -> tuple[int, int]:
+        if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+            return found.st_uid, found.st_gid
+        noted = owners.get(top + path, found)
+        if noted is not None:
+            return noted
         node = tree.get(path, follow=False)
-        if node is None or node.entry.kind is not kind_of(found.st_mode):
+        if node is None or not _copied_up(top + path, found, node.entry):
             return found.st_uid, found.st_gid
         return node.entry.uid, node.entry.gid
 
     return owner_of
+
+
+def _copied_up(full: bytes, found: os.stat_result, below: Entry) -> bool:
+    if below.kind is not kind_of(found.st_mode) or below.mtime != found.st_mtime_ns // 10**9:
+        return False
+    return below.kind is not Kind.SYMLINK or os.readlink(full) == below.target

@@ -5,25 +5,27 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from layerbuild.build.accounts import Account, account
 from layerbuild.build.credentials import Mask
+from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
 from layerbuild.isolate.backends import Isolation
-from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security
+from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, WholeTree
 from layerbuild.isolate.mounts import Extra, File
 from layerbuild.isolate.standard import name_files
+from layerbuild.layer import standin
 from layerbuild.layer.entry import Entry
 from layerbuild.layer.paths import clean, join, split
 from layerbuild.steps import LayerPlan, RunStep
-from layerbuild.store.workspaces import KeptWorkspace, Workspace
+from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
 INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure needs
@@ -58,8 +60,9 @@ class Ended:
 class Runner:
     """Executes commands in the sandbox. ``network`` is what a step gets that asks for the default."""
 
-    def __init__(self, sandbox: Isolation, *, network: Network = "host") -> None:
+    def __init__(self, sandbox: Isolation, driver: Driver, *, network: Network = "host") -> None:
         self._sandbox = sandbox
+        self._driver = driver
         self._network: Network = network
 
     def run(
@@ -84,7 +87,8 @@ class Runner:
         hint = ""
         mask = Mask(mounted.secrets, collect)
         try:
-            code, how, hint = _outcome(self._sandbox.run(job(command, tree, workspace), mask.write))
+            with self._driver.rootfs(workspace) as root:
+                code, how, hint = _outcome(self._sandbox.run(job(command, tree, root), mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
@@ -153,20 +157,13 @@ def recalled(meta: Mapping[str, str], argv: tuple[str, ...]) -> Command:
     return Command(argv, env, meta["cwd"], meta["user"], "none" if meta["network"] == "none" else "host")
 
 
-def job(command: Command, tree: Tree, workspace: Workspace | KeptWorkspace, *, terminal: bool = False) -> Job:
-    """The job that executes ``command`` with ``workspace`` as the upper; ``tree`` is what lies below it. Makes the
-    working directory if the image has none."""
+def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False) -> Job:
+    """The job that executes ``command`` in ``root``; ``tree`` is what lies below it. Makes the working directory if the
+    image has none."""
     who = account(tree, command.user)
-    _make_working_directory(tree, workspace.diff, command.cwd, who)
-    overlay = workspace.overlay
+    _make_working_directory(tree, root.upper if isinstance(root, Rootfs) else root.tree, command.cwd, who)
     return Job(
-        rootfs=Rootfs(
-            lowers=tuple(str(overlay / below.short) for below in workspace.below),
-            upper=str(workspace.diff),
-            work=str(workspace.work),
-            merged=str(workspace.merged),
-            link_dir=str(overlay),
-        ),
+        rootfs=root,
         process=Process(
             argv=command.argv,
             env=_environment(command.env, who),
@@ -210,7 +207,7 @@ def _merged(first: Pairs, second: Pairs) -> Pairs:
     return tuple({**dict(first), **dict(second)}.items())
 
 
-def _make_working_directory(tree: Tree, upper: Path, cwd: str, who: Account) -> None:
+def _make_working_directory(tree: Tree, upper: str, cwd: str, who: Account) -> None:
     """A WORKDIR that the image does not have (a base may name one) is made, 0755 and the user's, and stays."""
     path = tree.resolve(clean(cwd.encode("utf-8", "surrogateescape")))
     if tree.get(path) is None:
@@ -219,22 +216,22 @@ def _make_working_directory(tree: Tree, upper: Path, cwd: str, who: Account) -> 
 
 def _make_folder(tree: Tree, upper: bytes, path: bytes, who: Account) -> None:
     # Made in the upper before the mount: what lies above it must look there as it looks below.
-    if not path or os.path.isdir(join(upper, path)):
+    if not path or os.path.lexists(join(upper, path)):
+        return  # a link, in a workspace that is entered again, leads nowhere that this process may go
+    parent = split(path)[0]
+    _make_folder(tree, upper, parent, who)
+    if parent and not stat.S_ISDIR(os.lstat(join(upper, parent)).st_mode):
         return
-    _make_folder(tree, upper, split(path)[0], who)
     node = tree.get(path)
     os.mkdir(join(upper, path), 0o755)
     if node is None:
-        os.chown(join(upper, path), who.uid, who.gid)
+        standin.own(join(upper, path), who.uid, who.gid)
     else:
         _dress(join(upper, path), node.entry)
 
 
 def _dress(path: bytes, entry: Entry) -> None:
-    try:
-        os.chown(path, entry.uid, entry.gid)
-    except OSError:  # an id that this user namespace does not have; the layer's index knows it
-        pass
+    standin.own(path, entry.uid, entry.gid)
     os.chmod(path, entry.mode)
     for name, value in entry.xattrs:
         os.setxattr(path, name, value)

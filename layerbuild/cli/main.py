@@ -56,10 +56,11 @@ COMMANDS = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the global options say. ``root`` is where the state lives; ``insecure`` and ``mirrors`` are the texts of
-    the options about registries."""
+    """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
+    and ``mirrors`` are the texts of the options about registries."""
 
     root: Path
+    driver: str | None = None
     insecure: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
 
@@ -98,13 +99,21 @@ class CommandTable(click.Group):
     type=click.Path(path_type=Path, file_okay=False),
     help="Where images, layers and the cache live.  [env: LAYERBUILD_ROOT]",
 )
+@click.option(
+    "--driver",
+    envvar="LAYERBUILD_DRIVER",
+    metavar="NAME",
+    help="How RUN gets the layers: overlay, btrfs, fuse-overlayfs, copy.  [env: LAYERBUILD_DRIVER; else what works]",
+)
 @registries.options
 @click.pass_context
-def main(ctx: click.Context, root: Path | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]) -> None:
+def main(
+    ctx: click.Context, root: Path | None, driver: str | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]
+) -> None:
     """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
     from layerbuild.cli.place import default_root
 
-    ctx.obj = Settings((root or default_root()).absolute(), insecure, mirrors)
+    ctx.obj = Settings((root or default_root()).absolute(), driver or None, insecure, mirrors)
 
 
 def run() -> None:

@@ -16,6 +16,7 @@ from layerbuild.cli.registries import Bringer
 from layerbuild.errors import MachineError
 
 if TYPE_CHECKING:
+    from layerbuild.build.drivers.table import Choice
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.store import Store
 
@@ -46,6 +47,12 @@ def write_whole(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def settings_driver() -> str | None:
+    """The driver that the global options name; None: whichever works."""
+    name: str | None = click.get_current_context().find_root().obj.driver
+    return name
+
+
 def invocation() -> str:
     """How to call this program again for the same store."""
     context = click.get_current_context().find_root()
@@ -68,29 +75,21 @@ def reading() -> Iterator[Store]:
 def inside() -> Iterator[tuple[Store, Identity]]:
     """The store, from inside the private namespaces in which layer folders are written. Call it before any thread
     exists: a process with threads can't enter a user namespace (unshare(2)).
-
-    A MachineError from within is looked into: if overlay or the store's file system is the reason, that is said.
     """
     from layerbuild.cli.recipes import this_platform
-    from layerbuild.isolate.namespaces import enter_build_namespaces
+    from layerbuild.isolate.namespaces import enter_build_namespaces, id_maps
+    from layerbuild.store.ownership import wants_one_id
     from layerbuild.store.store import Store
 
-    identity = enter_build_namespaces()
-    try:
-        with Store.open(settings_root(), user_xattr=identity.user_xattr, platform=this_platform()) as store:
-            store.supplier = Bringer(store, observer("auto"))
-            yield store, identity
-    except MachineError as error:
-        _look_into(error)
-        raise
+    identity = enter_build_namespaces(one_id=wants_one_id(settings_root()))
+    with Store.open(settings_root(), user_xattr=identity.user_xattr, platform=this_platform()) as store:
+        store.claim(id_maps())
+        store.supplier = Bringer(store, observer("auto"))
+        yield store, identity
 
 
-def _look_into(error: MachineError) -> None:
-    """Raise the reason for ``error`` if a trial finds one; it takes some milliseconds, so only failures pay for it."""
-    from layerbuild.isolate.probe import require_overlay
+def driver(store: Store, identity: Identity) -> Choice:
+    """How commands get the layers as their root: what the global options or the environment say, else what works."""
+    from layerbuild.build.drivers.table import choose
 
-    try:
-        require_overlay(settings_root())
-    except MachineError as reason:
-        reason.span = error.span
-        raise reason from error
+    return choose(settings_driver(), store.root, identity)

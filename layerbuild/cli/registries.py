@@ -60,11 +60,15 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 def client(context: click.Context | None = None) -> Client:
     """The client of this run; of the run of ``context`` for a thread that click knows nothing of."""
     from layerbuild.registry.client import Client
+    from layerbuild.registry.hosts import certificate_folders, trust
     from layerbuild.registry.transport import Transport
 
     root = (context or click.get_current_context()).find_root()
     if _CLIENT not in root.meta:  # one for all: tokens and connections are shared
-        root.meta[_CLIENT] = Client(_hosts(root.obj), keychain(), Transport(dict(os.environ)))
+        environment = dict(os.environ)
+        folders = certificate_folders(environment, home=Path.home())
+        transport = Transport(environment, trust=lambda host: trust(host, folders))
+        root.meta[_CLIENT] = Client(_hosts(root.obj), keychain(), transport)
     found: Client = root.meta[_CLIENT]
     return found
 

@@ -21,8 +21,8 @@ from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceEr
 from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept, numbers
 from layerbuild.isolate.executable import NOT_FOUND, execute
-from layerbuild.isolate.job import Job, Process
-from layerbuild.isolate.mounts import Overlay
+from layerbuild.isolate.job import Job, Process, WholeTree
+from layerbuild.isolate.mounts import Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
 from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
@@ -37,22 +37,36 @@ class Entering(Protocol):
 
 
 class Container:
-    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails. ``filter``, of
-    system calls, is None where the machine can compile none."""
+    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails.
+
+    ``filter``, of system calls, is None where the machine can compile none; ``notices``, a filter whose listener goes
+    through ``report``, is None where there is nothing to pretend (pretender.py).
+    """
 
     def __init__(
-        self, job: Job, identity: Identity, stdio: tuple[int, ...], connection: socket.socket, filter: bytes | None
+        self,
+        job: Job,
+        identity: Identity,
+        stdio: tuple[int, ...],
+        connection: socket.socket,
+        report: socket.socket,
+        *,
+        filter: bytes | None,
+        notices: bytes | None,
     ) -> None:
         self._job = job
         self._identity = identity
         self._stdio = stdio
         self._connection = connection
+        self._report = report
         self._filter = filter
+        self._notices = notices
         self.doing: object = "start the container"  # anything with a text
 
     def enter(self) -> NoReturn:
         """Become the command; OSError or LayerbuildError if that can't be."""
-        check_ids(self._job.process, self._identity)
+        if self._notices is None:
+            check_ids(self._job.process, self._identity)
         self.doing = "enter its control group"
         cgroups.enter(self._job.cgroup)
         linux.unshare(linux.CLONE_NEWCGROUP)  # here and not in the fork: its root is the group that this process is in
@@ -70,9 +84,9 @@ class Container:
         standard = standard_mounts(
             self._identity, network=job.network, security=job.security, shm_size=job.limits.shm_size
         )
-        overlay = stack(job, self._identity)
-        self.doing = overlay
-        rootfs.mount_stack(overlay, (*standard, *job.mounts), init=init_folder(folders.merged))
+        root = root_mount(job, self._identity)
+        self.doing = root
+        rootfs.mount_root(root, (*standard, *job.mounts), init=init_folder(folders.merged))
         # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
         staging(folders.work).attach(folders.work, staging="")
         for mount in (*standard, *job.mounts):
@@ -121,9 +135,11 @@ class Container:
             stdio = (slave, slave, slave)
         for number, fd in enumerate(stdio):
             os.dup2(os.open(os.devnull, os.O_RDWR) if _is_null(fd) else fd, number)
-            if self._job.process.uid and (self._job.terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)):
-                # So that another user than root may open /dev/stdout.
-                os.fchown(fd, self._job.process.uid, -1)
+            others = bool(self._job.process.uid) and not self._identity.one_id
+            if others and (self._job.terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)):
+                # So that another user than root may open /dev/stdout. (Somebody else's, from outside, stays as it is.)
+                with contextlib.suppress(PermissionError):
+                    os.fchown(fd, self._job.process.uid, -1)
 
     def _set_limits(self) -> None:
         limits = [limit for limit in self._job.limits.rlimits if not (self._job.private and limit.name == "core")]
@@ -136,6 +152,12 @@ class Container:
     def _drop_rights(self) -> None:
         """System calls, capabilities and ids. The filter comes first: to set it takes CAP_SYS_ADMIN."""
         process, held = self._job.process, numbers(kept(self._job.network))
+        if self._notices is not None:
+            self.doing = "have system calls told of"
+            listener = seccomp.load(self._notices, listen=True)
+            assert listener is not None
+            socket.send_fds(self._report, [b"listener"], [listener])
+            os.close(listener)
         if self._job.security == "sandbox":
             self.doing = "restrict system calls"
             if self._job.network == "host":
@@ -158,9 +180,11 @@ class Container:
         execute(process.argv, dict(process.env))
 
 
-def stack(job: Job, identity: Identity) -> Overlay:
-    """The overlay mount that ``job`` asks for, the init folder apart."""
+def root_mount(job: Job, identity: Identity) -> Overlay | Whole:
+    """The mount that becomes the root of ``job``, the init folder apart."""
     folders = job.rootfs
+    if isinstance(folders, WholeTree):
+        return Whole(folders.tree, folders.merged, devices=job.security == "insecure")
     return Overlay(
         folders.lowers,
         folders.upper,

@@ -20,12 +20,16 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter
+from pathlib import Path
 from typing import Final, NoReturn
 
-from layerbuild.isolate import linux, oci, rootfs, seccomp
+from layerbuild.isolate import linux, notices, oci, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept
 from layerbuild.isolate.container import Container, Entering, failure, init_folder, start
-from layerbuild.isolate.job import Exit, Job, decode, encode
+from layerbuild.isolate.credentials import Credentials, Ids
+from layerbuild.isolate.job import Exit, Job, Rootfs, WholeTree, decode, encode
+from layerbuild.isolate.pretender import Stage, pretend
+from layerbuild.layer.owners import Owners
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
@@ -75,10 +79,14 @@ def _own_keyring() -> OSError | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Running:
     """A job whose command is running. ``ended`` is its pidfd; ``report`` holds what the command said before execve;
-    ``log``, a file in memory, what an OCI runtime says of itself."""
+    ``log``, a file in memory, what an OCI runtime says of itself.
+
+    Of that, ``mounts`` holds its mount namespace, ``listener`` tells of system calls, and ``failed`` says why it could
+    not be started. ``pretender`` is the process that answers these calls; none runs before the first has come.
+    """
 
     job: Job
     pid: int
@@ -86,6 +94,22 @@ class _Running:
     connection: socket.socket
     report: socket.socket
     log: int | None = None
+    mounts: int | None = None
+    listener: int | None = None
+    failed: bytes = b""
+    pretender: int = 0
+
+    def hear(self) -> bool:
+        """Take one message of ``report``; False after the last."""
+        message, fds, _, _ = socket.recv_fds(self.report, _MESSAGE, 1)
+        match message:
+            case b"mounts":
+                self.mounts = fds[0]
+            case b"listener":
+                self.listener = fds[0]
+            case _ if message:
+                self.failed = message
+        return bool(message)
 
 
 class _Helper:
@@ -110,6 +134,10 @@ class _Helper:
                     self._start(socket.socket(fileno=fds[0]), fds[1], tuple(fds[2:]))
                 elif running and fd == running.ended:
                     self._finish(running)
+                elif running and fd == running.listener:
+                    self._pretend(running, fd)
+                elif running and fd == running.report.fileno():
+                    self._hear(running)
                 elif running:
                     self._cancel(running)
 
@@ -126,9 +154,25 @@ class _Helper:
             # Else whoever reads the output would wait for this process too.
             for fd in stdio:
                 os.close(fd)
-        for fd in (running.ended, connection.fileno()):
-            self._running[fd] = running
-            self._poll.register(fd, select.POLLIN)
+        for fd in (running.ended, connection.fileno(), running.report.fileno()):
+            self._watch(fd, running)
+
+    def _watch(self, fd: int, running: _Running) -> None:
+        self._running[fd] = running
+        self._poll.register(fd, select.POLLIN)
+
+    def _hear(self, running: _Running) -> None:
+        known = running.listener
+        if not running.hear():
+            self._forget(running.report.fileno())
+        elif running.listener is not None and known is None:
+            self._watch(running.listener, running)
+
+    def _pretend(self, running: _Running, listener: int) -> None:
+        """A first call waits for its answer: have them all answered."""
+        self._forget(listener)
+        if running.mounts is not None:
+            running.pretender = _start_pretender(running, listener)
 
     def _cancel(self, running: _Running) -> None:
         """The other end has closed the connection: nobody wants the job any more."""
@@ -137,8 +181,8 @@ class _Helper:
 
     def _finish(self, running: _Running) -> None:
         """The command has ended, and with it, since it is pid 1 there, all in its pid namespace."""
-        self._forget(running.ended)
-        self._forget(running.connection.fileno())
+        for fd in (running.ended, running.connection.fileno(), running.report.fileno(), running.listener):
+            self._forget(fd)
         with running.connection:
             try:
                 answer = _outcome(running, self._runtime)
@@ -146,8 +190,9 @@ class _Helper:
                 answer = {"failure": failure("take the container down", error)}
             _answer(running.connection, answer)
 
-    def _forget(self, fd: int) -> None:
-        if self._running.pop(fd, None):
+    def _forget(self, fd: int | None) -> None:
+        if fd in self._running:
+            del self._running[fd]
             self._poll.unregister(fd)
 
 
@@ -158,10 +203,56 @@ def _filter() -> bytes | None:
     return seccomp.compile(seccomp.policy(kept("none"))) if seccomp.library() else None
 
 
+@functools.cache
+def _notices(*, one_id: bool) -> bytes | None:
+    """The filter that tells of what is pretended; None on a machine whose calls have numbers not known here."""
+    return notices.program(devices_only=not one_id) if notices.names() else None
+
+
+def _start_pretender(running: _Running, listener: int) -> int:
+    """Fork the process that answers the calls which ``listener`` tells of; its pid."""
+    job = running.job
+    upper = job.rootfs.upper or job.rootfs.tree if isinstance(job.rootfs, WholeTree) else job.rootfs.upper
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    assert running.mounts is not None
+    stage = Stage(
+        mounts=running.mounts,
+        upper=os.open(upper, flags),
+        around=os.open(Path(upper).parent, flags),
+        first=running.pid,
+        credentials=Credentials(Ids.all(job.process.uid), Ids.all(job.process.gid), job.process.groups),
+        owners=Owners.of(_diffs(job.rootfs)).known,
+    )
+    pid = linux.fork_into(0)
+    if pid == 0:
+        _close_all_but(listener, stage.mounts, stage.upper, stage.around)
+        pretend(listener, stage)
+    for fd in (listener, stage.upper, stage.around):
+        os.close(fd)
+    running.listener = None
+    return pid
+
+
+def _diffs(root: Rootfs | WholeTree) -> list[Path]:
+    """The folders beside which owners are noted, bottom first."""
+    if isinstance(root, WholeTree):
+        return [*map(Path, root.noted), Path(root.tree)]
+    return [*(Path(lower).resolve() for lower in reversed(root.lowers)), Path(root.upper)]
+
+
+def _close_all_but(*kept: int) -> None:
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
 def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...], runtime: str) -> _Running:
     with os.fdopen(plain, "rb") as file:
         job, identity = decode(json.load(file))
     program = _filter() if job.security == "sandbox" and not runtime else None
+    told = _notices(one_id=identity.one_id) if identity.rootless and not runtime else None
     log = os.memfd_create("log") if runtime else None
     report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with write_report:
@@ -171,7 +262,7 @@ def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...]
             if log is not None:
                 entering = oci.Runtime(job, identity, stdio, program=runtime, log=log)
             else:
-                entering = Container(job, identity, stdio, connection, program)
+                entering = Container(job, identity, stdio, connection, write_report, filter=program, notices=told)
             start(entering, write_report)
     return _Running(job, pid, os.pidfd_open(pid), connection, report, log)
 
@@ -188,18 +279,21 @@ _RUNTIME_NAMESPACES: Final = linux.CLONE_NEWNS | linux.CLONE_NEWPID
 def _outcome(running: _Running, runtime: str) -> dict[str, object]:
     os.close(running.ended)
     _, status, usage = os.wait4(running.pid, 0)
-    with running.report as report:
-        _, held, _, _ = socket.recv_fds(report, _MESSAGE, 1)
-        failed = report.recv(_MESSAGE)
+    with running.report:
+        while running.hear():
+            pass
+    if running.pretender:
+        os.kill(running.pretender, signal.SIGKILL)
+        os.waitpid(running.pretender, 0)
     # The last hold on the job's mounts: the kernel unmounts before this call returns. Without it the command's own exit
     # would leave that to a worker, some time later (fs/namespace.c, mntput_no_expire), and the next job would find an
     # overlay that still has its folders in use.
-    for fd in held:
-        os.close(fd)
-    rootfs.remove_init(init_folder(running.job.rootfs.merged))
-    rootfs.forget_work(running.job.rootfs.work)
-    if failed:
-        return {"failure": json.loads(failed)}
+    for fd in (running.mounts, running.listener):
+        if fd is not None:
+            os.close(fd)
+    rootfs.take_down(running.job.rootfs, init=init_folder(running.job.rootfs.merged))
+    if running.failed:
+        return {"failure": json.loads(running.failed)}
     code = os.waitstatus_to_exitcode(status)
     if running.log is not None:
         with os.fdopen(running.log, "rb") as log:

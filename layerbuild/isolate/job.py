@@ -32,6 +32,22 @@ class Rootfs:
 
 
 @dataclass(frozen=True, slots=True)
+class WholeTree:
+    """A complete tree, in place of a stack of folders: the job may change all of it.
+
+    Paths are absolute; ``work`` (empty) and ``merged`` are folders as for ``Rootfs``, and ``merged`` may be ``tree``
+    itself. Owners of what is in ``tree`` are noted beside it and beside ``noted`` (layer/owners.py); ``upper`` is the
+    folder in which what is written to it really lies, if that is another.
+    """
+
+    tree: str
+    work: str
+    merged: str
+    noted: tuple[str, ...] = ()
+    upper: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A command. ``env`` is its whole environment; ``argv[0]`` without a slash is looked up in its PATH, in the image.
 
@@ -81,7 +97,7 @@ class Job:
     group that has them, and ``name``, which no other job of the machine has.
     """
 
-    rootfs: Rootfs
+    rootfs: Rootfs | WholeTree
     process: Process
     mounts: tuple[Extra, ...] = ()
     network: Network = "host"
@@ -112,7 +128,8 @@ class Exit:
 # -- as JSON -----------------------------------------------------------------------------------------------------------
 
 _KINDS: Final = {
-    kind.__name__: kind for kind in (Rootfs, Process, Rlimit, Limits, Job, Exit, Identity, Bind, View, File, Filesystem)
+    kind.__name__: kind
+    for kind in (Rootfs, WholeTree, Process, Rlimit, Limits, Job, Exit, Identity, Bind, View, File, Filesystem)
 }
 
 

@@ -40,7 +40,9 @@ MS_STRICTATIME: Final = 0x1000000
 MNT_DETACH: Final = 0x2
 
 MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOSUID: Final = 0x2
 MOUNT_ATTR_NODEV: Final = 0x4
+MOUNT_ATTR_NOEXEC: Final = 0x8
 
 AT_FDCWD: Final = -100
 AT_RECURSIVE: Final = 0x8000
@@ -91,6 +93,11 @@ def _text(value: str) -> bytes:
 def unshare(flags: int) -> None:
     """Leave the shared namespaces that ``flags`` (CLONE_NEW…) name for new ones: unshare(2)."""
     _check(_libc.unshare(flags))
+
+
+def setns(namespace: int, kind: int) -> None:
+    """Enter the namespace of ``kind`` (CLONE_NEW…) that a descriptor holds: setns(2)."""
+    _check(_libc.setns(namespace, kind))
 
 
 class _CloneArgs(ctypes.Structure):
@@ -168,6 +175,35 @@ def keep_from_abstract_sockets() -> bool:
     _check(_libc.syscall(_SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
     return True
+
+
+# -- what a file says of itself ----------------------------------------------------------------------------------------
+
+_AT_EMPTY_PATH: Final = 0x1000
+# struct stat: the number of the call for a descriptor, the structure's size, where st_uid is; st_gid follows it.
+_STAT: Final = {"x86_64": (5, 144, 28)}.get(platform.machine(), (80, 128, 24))
+_SYS_STATX: Final = {"x86_64": 332}.get(platform.machine(), 291)
+_STATX_SIZE, _STATX_MASK, _STATX_UID = 256, 0, 20
+_STATX_UID_GID: Final = 0x18
+
+
+def raw_stat(fd: int, owner: tuple[int, int]) -> bytes:
+    """The struct stat of an open file, as the kernel writes it, but with ``owner``: stat(2)."""
+    number, size, place = _STAT
+    buffer = ctypes.create_string_buffer(size)
+    _check(_libc.syscall(number, fd, buffer))
+    struct.pack_into("=2I", buffer, place, *owner)
+    return buffer.raw
+
+
+def raw_statx(fd: int, mask: int, owner: tuple[int, int]) -> bytes:
+    """The struct statx of an open file with what ``mask`` asks for, but with ``owner``: statx(2)."""
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    _check(_libc.syscall(_SYS_STATX, fd, b"", _AT_EMPTY_PATH, ctypes.c_uint(mask), buffer))
+    (told,) = struct.unpack_from("=I", buffer, _STATX_MASK)
+    struct.pack_into("=I", buffer, _STATX_MASK, told | _STATX_UID_GID)
+    struct.pack_into("=2I", buffer, _STATX_UID, *owner)
+    return buffer.raw
 
 
 # -- capabilities ------------------------------------------------------------------------------------------------------
@@ -251,6 +287,16 @@ def fsconfig_create(fd: int) -> None:
 def fsmount(fd: int, attributes: int = 0) -> int:
     """A mount, as yet nowhere, of the file system made with ``fd``, with ``attributes`` (MOUNT_ATTR_…): fsmount(2)."""
     return _check(_libc.syscall(_SYS_FSMOUNT, fd, _FSMOUNT_CLOEXEC, attributes))
+
+
+def own_proc() -> int:
+    """A descriptor of a proc file system, mounted nowhere, that shows this process's own pid namespace: proc(5)."""
+    fd = fsopen("proc")
+    try:
+        fsconfig_create(fd)
+        return fsmount(fd, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+    finally:
+        os.close(fd)
 
 
 def move_mount(fd: int, target: str) -> None:

@@ -3,6 +3,7 @@
 ::
 
     Overlay       the stack of layers, with its upper
+    Whole         in its place a tree that is complete already
     Filesystem    one that the kernel makes: proc, sysfs, tmpfs, mqueue, devpts
     Bind          a folder or file from elsewhere
     View          a folder or file of a stack of folders, which nothing written to it reaches
@@ -169,6 +170,25 @@ class Overlay:
 def _escape(path: str) -> str:
     """As overlay wants a path in its options (fs/overlayfs/params.c, ovl_parse_param_split_lowerdirs)."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A tree that is complete already, at ``target``. ``devices`` as for ``Overlay``."""
+
+    tree: str
+    target: str
+    devices: bool = False
+
+    def attach(self) -> None:
+        """Mount it. OSError from the kernel."""
+        linux.mount(self.tree, self.target, flags=linux.MS_BIND | linux.MS_REC)
+        if not self.devices:
+            linux.set_mount_attributes(self.target, linux.MOUNT_ATTR_NODEV, recursive=True)
+
+    def __str__(self) -> str:
+        option = "" if self.devices else " -o nodev=recursive"
+        return f"mount --rbind{option} {shlex.quote(self.tree)} {shlex.quote(self.target)}"
 
 
 # -- all the others ----------------------------------------------------------------------------------------------------

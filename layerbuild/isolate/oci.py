@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 from layerbuild.errors import LayerbuildError, MachineError, StepFailed
 from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import held, kept
-from layerbuild.isolate.container import check_ids, init_folder, stack
+from layerbuild.isolate.container import check_ids, init_folder, root_mount
 from layerbuild.isolate.executable import NOT_EXECUTABLE, NOT_FOUND
 from layerbuild.isolate.job import Job
 from layerbuild.isolate.mounts import Bind, Extra, Filesystem, View
@@ -51,9 +51,9 @@ class Runtime:
         mounts = (*standard, *job.mounts)
         if not _VERSION_2.exists():
             cgroups.enter(job.cgroup)
-        overlay = stack(job, self._identity)
-        self.doing = overlay
-        rootfs.mount_stack(overlay, mounts, init=init_folder(folders.merged))
+        root = root_mount(job, self._identity)
+        self.doing = root
+        rootfs.mount_root(root, mounts, init=init_folder(folders.merged))
         staging(folders.work).attach(folders.work, staging="")
         # The runtime looks for its own processes by their numbers, and those of the host's /proc are others.
         Filesystem("proc", "/proc").attach("/proc", staging="")

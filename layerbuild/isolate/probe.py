@@ -7,20 +7,20 @@ import errno
 import json
 import os
 import platform
-import pwd
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from layerbuild.errors import LayerbuildError, MachineError
-from layerbuild.isolate import cgroups, linux, seccomp
+from layerbuild.isolate import cgroups, ids, linux, seccomp
 from layerbuild.isolate.mounts import MAX_LOWERS, Overlay
-from layerbuild.isolate.namespaces import enter_build_namespaces
+from layerbuild.isolate.namespaces import Identity, enter_build_namespaces
+from layerbuild.layer.tree import remove_tree
 
 _OLDEST: Final = (5, 12)  # mount_setattr; overlay in a user namespace came with 5.11
 _STORES: Final = "ext4, xfs (with ftype=1), btrfs or tmpfs"
@@ -45,11 +45,9 @@ def examine(store: Path) -> tuple[Finding, ...]:
     return (
         kernel(),
         user_namespaces(),
-        overlay(store),
         file_system(store),
         lowers_one_by_one(),
         subordinate_ids(),
-        mapping_programs(),
         control_groups(),
         system_call_filter(),
     )
@@ -77,7 +75,7 @@ def overlay(store: Path) -> Finding:
 
 def file_system(store: Path) -> Finding:
     """What ``store`` lies on. Whether that will do is for ``overlay`` to find out."""
-    return Finding("file system", True, f"{store} is on {_file_system_of(store)}")
+    return Finding("file system", True, f"{store} is on {file_system_of(store)}")
 
 
 def lowers_one_by_one() -> Finding:
@@ -86,18 +84,14 @@ def lowers_one_by_one() -> Finding:
 
 
 def subordinate_ids() -> Finding:
-    name = _user_name()
-    ranges = {kind: _ranges(Path("/etc", kind), name) for kind in ("subuid", "subgid")}
-    remedy = f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}"
-    detail = "; ".join(f"{kind}: {', '.join(found) or 'none'}" for kind, found in ranges.items())
-    return Finding("subordinate ids", os.geteuid() == 0 or all(ranges.values()), detail, remedy, needed=False)
-
-
-def mapping_programs() -> Finding:
-    found = [shutil.which(name) for name in ("newuidmap", "newgidmap")]
-    detail = ", ".join(path for path in found if path) or "newuidmap and newgidmap are not installed"
-    remedy = "install the package uidmap (shadow-utils)"
-    return Finding("newuidmap", os.geteuid() == 0 or all(found), detail, remedy, needed=False)
+    """Whether an ordinary user has more ids than its own, and can map them."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0:
+        return Finding("ids", True, "all (root)", needed=False)
+    wanted = ids.ranges(uid, gid)
+    if wanted.lack:
+        return Finding("ids", False, f"one: {wanted.lack}", wanted.remedy, needed=False)
+    return _apart("ids", _try_ranges, needed=False)
 
 
 def control_groups() -> Finding:
@@ -128,6 +122,36 @@ def require_overlay(store: Path) -> None:
     finding = overlay(store)
     if not finding.ok:
         raise MachineError(finding.detail, hint=finding.remedy)
+
+
+def rung(name: str, trial: Callable[[Identity], str]) -> Finding:
+    """``trial``, of something that a build can do without, in namespaces like a build's, which end with it."""
+    return _apart(name, lambda: trial(enter_build_namespaces()), needed=False)
+
+
+@contextlib.contextmanager
+def scratch(store: Path) -> Iterator[Path]:
+    """A folder for a trial where the store is or will be; MachineError if none can be made."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=_nearest(store)))
+    except OSError as error:
+        raise MachineError(
+            f"{store} can't be written: {error.strerror} (on {file_system_of(store)})",
+            hint=f"choose a place of your own, on {_STORES}, with --root",
+        ) from error
+    try:
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+def try_overlay(store: Path, *, user_xattr: bool) -> str:
+    """As ``overlay``, for a process that is in the build's namespaces: what was found; MachineError if it won't do."""
+    with scratch(store) as folder:
+        try:
+            return _try_overlay_in(folder, user_xattr=user_xattr)
+        finally:
+            _unmount(folder / "merged")
 
 
 # -- trials ------------------------------------------------------------------------------------------------------------
@@ -165,6 +189,16 @@ def _try_namespaces() -> str:
     return f"user namespace for uid {identity.uid}" + (" (one id)" if identity.one_id else "")
 
 
+def _try_ranges() -> str:
+    lack = enter_build_namespaces().lack
+    if lack:
+        raise MachineError(
+            f"one: {lack}", hint="as root: apt-get install --reinstall uidmap (its programs are set-user-ID)"
+        )
+    counts = {kind: sum(mapping.count for mapping in ids.current(kind)) for kind in ids.KINDS}
+    return ", ".join(f"{count} {kind}s" for kind, count in counts.items())
+
+
 def _try_lowers() -> str:
     enter_build_namespaces()
     try:
@@ -179,19 +213,7 @@ def _try_lowers() -> str:
 
 
 def _try_overlay(store: Path) -> str:
-    user_xattr = enter_build_namespaces().user_xattr
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=_nearest(store)))
-    except OSError as error:
-        raise MachineError(
-            f"{store} can't be written: {error.strerror} (on {_file_system_of(store)})",
-            hint=f"choose a place of your own, on {_STORES}, with --root",
-        ) from error
-    try:
-        return _try_overlay_in(folder, user_xattr=user_xattr)
-    finally:
-        _unmount(folder / "merged")
-        shutil.rmtree(folder)
+    return try_overlay(store, user_xattr=enter_build_namespaces().user_xattr)
 
 
 def _try_overlay_in(folder: Path, *, user_xattr: bool) -> str:
@@ -209,7 +231,7 @@ def _try_overlay_in(folder: Path, *, user_xattr: bool) -> str:
     except OSError as error:
         raise why_no_overlay(folder, error) from error
     _check_marks(folder, "user.overlay.opaque" if user_xattr else "trusted.overlay.opaque")
-    return f"works on {_file_system_of(folder)}"
+    return f"works on {file_system_of(folder)}"
 
 
 def _check_marks(folder: Path, opaque: str) -> None:
@@ -235,7 +257,7 @@ def why_no_overlay(folder: Path, error: OSError) -> MachineError:
 
 
 def _no_upper(folder: Path, why: str) -> MachineError:
-    kind = _file_system_of(folder)
+    kind = file_system_of(folder)
     return MachineError(
         f"{folder.parent} is on {kind}, which can't hold overlay's upper folder: {why}",
         hint=f"choose a place on {_STORES} with --root",
@@ -256,7 +278,7 @@ def _nearest(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _file_system_of(path: Path) -> str:
+def file_system_of(path: Path) -> str:
     """The type of the file system that ``path`` is, or would be, on: proc_pid_mountinfo(5)."""
     place = str(_nearest(path.absolute()).resolve())
     best, kind = "", "an unknown file system"
@@ -267,18 +289,3 @@ def _file_system_of(path: Path) -> str:
         if inside and len(point) >= len(best):  # a later mount at the same place covers the earlier
             best, kind = point, rest.split()[0]
     return kind
-
-
-def _user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
-def _ranges(path: Path, name: str) -> list[str]:
-    """The ranges of ``name`` (or its uid) in /etc/subuid or /etc/subgid: subuid(5)."""
-    if not path.exists():
-        return []
-    lines = (line.split(":") for line in path.read_text().splitlines())
-    return [f"{line[1]}+{line[2]}" for line in lines if len(line) == 3 and line[0] in (name, str(os.geteuid()))]

@@ -3,6 +3,8 @@
 Mount points that the image lacks are not made in the upper, where they would become part of the layer, but in a lower
 of their own on top of the image's: the *init* folder. In it stand also the folders on the way to them, with the
 metadata that they have in the image; of a folder that is in several layers overlay shows the topmost's metadata.
+
+A tree that is complete already gets the mount points itself, for as long as the job runs.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerbuild.errors import BuildError
-from layerbuild.isolate.mounts import Mount, Overlay
+from layerbuild.isolate.job import Rootfs, WholeTree
+from layerbuild.isolate.mounts import Mount, Overlay, Whole
 from layerbuild.layer.paths import clean, resolve, split
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Stack:
         for layer in self._folders(split(path)[0]):
             place = layer + b"/" + path
             with suppress(FileNotFoundError):
-                return None if is_whiteout(os.lstat(place)) else place
+                return None if is_whiteout(os.lstat(place), place) else place
         return None
 
     def _folders(self, folder: bytes) -> tuple[bytes, ...]:
@@ -104,7 +109,28 @@ def _others(paths: list[bytes], point: MountPoint) -> tuple[bytes, ...]:
     return tuple(path for path in paths if path != point.path + b"/")
 
 
-def mount_stack(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> None:
+def mount_root(root: Overlay | Whole, mounts: Iterable[Mount], *, init: str) -> None:
+    """Attach ``root``, with a mount point for each of ``mounts`` in it. ``init`` is a free name beside it, for what
+    ``take_down`` will need to know."""
+    if isinstance(root, Overlay):
+        _mount_stack(root, mounts, init=init)
+        return
+    points = Stack((root.tree,)).missing(mounts)
+    if points:
+        _make_points(os.fsencode(root.tree), points, note=Path(init))
+    root.attach()
+
+
+def take_down(root: Rootfs | WholeTree, *, init: str) -> None:
+    """Remove what a job, which has ended, needed in the folders of ``root`` besides its mounts."""
+    if isinstance(root, WholeTree):
+        _remove_points(os.fsencode(root.tree), note=Path(init))
+    else:
+        remove_init(init)
+    forget_work(root.work)
+
+
+def _mount_stack(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> None:
     """Attach ``overlay``, with a mount point for each of ``mounts`` in it, and nothing of that in the upper.
 
     Most images have all of them. For the others the folder ``init`` is made and becomes the topmost lower; it is also
@@ -133,6 +159,51 @@ def _make_init(init: bytes, stack: Stack, points: Iterable[MountPoint]) -> None:
         place = stack.find(folder)
         if place is not None:
             _copy_metadata(place, init + b"/" + folder)
+
+
+def _make_points(tree: bytes, points: Iterable[MountPoint], *, note: Path) -> None:
+    """Make mount points in a complete tree, and write down in ``note`` what was not there before."""
+    made = []
+    for point in points:
+        for folder in [*_parents(point.path), *([point.path] if point.is_folder else [])]:
+            place = tree + b"/" + folder
+            parent = os.path.dirname(place)
+            before = os.stat(parent)
+            with suppress(FileExistsError):
+                os.mkdir(place, 0o755)
+                made.append(folder + b"/")
+                os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if not point.is_folder:
+            os.close(os.open(tree + b"/" + point.path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o644))
+            made.append(point.path)
+    note.write_bytes(b"\0".join(made))
+
+
+def _remove_points(tree: bytes, *, note: Path) -> None:
+    """Remove what ``_make_points`` made, unless the job put something there. The tree is the job's: it may have put a
+    link anywhere, so none is followed."""
+    if not note.is_file():
+        return
+    for path in reversed(note.read_bytes().split(b"\0")):
+        with suppress(OSError):
+            _remove_empty(tree, path)
+    note.unlink()
+
+
+def _remove_empty(tree: bytes, path: bytes) -> None:
+    *parents, name = path.rstrip(b"/").split(b"/")
+    folder = os.open(tree, _FOLDER)
+    try:
+        for parent in parents:
+            inner = os.open(parent, _FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        if path.endswith(b"/"):
+            os.rmdir(name, dir_fd=folder)
+        elif os.stat(name, dir_fd=folder, follow_symlinks=False).st_size == 0:
+            os.unlink(name, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def _parents(path: bytes) -> list[bytes]:

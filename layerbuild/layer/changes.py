@@ -29,16 +29,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerbuild.errors import BuildError
-from layerbuild.layer.entry import RootMetadata, is_kept, kept_xattrs
+from layerbuild.layer.entry import RootMetadata, is_copied
+from layerbuild.layer.lowers import contributing, cut, same_content, same_dress, shown, visible
+from layerbuild.layer.owners import NOBODY, Owners
 from layerbuild.layer.paths import join, split
 from layerbuild.layer.whiteout import PREFIX, bears_whiteout, is_opaque, is_whiteout, make_whiteout, refuse_marks
 
 _SECOND = 1_000_000_000
-_PIECE = 1 << 17
 
 # What overlay, or the machine, put on a file and the image does not have. Security labels stay: the kernel sets them
 # anew on every file, and gives no leave to remove them.
-_STRIPPED = ("trusted.", "user.overlay.", "system.posix_acl_")
+_STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,24 @@ class Sealed:
     entries: int
 
 
-def seal(upper: Path, lowers: Sequence[Path], *, epoch: int | None, root: RootMetadata | None = None) -> Sealed:
+def seal(
+    upper: Path,
+    lowers: Sequence[Path],
+    *,
+    epoch: int | None,
+    root: RootMetadata | None = None,
+    owners: Owners = NOBODY,
+    owners_below: Owners = NOBODY,
+) -> Sealed:
     """Make ``upper`` equal to what its layer says, relative to the diff folders ``lowers`` (top first).
 
     Modification times are cut to whole seconds, and to ``epoch`` (seconds since 1970) where they are later; None keeps
-    them. The root folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError
-    for what a layer can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
+    them. ``owners`` and ``owners_below`` tell the owners that the files can't, of the upper and of the lowers. The root
+    folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError for what a layer
+    can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
     Sealing a sealed folder again changes nothing. Nothing may write to the folders meanwhile.
     """
-    sealer = _Sealer(os.fsencode(upper), epoch)
+    sealer = _Sealer(os.fsencode(upper), epoch, owners, owners_below)
     entries = sealer.run([os.fsencode(lower) for lower in lowers])
     if entries:
         (root or RootMetadata()).put(upper)
@@ -87,8 +97,10 @@ class _Links:
 
 
 class _Sealer:
-    def __init__(self, upper: bytes, epoch: int | None) -> None:
+    def __init__(self, upper: bytes, epoch: int | None, owners: Owners, owners_below: Owners) -> None:
         self._upper = upper
+        self._owners = owners
+        self._owners_below = owners_below
         self._epoch = epoch
         self._entries = 0
         self._times: dict[bytes, int] = {}  # of folders, set last
@@ -97,7 +109,7 @@ class _Sealer:
         self._unchanged: dict[tuple[int, int], _Links] = {}
 
     def run(self, lowers: list[bytes]) -> int:
-        top = _Folder(b"", _cut(lowers), False, False, 0, self._scan(b""))
+        top = _Folder(b"", cut(lowers), False, False, 0, self._scan(b""))
         stack = [top]
         while stack:
             folder = stack[-1]
@@ -131,17 +143,17 @@ class _Sealer:
         path = join(parent.path, entry.name)
         _check_name(path, entry.name)
         found = entry.stat(follow_symlinks=False)
-        lowers = _contributing(parent.lowers, entry.name)
+        lowers = contributing(parent.lowers, entry.name)
         hides = bool(lowers) and (parent.hides or is_opaque(entry.path))
         self._clean(path, entry.path)
         if parent.hides:
             parent.names.add(entry.name)
-        plain = bool(lowers) and _same_dress(entry.path, found, lowers[0], os.lstat(lowers[0]))
+        plain = bool(lowers) and same_dress(entry.path, found, lowers[0], os.lstat(lowers[0]))
         return _Folder(path, lowers, plain, hides, self._time(found), self._scan(path))
 
     def _leave(self, folder: _Folder, parent: _Folder | None) -> None:
         if folder.hides:
-            hidden = [name for name in _names(folder.lowers) if name not in folder.names]
+            hidden = [name for name in shown(folder.lowers) if name not in folder.names]
             for name in hidden:
                 make_whiteout(self._full(join(folder.path, name)))
             folder.kept += len(hidden)
@@ -162,10 +174,10 @@ class _Sealer:
     def _leaf(self, folder: _Folder, entry: os.DirEntry[bytes], found: os.stat_result) -> bool:
         """Settle one entry that is no folder; whether it stays."""
         _check_name(join(folder.path, entry.name), entry.name)
-        below = _visible(folder.lowers, entry.name) if folder.lowers else None
+        below = visible(folder.lowers, entry.name) if folder.lowers else None
         if folder.hides:
             folder.names.add(entry.name)
-        if is_whiteout(found):
+        if is_whiteout(found, entry.path):
             if below is None:
                 os.unlink(entry.path)
             return below is not None
@@ -239,21 +251,23 @@ class _Sealer:
         if names:
             refuse_marks(names, path)
             for name in names:
-                if name.startswith(_STRIPPED) and not is_kept(os.fsencode(name)):
+                if name.startswith(_STRIPPED) and not is_copied(os.fsencode(name)):
                     _remove_xattr(full, name)
         return names
 
     def _same(self, full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
         """Whether an entry is the one below in every respect. What is cheap is compared first, content last."""
+        if self._owners.differs(full, found, (lower, below), self._owners_below):
+            return False
         if found.st_mtime_ns != below.st_mtime_ns and self._time(found) != below.st_mtime_ns:
             return False
         if stat.S_ISREG(found.st_mode) and found.st_size != below.st_size:
             return False
-        if found.st_rdev != below.st_rdev or not _same_dress(full, found, lower, below):
+        if found.st_rdev != below.st_rdev or not same_dress(full, found, lower, below):
             return False
         if stat.S_ISLNK(found.st_mode):
             return os.readlink(full) == os.readlink(lower)
-        return not stat.S_ISREG(found.st_mode) or _same_content(full, lower)
+        return not stat.S_ISREG(found.st_mode) or same_content(full, lower)
 
 
 def _check_name(path: bytes, name: bytes) -> None:
@@ -271,73 +285,3 @@ def _remove_xattr(full: bytes, name: str) -> None:
         # ENODATA: overlay's own view of it differs; EPERM: trusted.* in a user namespace
         if error.errno not in (errno.ENODATA, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP):
             raise
-
-
-def _same_dress(full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
-    """Whether kind, mode, owner and the attributes that a layer carries are equal."""
-    if (found.st_mode, found.st_uid, found.st_gid) != (below.st_mode, below.st_uid, below.st_gid):
-        return False
-    return stat.S_ISLNK(found.st_mode) or kept_xattrs(full) == kept_xattrs(lower)
-
-
-def _same_content(one: bytes, other: bytes) -> bool:
-    with open(one, "rb", buffering=0) as first, open(other, "rb", buffering=0) as second:
-        while True:
-            piece = first.read(_PIECE)
-            if piece != second.read(_PIECE):
-                return False
-            if not piece:
-                return True
-
-
-# -- the folders below -------------------------------------------------------------------------------------------------
-
-
-def _cut(folders: list[bytes]) -> list[bytes]:
-    """The folders that show: none below one that is opaque."""
-    for number, folder in enumerate(folders):
-        if is_opaque(folder):
-            return folders[: number + 1]
-    return folders
-
-
-def _visible(lowers: list[bytes], name: bytes) -> tuple[bytes, os.stat_result] | None:
-    """What the name is below: its path there and its lstat; None if it is not, or is whited out."""
-    for lower in lowers:
-        full = lower + b"/" + name
-        try:
-            found = os.lstat(full)
-        except FileNotFoundError:
-            continue
-        return None if is_whiteout(found) else (full, found)
-    return None
-
-
-def _contributing(lowers: list[bytes], name: bytes) -> list[bytes]:
-    """The folders of that name that show together, top first; empty if the name is no folder below."""
-    folders = []
-    for lower in lowers:
-        full = lower + b"/" + name
-        try:
-            found = os.lstat(full)
-        except FileNotFoundError:
-            continue
-        if not stat.S_ISDIR(found.st_mode):  # a file, or a whiteout: it hides what is further below
-            break
-        folders.append(full)
-        if is_opaque(full):
-            break
-    return folders
-
-
-def _names(lowers: list[bytes]) -> Iterator[bytes]:
-    """The names that show in the folders, merged."""
-    seen: set[bytes] = set()
-    for lower in lowers:
-        with os.scandir(lower) as entries:
-            for entry in entries:
-                if entry.name in seen:
-                    continue
-                seen.add(entry.name)
-                if not is_whiteout(entry.stat(follow_symlinks=False)):
-                    yield entry.name

@@ -10,11 +10,14 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import cast
 
+from layerbuild.layer import standin
+
 _CAPABILITY = b"security.capability"
+_OWN_SPACES = (b"user.overlay.", b"user.fuseoverlayfs.", standin.SPACE)
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -115,8 +118,8 @@ def kind_of(mode: int) -> Kind | None:
 def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: tuple[int, int] | None = None) -> Entry:
     """Describe the file at ``source`` (``found`` is its lstat) as ``path`` of a layer; the digest stays empty.
 
-    ``source`` is a path or, for what is no link, an open descriptor.
-    ``owner`` replaces the owner found, for user namespaces that can't hold the true one. Sockets: ValueError.
+    ``source`` is a path or, for what is no link, an open descriptor. What stands in for something else is described as
+    that. ``owner`` replaces the owner found, where the file can't say the true one. Sockets: ValueError.
     """
     kind = kind_of(found.st_mode)
     if kind is None:
@@ -125,7 +128,8 @@ def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: 
     link = kind is Kind.SYMLINK
     device = kind is Kind.CHARACTER or kind is Kind.BLOCK
     seconds, fraction = divmod(found.st_mtime_ns, 1_000_000_000)
-    return Entry(
+    names = [] if link else _xattr_names(source)
+    entry = Entry(
         path,
         kind,
         stat.S_IMODE(found.st_mode),
@@ -136,26 +140,58 @@ def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: 
         fraction,
         os.readlink(cast(bytes, source)) if link else b"",
         (os.major(found.st_rdev), os.minor(found.st_rdev)) if device else (0, 0),
-        () if link else kept_xattrs(source),
+        _kept(source, names) if names else (),
     )
+    return _undisguised(entry, standin.read(source, names)) if names else entry
+
+
+def _undisguised(entry: Entry, said: standin.StandIn) -> Entry:
+    """``entry`` as the file says that it should be."""
+    if said.owner is not None:
+        entry = replace(entry, uid=said.owner[0], gid=said.owner[1])
+    if said.device is None or entry.kind is not Kind.FILE:
+        return entry
+    kind, *numbers = said.device
+    if numbers == [0, 0]:
+        return Entry(entry.path, Kind.WHITEOUT)
+    return replace(entry, kind=_KINDS[kind], size=0, device=(numbers[0], numbers[1]), xattrs=())
 
 
 def is_kept(name: bytes) -> bool:
-    """Whether a layer carries the extended attribute: file capabilities and ``user.*``, but never overlay's own.
+    """Whether a layer carries the extended attribute: file capabilities and ``user.*``, but never overlay's own, nor
+    the marks of what stands in for something else.
 
     ``trusted.*`` and security labels describe the machine that they were set on, not the image.
     """
-    return name == _CAPABILITY or (name.startswith(b"user.") and not name.startswith(b"user.overlay."))
+    return name == _CAPABILITY or (name.startswith(b"user.") and not name.startswith(_OWN_SPACES))
+
+
+def is_copied(name: bytes) -> bool:
+    """Whether the attribute belongs to the file: what a layer carries, and the marks of a stand-in."""
+    return is_kept(name) or name.startswith(standin.SPACE)
 
 
 def kept_xattrs(source: bytes | int) -> Xattrs:
     """The attributes of ``source`` (a path that is not followed, or a file descriptor) that a layer carries."""
-    follow = isinstance(source, int)  # the kernel knows no "nofollow" for a descriptor
+    names = _xattr_names(source)
+    return _kept(source, names) if names else ()
+
+
+def copied_xattrs(source: bytes | int) -> Xattrs:
+    """The attributes of ``source`` that belong to the file, marks included."""
+    names = _xattr_names(source)
+    return _kept(source, names, is_copied) if names else ()
+
+
+def _xattr_names(source: bytes | int) -> list[str]:
+    """Nearly always none."""
     try:
-        names = os.listxattr(source, follow_symlinks=follow)
+        return os.listxattr(source, follow_symlinks=isinstance(source, int))  # there is no "nofollow" for a descriptor
     except OSError:  # a file system without extended attributes
-        return ()
-    if not names:  # nearly always
-        return ()
-    kept = sorted(name for name in map(os.fsencode, names) if is_kept(name))
+        return []
+
+
+def _kept(source: bytes | int, names: list[str], wanted: Callable[[bytes], bool] = is_kept) -> Xattrs:
+    follow = isinstance(source, int)
+    kept = sorted(name for name in map(os.fsencode, names) if wanted(name))
     return tuple((name, os.getxattr(source, name, follow_symlinks=follow)) for name in kept)

@@ -4,8 +4,8 @@ Every folder is opened component by component with ``O_NOFOLLOW``, starting at t
 by its name in an open folder: a link on the way is an error, never a way out. Who resolves links does so before, by
 text (``paths.resolve``).
 
-What the kernel refuses in a user namespace with few mapped ids (other owners, device nodes, foreign attributes) is left
-out on disk; the layer's tar and index keep it.
+What the kernel refuses in a user namespace (other owners, device nodes) is noted on what stands in for it (standin.py);
+foreign attributes, and the owners of links, are left out on disk. The layer's tar and index keep all of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Self
 
 from layerbuild.errors import FormatError, LayerbuildError, MachineError, SpaceError
+from layerbuild.layer import owners, standin
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, Xattrs, kept_xattrs
 from layerbuild.layer.paths import join, split
 from layerbuild.layer.whiteout import make_whiteout, set_opaque
@@ -101,12 +102,10 @@ class Tree:
             os.close(source)
 
     def device(self, entry: Entry) -> bool:
-        """A device or fifo; False if the kernel refuses, as it does for devices in a user namespace."""
+        """A device or fifo, or what stands in for the device; False if this file system can't hold that."""
         parent, name = split(entry.path)
         folder = self._folder(parent)
-        try:
-            os.mknod(name, 0o600 | _DEVICES[entry.kind], os.makedev(*entry.device), dir_fd=folder)
-        except PermissionError:
+        if not standin.make_device(name, 0o600 | _DEVICES[entry.kind], os.makedev(*entry.device), dir_fd=folder):
             return False
         self._lightly_dress(folder, name, entry)
         os.chmod(name, entry.mode, dir_fd=folder)  # after chown, which clears set-id bits; a chmod keeps the mtime
@@ -192,20 +191,15 @@ class Tree:
     # Metadata. The owner first: chown clears the set-id bits and file capabilities.
 
     def _dress(self, descriptor: int, entry: Entry) -> None:
-        try:
-            os.fchown(descriptor, entry.uid, entry.gid)
-        except OSError as error:
-            _tolerate(error)
+        standin.own(descriptor, entry.uid, entry.gid)
         os.fchmod(descriptor, entry.mode)
         if entry.xattrs:
             _set_xattrs(descriptor, entry.xattrs)
 
     def _lightly_dress(self, folder: int, name: bytes, entry: Entry) -> None:
         """Owner and time of what can't be opened."""
-        try:
-            os.chown(name, entry.uid, entry.gid, dir_fd=folder, follow_symlinks=False)
-        except OSError as error:
-            _tolerate(error)
+        if not standin.own(f"/proc/self/fd/{folder}/{os.fsdecode(name)}", entry.uid, entry.gid):
+            owners.note_path(os.fsencode(self._root), self.source(entry.path), (entry.uid, entry.gid))
         time = _nanoseconds(entry)
         os.utime(name, ns=(time, time), dir_fd=folder, follow_symlinks=False)
 
@@ -246,12 +240,6 @@ def explained(error: OSError, what: str) -> LayerbuildError:
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
         return FormatError(f"{what}: {error.strerror}", hint="this file system can't hold that name")
     return MachineError(f"{what}: {error.strerror}")
-
-
-def _tolerate(error: OSError) -> None:
-    # EPERM: no right; EINVAL: an id that the user namespace does not map (chown(2)).
-    if error.errno not in (errno.EPERM, errno.EINVAL):
-        raise error
 
 
 def _set_xattrs(descriptor: int, xattrs: Xattrs) -> None:

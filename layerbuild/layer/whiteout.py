@@ -4,7 +4,8 @@
 
                        in a tar                      on disk, in a diff folder
     name is gone       empty file ".wh.NAME"         character device 0/0 called NAME
-                                                     (newer kernels also: empty file with the xattr overlay.whiteout)
+                                                     (newer kernels also: empty file with the xattr overlay.whiteout;
+                                                     where neither can be made: what stands in for the device)
     folder is opaque   empty file ".wh..wh..opq"     xattr overlay.opaque = "y" on the folder
 
 On disk the xattrs are called ``trusted.overlay.*`` where root mounts, and ``user.overlay.*`` in a user namespace (mount
@@ -14,16 +15,21 @@ option ``userxattr``). Sources: OCI image-spec layer.md ("Whiteouts"); the kerne
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from pathlib import Path
 
-from layerbuild.errors import BuildError
+from layerbuild.errors import BuildError, MachineError
+from layerbuild.layer import standin
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
+_FUSE_OPAQUE = b".wh..opq"
 META_PREFIX = b".wh..wh."  # aufs kept its own files under such names; no layer means them as content
 
 _SPACES = ("trusted.overlay.", "user.overlay.")
+_OPAQUE_MARKS = (*(space + "opaque" for space in _SPACES), standin.OPAQUE)
 _REFUSED = ("redirect", "metacopy")
 
 
@@ -42,13 +48,20 @@ def hidden_name(name: bytes) -> bytes | None:
 
 
 def make_whiteout(path: bytes, *, dir_fd: int | None = None) -> None:
-    """White out ``path`` on disk. Needs no privilege since Linux 5.8 (mknod(2), "whiteout" device)."""
-    os.mknod(path, stat.S_IFCHR, os.makedev(0, 0), dir_fd=dir_fd)
+    """White out ``path`` on disk. Needs no privilege since Linux 5.8 (mknod(2), "whiteout" device), but not every file
+    system takes it: overlay itself does not."""
+    if not standin.make_device(path, stat.S_IFCHR, os.makedev(0, 0), dir_fd=dir_fd):
+        raise MachineError(
+            f"{os.fsdecode(path)}: no whiteout can be made here",
+            hint="choose a place on ext4, xfs, btrfs or tmpfs with --root",
+        )
 
 
-def is_whiteout(found: os.stat_result) -> bool:
-    """Whether an lstat is that of a whiteout, in the form of a device."""
-    return found.st_rdev == 0 and stat.S_ISCHR(found.st_mode)
+def is_whiteout(found: os.stat_result, path: bytes | None = None) -> bool:
+    """Whether ``found``, the lstat of ``path``, is that of a whiteout. Without ``path``: in the form of a device."""
+    if stat.S_ISCHR(found.st_mode):
+        return found.st_rdev == 0
+    return path is not None and standin.bears_whiteout(path, found)
 
 
 def bears_whiteout(names: list[str]) -> bool:
@@ -61,7 +74,12 @@ def bears_whiteout(names: list[str]) -> bool:
 
 def set_opaque(target: bytes | int, *, user_xattr: bool) -> None:
     """Make a folder (path or descriptor) opaque. ``trusted.*`` needs CAP_SYS_ADMIN in the first user namespace."""
-    os.setxattr(target, _SPACES[user_xattr] + "opaque", b"y")
+    try:
+        os.setxattr(target, _SPACES[user_xattr] + "opaque", b"y")
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            raise
+        os.setxattr(target, standin.OPAQUE, b"y")  # in an overlay; no overlay can be stacked there, then
 
 
 def is_opaque(target: bytes | int) -> bool:
@@ -69,13 +87,37 @@ def is_opaque(target: bytes | int) -> bool:
 
     ``x`` in place of ``y`` only says that whiteouts in the form of xattrs may lie in the folder; it hides nothing.
     """
-    for space in _SPACES:
-        try:
-            if os.getxattr(target, space + "opaque", follow_symlinks=isinstance(target, int)) == b"y":
-                return True
-        except OSError:  # none there, no right to see it, or a file system without extended attributes
-            continue
-    return False
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError:  # not there, or a file system without extended attributes
+        return False
+    return any(os.getxattr(target, name, follow_symlinks=follow) == b"y" for name in names if name in _OPAQUE_MARKS)
+
+
+def adopt_fuse_marks(folder: Path, *, user_xattr: bool) -> None:
+    """Turn what fuse-overlayfs left in an upperdir into overlay's own marks.
+
+    It says opaque by a file ``.wh..wh..opq`` (and a device ``.wh..opq``), and deleted by ``.wh.NAME`` where it can make
+    no device; both were aufs's way (fuse-overlayfs(1)).
+    """
+    folders = [os.fsencode(folder)]
+    while folders:
+        place = folders.pop()
+        with os.scandir(place) as entries:
+            found = list(entries)
+        names = {entry.name for entry in found}
+        for entry in found:
+            if entry.name in (OPAQUE, _FUSE_OPAQUE):
+                os.unlink(entry.path)
+            elif entry.name.startswith(PREFIX) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+                if entry.name[len(PREFIX) :] not in names:
+                    make_whiteout(place + b"/" + entry.name[len(PREFIX) :])
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+        if OPAQUE in names:
+            set_opaque(place, user_xattr=user_xattr)
 
 
 def refuse_marks(names: list[str], path: bytes) -> None:

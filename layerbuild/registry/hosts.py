@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import RegistryError, UsageError
+from layerbuild.network import Trust
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
 
 _DOCKER_HOST = "registry-1.docker.io"  # where docker.io really is
@@ -208,3 +209,24 @@ def rule_files(environment: Mapping[str, str], *, home: Path) -> tuple[Path, ...
     ]
     own = (Path("/etc/layerbuild/registries.conf"), config / "layerbuild/registries.conf")
     return (main, *parts, *own)
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+
+def certificate_folders(environment: Mapping[str, str], *, home: Path) -> tuple[Path, ...]:
+    """Where hosts may have certificates of their own, each in a folder called like it (containers-certs.d(5), and
+    dockerd's manual)."""
+    config = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    return (config / "containers/certs.d", Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+
+
+def trust(host: str, folders: Iterable[Path]) -> Trust:
+    """What the first of ``folders`` says that knows ``host``."""
+    for folder in folders:
+        place = folder / host
+        if place.is_dir():
+            files = sorted(place.iterdir())
+            pairs = tuple((path, path.with_suffix(".key")) for path in files if path.suffix == ".cert")
+            return Trust(tuple(path for path in files if path.suffix == ".crt"), pairs)
+    return Trust()

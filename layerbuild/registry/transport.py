@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from layerbuild.errors import RegistryError
-from layerbuild.network import PASSING, Network, origin, reason, shown
+from layerbuild.network import PASSING, Network, Trust, origin, reason, shown
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -27,9 +27,12 @@ Body = bytes | Callable[[], BinaryIO | Iterable[bytes]] | None
 _MOST_REDIRECTS = 10
 _SMALL = 64 << 10  # bytes of an error's body that are read at most
 _ONLINE = "is the machine online? http_proxy and https_proxy are honoured"
+_OWN = (
+    "its certificates are *.crt (authorities), *.cert and *.key (pairs) in /etc/containers/certs.d/{host} and the like"
+)
 _CERTIFICATE = (
-    "its certificate must be one that this machine trusts: SSL_CERT_FILE names further ones; "
-    "--insecure-registry {host} goes without"
+    "its certificate must be one that this machine trusts: SSL_CERT_FILE names further ones, so does "
+    "/etc/containers/certs.d/{host}/ca.crt; --insecure-registry {host} goes without"
 )
 
 
@@ -113,17 +116,19 @@ class Answer:
 
 
 class Transport:
-    """Sends requests. ``environment`` is where proxies are looked up; ``sleep`` waits for some seconds."""
+    """Sends requests. ``environment`` is where proxies are looked up; ``trust`` gives a host's own certificates;
+    ``sleep`` waits for some seconds."""
 
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
         patience: Patience | None = None,
+        trust: Callable[[str], Trust] = lambda host: Trust(),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.patience = patience or Patience()
-        self._network = Network(environment, connections=8)
+        self._network = Network(environment, connections=8, trust=trust)
         self._sleep = sleep
 
     def send(
@@ -190,7 +195,13 @@ class Transport:
 
         host = urlsplit(url).netloc
         try:
-            response = self._network.pool(url, verify=verify).request(
+            pool = self._network.pool(url, verify=verify)
+        except OSError as error:
+            raise RegistryError(
+                f"a certificate for {host} can't be used: {error}", hint=_OWN.format(host=host)
+            ) from error
+        try:
+            response = pool.request(
                 method,
                 url,
                 headers={"User-Agent": f"layerbuild/{__version__}", "Accept-Encoding": "identity", **headers},

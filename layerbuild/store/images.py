@@ -323,8 +323,9 @@ class Images:
             (len(prefix), prefix),
         )
         # One configuration under two manifests (its layers compressed in two ways) is one image: the newest is meant.
-        if len({config for _, config in rows}) > 1:
-            ids = ", ".join(sorted({BlobDigest(config).short for _, config in rows}))
+        found = {BlobDigest(config or manifest) for manifest, config in rows}
+        if len(found) > 1:
+            ids = ", ".join(sorted(digest.short for digest in found))
             raise UsageError(f"{text} is the beginning of several images: {ids}", hint="give more digits")
         return str(rows[0][0]) if rows else None
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.layer.entry import RootMetadata
+from layerbuild.layer.owners import note_file
 from layerbuild.layer.tree import remove_tree
 
 LINKS = "l"
@@ -108,6 +109,7 @@ def make(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
 def make_diff(folder: LayerFolder, below: Sequence[LayerFolder]) -> None:
     """Create its diff folder. Below, a layer may not have come yet; then ``match_root`` is for later."""
     folder.diff.mkdir()
+    note_file(folder.diff).unlink(missing_ok=True)  # of the step before, that left this folder empty
     if below and below[0].unpacked:
         match_root(folder, below[0])
     else:

@@ -40,12 +40,14 @@ def _text(path: object) -> str:
 
 
 def used_bytes(path: Path) -> int:
-    """The room that a file or a tree takes on the disk, in bytes; hard links count once. What is absent takes none."""
+    """The room that a file or a tree takes on the disk, in bytes; hard links count once, and subvolumes in it not.
+    What is absent takes none."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return 0
     seen: dict[tuple[int, int], int] = {(found.st_dev, found.st_ino): found.st_blocks}
+    device = found.st_dev
     folders = [str(path)] if stat.S_ISDIR(found.st_mode) else []
     while folders:
         try:
@@ -54,6 +56,8 @@ def used_bytes(path: Path) -> int:
             continue
         for entry in entries:
             found = entry.stat(follow_symlinks=False)
+            if found.st_dev != device:
+                continue  # a subvolume, which shares what it has with others
             seen[found.st_dev, found.st_ino] = found.st_blocks
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)

@@ -127,6 +127,15 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def claim(self, id_maps: str) -> None:
+        """Make sure that layers here are written and read with these maps only; StoreError if they are not.
+
+        ``id_maps``: those of this process's user namespace, in a line each.
+        """
+        from layerbuild.store.ownership import claim
+
+        claim(self.root, id_maps, temporary=self.temporary_name)
+
     # -- what is being written -----------------------------------------------------------------------------------------
 
     def lease(self) -> str:

@@ -23,7 +23,7 @@ def test_a_store_that_will_do(world: World) -> None:
     store = world.base / "not/yet/there"
     before = sorted(os.listdir(world.base))
     findings = {finding.name: finding for finding in probe.examine(store)}
-    for name in ("kernel", "namespaces", "overlay", "file system"):
+    for name in ("kernel", "namespaces", "file system"):
         assert findings[name].ok, findings[name]
     assert all(finding.ok or finding.remedy for finding in findings.values())
     probe.require_overlay(store)
@@ -85,7 +85,7 @@ def test_why_an_overlay_was_refused(tmp_path: Path) -> None:
 @in_build()
 def test_optional_findings_are_marked(world: World) -> None:
     optional = {finding.name for finding in probe.examine(world.base) if not finding.needed}
-    assert optional == {"lowerdir+", "subordinate ids", "newuidmap", "limits", "seccomp"}
+    assert optional == {"lowerdir+", "ids", "limits", "seccomp"}
 
 
 @in_build()

@@ -1,7 +1,7 @@
 """What each attempt of attempts.c, and each shell line below, must say: the kernel's error, or nothing found.
 
-Where there are several, the first is root's; the others are a user's, whom the file's mode stops already, and that
-of a kernel that has no such file.
+Where there are several, the first is root's; the others are a user's, whom the file's mode stops already, or for
+whom an empty file stands for a device; and that of a kernel that has no such file.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ EXPECTED: Final[dict[str, str]] = {
     "the root of a process of the machine": "ENOENT",
     "open a file by its handle": REFUSED,
     # devices
-    "the machine's disk, made in the root": "EACCES",
-    "the machine's disk, made in /dev": "EACCES",
-    "the machine's disk, made in /dev/shm": "EACCES",
-    "the machine's disk, made in a tmpfs mount": "EACCES",
-    "the machine's disk, made in a cache mount": "EACCES",
-    "the machine's disk, made in a writable context": "EACCES",
-    "kernel memory": "EACCES",
-    "the kernel's log as a device": "EACCES",
-    "an unknown terminal": "EACCES",
+    "the machine's disk, made in the root": "EACCES or empty",
+    "the machine's disk, made in /dev": "EACCES or empty",
+    "the machine's disk, made in /dev/shm": "EACCES or empty",
+    "the machine's disk, made in a tmpfs mount": "EACCES or empty",
+    "the machine's disk, made in a cache mount": "EACCES or empty",
+    "the machine's disk, made in a writable context": "EACCES or empty",
+    "kernel memory": "EACCES or empty",
+    "the kernel's log as a device": "EACCES or empty",
+    "an unknown terminal": "EACCES or empty",
     "/dev/mem": "ENOENT",
     "/dev/kmsg": "ENOENT",
     "/dev/fuse": "ENOENT",

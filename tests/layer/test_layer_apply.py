@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from layer_trees import applied, described, entries, index_of
 from layerbuild.digest import DiffID
 from layerbuild.errors import FormatError
 from layerbuild.layer.apply import apply
-from layerbuild.layer.entry import Entry, Kind, RootMetadata
+from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of
 from layerbuild.layer.index import Index
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
 
@@ -306,9 +307,14 @@ with (tmp / "tar").open("rb") as tar:
         b"gone": "whiteout",
         b"null": "character",
     }
-    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["d", "f", "gone"]
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["again", "d", "f", "gone", "null"]
     assert os.getxattr(tmp_path / "in/d", "user.overlay.opaque") == b"y"
     assert (tmp_path / "in/f").stat().st_uid == os.getuid()
     with Index.open(tmp_path / "in.index") as index:
         found = index.lookup(b"null")
         assert found is not None and (found.uid, found.gid, found.device) == (1000, 42, (1, 3))
+        # What stands in for it on the disk says the same, and so does the owner of the file.
+        for name in (b"null", b"f"):
+            source = os.fsencode(tmp_path / "in") + b"/" + name
+            stands_in = entry_of(name, os.lstat(source), source=source)
+            assert replace(stands_in, digest="") == replace(index.lookup(name), digest="")

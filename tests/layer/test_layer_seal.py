@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from layer_trees import EPOCH, applied, captured, described, entries, overlay
 
 from layerbuild.errors import BuildError
 from layerbuild.layer.changes import seal
+from layerbuild.layer.clone import lay
+from layerbuild.layer.compare import gather
 from layerbuild.layer.entry import RootMetadata
 from layerbuild.layer.index import Index
 
@@ -43,7 +46,22 @@ def changed(tmp_path: Path, base: Step, step: Step, *, epoch: int | None = EPOCH
     sealed = seal(upper, [lower], epoch=epoch)
     done = captured(upper, tmp_path)
     assert sealed.entries == done.entries
+    if epoch is not None:
+        assert compared(tmp_path, [lower], step) == done.diff_id
     return upper, entries(tmp_path / "layer.index")
+
+
+def compared(scratch: Path, lowers: list[Path], step: Step) -> str:
+    """The diff ID of the same step, run in a complete tree that is compared with what lies below."""
+    tree, upper = scratch / "tree", scratch / "gathered"
+    for folder in (tree, upper):
+        folder.mkdir()
+    for lower in reversed(lowers):
+        lay(lower, tree)
+    step(tree)
+    gather(tree, lowers, upper)
+    seal(upper, lowers, epoch=EPOCH)
+    return captured(upper, scratch, "compared").diff_id
 
 
 def some(root: Path) -> None:
@@ -206,8 +224,8 @@ _edits = st.lists(
 )
 
 
-def edit(root: Path, verb: str, one: str, two: str) -> None:
-    """One random edit; those that can't be done at this point are passed over."""
+def edit(root: Path, verb: str, one: str, two: str) -> bool:
+    """One random edit; False for one that can't be done at this point, and is passed over."""
     path, other = root / one, root / two
     try:
         match verb:
@@ -232,7 +250,13 @@ def edit(root: Path, verb: str, one: str, two: str) -> None:
             case "move":
                 path.rename(other)
     except OSError:
-        pass
+        return False
+    return True
+
+
+def edit_all(root: Path, edits: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Those that could be done."""
+    return [item for item in edits if edit(root, *item)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -258,14 +282,14 @@ def _three_layers(scratch: Path, steps: tuple[list[tuple[str, str, str]], ...]) 
         lowers = built or [place / "nothing"]
         (place / "nothing").mkdir()
         with overlay(lowers, upper, place) as merged:
-            for verb, one, two in edits:
-                edit(merged, verb, one, two)
+            carried_out = edit_all(merged, edits)
             before = {name: value for name, value in described(merged, times=False).items() if name != "."}
         sealed = seal(upper, built, epoch=EPOCH)
         again = seal(upper, built, epoch=EPOCH)
         assert sealed == again, "sealing twice changes nothing"
         done = captured(upper, place)
         assert done.entries == sealed.entries
+        assert compared(place, built, partial(edit_all, edits=carried_out)) == done.diff_id
         apply_result = applied((place / "layer.tar").read_bytes(), place / "unpacked")
         assert apply_result.diff_id == done.diff_id
         assert described(place / "unpacked") == described(upper)

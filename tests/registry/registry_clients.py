@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from registries import Registry
 
+from layerbuild.network import Trust
 from layerbuild.registry.client import Client, Repository
 from layerbuild.registry.credentials import Keychain
 from layerbuild.registry.hosts import Endpoint, Hosts
@@ -20,9 +21,10 @@ def client(
     hosts: Hosts | None = None,
     environment: Mapping[str, str] | None = None,
     patience: Patience = PATIENCE,
+    trust: Callable[[str], Trust] = lambda host: Trust(),
 ) -> Client:
     keychain = Keychain(files, environment or {})
-    return Client(hosts or Hosts(), keychain, Transport(environment or {}, patience=patience))
+    return Client(hosts or Hosts(), keychain, Transport(environment or {}, patience=patience, trust=trust))
 
 
 def repository(registry: Registry, name: str, *files: Path) -> Repository:

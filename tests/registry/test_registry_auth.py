@@ -20,7 +20,7 @@ from layerbuild.reference import Reference
 from layerbuild.registry.auth import Challenge, read_challenges
 from layerbuild.registry.client import Repository
 from layerbuild.registry.credentials import Credential
-from layerbuild.registry.hosts import Endpoint, Hosts
+from layerbuild.registry.hosts import Endpoint, Hosts, trust
 from layerbuild.store.store import Store
 
 USER, PASSWORD = "somebody", "a secret: never shown"
@@ -209,6 +209,30 @@ def test_a_certificate_of_ones_own(tmp_path: Path, certificate: Path, monkeypatc
     with secure(tmp_path, certificate) as web:
         Registry(web).add("app", Image())
         assert there(web).manifest("latest").data
+
+
+def test_certificates_of_a_host(tmp_path: Path, certificate: Path) -> None:
+    (tmp_path / "www").mkdir()
+    with Web(tmp_path / "www", certificate=certificate, mutual=True) as web:
+        Registry(web).add("app", Image())
+        folder = tmp_path / "certs.d" / web.host
+        folder.mkdir(parents=True)
+
+        def fetch() -> bytes:
+            own = client(trust=lambda host: trust(host, (tmp_path / "absent", tmp_path / "certs.d")))
+            return own.push(Reference.parse(f"{web.host}/app")).manifest("latest").data
+
+        with pytest.raises(RegistryError, match="self-signed"):
+            fetch()
+        (folder / "ca.crt").write_bytes(certificate.read_bytes())
+        with pytest.raises(RegistryError, match=web.host):
+            fetch()  # it is trusted now, and does not trust us
+        (folder / "client.cert").write_bytes(certificate.read_bytes())
+        with pytest.raises(RegistryError, match=f"a certificate for {web.host} can't be used") as refused:
+            fetch()
+        assert f"certs.d/{web.host}" in refused.value.hint
+        (folder / "client.key").write_bytes(certificate.read_bytes())
+        assert fetch()
 
 
 def test_no_way_back_from_https(tmp_path: Path, certificate: Path, store: Store) -> None:

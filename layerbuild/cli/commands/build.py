@@ -18,15 +18,18 @@ from layerbuild.cli.commands.lint import check, warn
 from layerbuild.cli.console import observer, told_all
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import allow_list, entitlements, lent
-from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.place import driver, inside, invocation
 from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.cli.results import identifier, remove_stale, write_files
 from layerbuild.errors import StepFailed, UsageError
+from layerbuild.events import Note
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
+    from layerbuild.build.drivers.driver import Driver
+    from layerbuild.build.drivers.table import Choice
     from layerbuild.build.loop import Build
     from layerbuild.build.options import Options
     from layerbuild.digest import BlobDigest
@@ -162,6 +165,9 @@ def build(
     ):
         options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
+        choice = driver(store, identity)
+        for note in _unusual(choice, identity):
+            observe(Note(note))
         reach: Network = "none" if network == "none" else "host"
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, out in zip(pushes, wanted, strict=True) if push and not out.wishes.compression]
@@ -171,6 +177,7 @@ def build(
             caches,
             store,
             identity,
+            choice.driver,
             start=lambda identity: way.start(identity, most),
             network=reach,
             annotations=asked,
@@ -196,6 +203,7 @@ def _build(
     caches: Caches,
     store: Store,
     identity: Identity,
+    driver: Driver,
     *,
     start: Callable[[Identity], Isolation],
     network: Network,
@@ -209,7 +217,7 @@ def _build(
         from layerbuild.build.running import Runner
 
         bases = recipes.make_bases(request, store, observe)
-        runner = Runner(sandbox, network=network)
+        runner = Runner(sandbox, driver, network=network)
         with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
             times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
@@ -273,6 +281,12 @@ def _carry_out(
     platforms = tuple(image.config.platform for image in images)
     observe(IndexWritten(index.digest, platforms, tuple(name.familiar for name in names)))
     return Built(index, blobs)
+
+
+def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
+    """What a person should know about how this build goes, where that is not the best way."""
+    found = (str(choice),) if choice.driver.name != "overlay" else ()
+    return (*found, f"one id for all files: {identity.lack}") if identity.one_id and identity.lack else found
 
 
 def _way_back(error: StepFailed) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.console import emit, format_option
-from layerbuild.cli.place import settings_root
+from layerbuild.cli.place import settings_driver, settings_root
 from layerbuild.views.text import table
 
 if TYPE_CHECKING:
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 @click.pass_context
 def doctor(ctx: click.Context, output_format: str) -> None:
     """Say what this machine can do, and what helps where it can't. Leaves nothing behind."""
+    from layerbuild.build.drivers import table as drivers
     from layerbuild.isolate.probe import examine
 
-    findings = examine(settings_root())
+    findings = (*examine(settings_root()), *drivers.examine(settings_driver(), settings_root()))
     rows = [asdict(finding) for finding in findings]
 
     def as_text() -> str:

@@ -13,7 +13,7 @@ import click
 
 from layerbuild.cli import limits
 from layerbuild.cli.failures import report
-from layerbuild.cli.place import inside, invocation
+from layerbuild.cli.place import driver, inside, invocation
 from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
@@ -73,7 +73,8 @@ def run(
             network="none" if network == "none" else "host",
         )
         terminal = tty or sys.stdin.isatty()
-        code, kept = container(store, identity, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
+        by = driver(store, identity).driver
+        code, kept = container(store, identity, by, stored.top, wanted, limits=most, keep=keep, terminal=terminal)
     if kept:
         click.echo(f"kept as {kept}; enter it again with: {invocation()} shell {kept[:12]}", err=True)
     ctx.exit(code)

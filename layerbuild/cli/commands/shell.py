@@ -14,7 +14,7 @@ from layerbuild.cli.commands.run import exit_code_of_docker
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import lent
-from layerbuild.cli.place import inside
+from layerbuild.cli.place import driver, inside
 from layerbuild.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -81,14 +81,16 @@ def _named(store: Store, identity: Identity, name: str, argv: tuple[str, ...]) -
         command = Command(argv, config.env, config.working_dir or "/", config.user)
         return _container(store, identity, image.top, command)
     click.echo(f"{kept.meta['instruction']}", err=True)
-    return reenter(store, identity, kept, argv, terminal=sys.stdin.isatty())
+    return reenter(store, identity, driver(store, identity).driver, kept, argv, terminal=sys.stdin.isatty())
 
 
 def _container(store: Store, identity: Identity, chain: ChainID | None, command: Command) -> int:
     from layerbuild.build.containers import container
     from layerbuild.isolate.job import Limits
 
-    code, _ = container(store, identity, chain, command, limits=Limits(), keep=False, terminal=sys.stdin.isatty())
+    by = driver(store, identity).driver
+    terminal = sys.stdin.isatty()
+    code, _ = container(store, identity, by, chain, command, limits=Limits(), keep=False, terminal=terminal)
     return code
 
 
@@ -111,10 +113,11 @@ def _failed(store: Store, identity: Identity, argv: tuple[str, ...], credentials
     kept = _last_failed(store)
     click.echo(f"{kept.meta['instruction']}", err=True)
     found = _account(store, kept)
+    by, terminal = driver(store, identity).driver, sys.stdin.isatty()
     if found is None or not any(name.startswith(("mount ", "file ")) for name in found[1].inputs):
-        return reenter(store, identity, kept, argv, terminal=sys.stdin.isatty())
+        return reenter(store, identity, by, kept, argv, terminal=terminal)
     with _mounted(store, *found, credentials) as mounted:
-        return reenter(store, identity, kept, argv, terminal=sys.stdin.isatty(), mounted=mounted)
+        return reenter(store, identity, by, kept, argv, terminal=terminal, mounted=mounted)
 
 
 def _last_failed(store: Store) -> KeptWorkspace:

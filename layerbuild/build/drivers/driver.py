@@ -1,0 +1,23 @@
+"""The contract of a driver."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from layerbuild.isolate.job import Rootfs, WholeTree
+from layerbuild.store.overlay import StackedFolder
+
+
+class Driver(Protocol):
+    """Makes roots for jobs. ``name`` is what ``--driver`` calls it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def rootfs(self, folder: StackedFolder) -> AbstractContextManager[Rootfs | WholeTree]:
+        """The root for one job, on top of ``folder.below``, which is unpacked, and of what ``folder.diff`` holds.
+
+        When the context ends, ``folder.diff`` holds all that is different from ``folder.below``, as overlay would have
+        left it. After an exception it is of no use.
+        """

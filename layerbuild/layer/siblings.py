@@ -1,0 +1,92 @@
+"""Names of one file that a stack keeps together.
+
+fuse-overlayfs knows a file of several names as one, like a plain file system and unlike the kernel's overlay; but what
+it copies up lies in the upperdir under one of them only, not always the one that was written to. What the command saw
+under the others must be there too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from layerbuild.layer.clone import dress
+from layerbuild.layer.lowers import contributing, cut, visible
+from layerbuild.layer.paths import join, split
+
+
+def link_siblings(upper: Path, lowers: Sequence[Path]) -> None:
+    """Give each file in ``upper`` that stands for one of several names below (``lowers``: diff folders, top first) all
+    of these names that still show."""
+    top, folders = os.fsencode(upper), [os.fsencode(lower) for lower in lowers]
+    copied = dict(_copied(top, cut(folders)))
+    if not copied:
+        return
+    for folder in folders:
+        for path, inode in _names(folder):
+            if inode not in copied or os.path.lexists(join(top, path)):
+                continue
+            shown = _below(folders, path)
+            if shown is not None and (shown.st_dev, shown.st_ino) == inode and _make_parents(top, folders, path):
+                os.link(copied[inode], join(top, path), follow_symlinks=False)
+
+
+def _copied(upper: bytes, lowers: list[bytes]) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """The inodes of several names below that have a file above, and that."""
+    waiting = [(upper, lowers)]
+    while waiting:
+        folder, below = waiting.pop()
+        for entry in _scanned(folder):
+            if entry.is_dir(follow_symlinks=False):
+                inner = contributing(below, entry.name)
+                if inner:
+                    waiting.append((entry.path, inner))
+                continue
+            shown = visible(below, entry.name) if entry.is_file(follow_symlinks=False) else None
+            if shown is not None and stat.S_ISREG(shown[1].st_mode) and shown[1].st_nlink > 1:
+                yield (shown[1].st_dev, shown[1].st_ino), entry.path
+
+
+def _names(root: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Every name below ``root`` of a file of several names, and its inode."""
+    waiting = [b""]
+    while waiting:
+        folder = waiting.pop()
+        for entry in _scanned(join(root, folder) if folder else root):
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(join(folder, entry.name))
+            elif entry.is_file(follow_symlinks=False) and (found := entry.stat(follow_symlinks=False)).st_nlink > 1:
+                yield join(folder, entry.name), (found.st_dev, found.st_ino)
+
+
+def _below(lowers: list[bytes], path: bytes) -> os.stat_result | None:
+    *parents, name = path.split(b"/")
+    folders = cut(lowers)
+    for parent in parents:
+        folders = contributing(folders, parent)
+    shown = visible(folders, name)
+    return shown[1] if shown else None
+
+
+def _make_parents(upper: bytes, lowers: list[bytes], path: bytes) -> bool:
+    """Copy the folders above ``path`` up; False if the step has put something else in the place of one."""
+    parent = split(path)[0]
+    if not parent:
+        return True
+    if os.path.lexists(join(upper, parent)):
+        return stat.S_ISDIR(os.lstat(join(upper, parent)).st_mode)
+    if not _make_parents(upper, lowers, parent):
+        return False
+    folders = cut(lowers)
+    for name in parent.split(b"/"):
+        folders = contributing(folders, name)
+    os.mkdir(join(upper, parent), 0o700)
+    dress(folders[0], join(upper, parent), os.lstat(folders[0]))
+    return True
+
+
+def _scanned(folder: bytes) -> list[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return list(entries)

@@ -1,0 +1,160 @@
+"""Every driver does the same: one suite over the table, as root and as an ordinary user. A row of the table needs no
+code here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Templates
+from support import USER, Layerbuild, missing
+
+from layerbuild.build.drivers.table import RUNGS
+
+# All that a step can do to a tree. ``scratch`` has none of the mount points; /work is made by the sandbox.
+RECIPE = r"""
+FROM busybox AS base
+RUN mkdir -p /d/sub /gone/deep /op/in && echo 1 > /d/a && ln /d/a /d/b && ln -s a /d/link && echo 2 > /d/sub/c
+RUN echo x > /gone/deep/x && echo y > /op/y && echo z > /op/in/z && mkfifo /d/fifo && touch /d/s && chmod 4711 /d/s
+COPY --chmod=600 file /copied/file
+FROM base
+WORKDIR /work/deep
+RUN pwd > where && rm -r /gone && rm -r /op && mkdir /op && echo new > /op/new && chmod 700 /d/sub
+RUN echo more >> /d/sub/c && rm /etc/group && rm -r /home && echo file > /home
+RUN touch -d '1975-05-05 05:05:05' /d/sub/old && cp /d/a /d/a2 && mv /d/a2 /d/a && ln -sf /nowhere /d/broken
+RUN mv /d/sub /moved && ln /moved/c /again && rm /d/link && mkdir /d/link && echo in > /d/link/in && touch /tmp /d
+RUN cat /copied/file > /dev/null && chmod 600 /copied/file
+RUN --mount=type=tmpfs,target=/mnt/here/it touch /mnt/here/it/x && echo done > /done
+RUN --mount=type=bind,from=base,source=/d,target=/theirs,rw rm /theirs/a && mkdir /etc/new
+RUN mkdir /root/x && rmdir /root/x && touch /bin && : > /d/fresh
+RUN chmod 755 /moved && chmod 1777 /op && rm /done
+"""
+
+
+def drivers() -> list[str]:
+    return [rung.name for rung in RUNGS]
+
+
+@pytest.fixture(params=[f"{who}-{name}" for name in drivers() for who in ("root", "user")])
+def driven(request: pytest.FixtureRequest, templates: Templates, context: Path) -> Iterator[Layerbuild]:
+    """The command line with that driver, as root or as an ordinary user, on a file system that it works on."""
+    who, _, name = request.param.partition("-")
+    if os.geteuid() != 0 and who == "root":
+        missing("not run as root")
+    folder = context.with_name(f"{context.name}-store")
+    with prepared(request, name, templates.copy(who, folder)) as layerbuild:
+        yield replace(layerbuild, env={**layerbuild.env, "LAYERBUILD_DRIVER": name})
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def prepared(request: pytest.FixtureRequest, name: str, layerbuild: Layerbuild) -> Iterator[Layerbuild]:
+    """``layerbuild`` where the driver can work: with a /dev/fuse that everybody may open, say."""
+    if name == "fuse-overlayfs":
+        request.getfixturevalue("program")(name)
+        if layerbuild.rootless and layerbuild.prefix:
+            node = layerbuild.root.parent / "fuse"
+            show = f"mknod -m 666 {node} c 10 229; mount --bind {node} /dev/fuse"
+            *words, script, zero = layerbuild.prefix
+            layerbuild = replace(layerbuild, prefix=(*words, f"{show} && {script}", zero))
+    if name != "btrfs":
+        yield layerbuild
+        return
+    request.getfixturevalue("program")("mkfs.btrfs")
+    folder = layerbuild.root.parent
+    (folder / "disk").mkdir()
+    with mounted_btrfs(folder / "image", folder / "disk"):
+        os.chown(folder / "disk", *((USER, USER) if layerbuild.rootless else (0, 0)))
+        subprocess.run(["cp", "-a", layerbuild.root, folder / "disk/store"], check=True)
+        yield replace(layerbuild, root=folder / "disk/store")
+
+
+@contextmanager
+def mounted_btrfs(image: Path, target: Path) -> Iterator[None]:
+    """A new file system of that kind, in a file."""
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", "-m", "single", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", target], check=True)
+        image.unlink()
+
+
+@pytest.fixture(scope="module")
+def expected(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The diff IDs that root makes with the kernel's overlay."""
+    if os.geteuid() != 0:
+        missing("not run as root")
+    folder = Path("/tmp") / f"layerbuild-drivers-{os.getpid()}"
+    layerbuild = templates.copy("root", folder)
+    (folder / "context").mkdir()
+    (folder / "context/file").write_text("content")
+    layerbuild.build(folder / "context", RECIPE, "-t", "it")
+    yield [layer["diff_id"] for layer in layerbuild.layers("it")]
+    shutil.rmtree(folder)
+
+
+def test_the_layers_are_the_same(driven: Layerbuild, context: Path, expected: list[str]) -> None:
+    (context / "file").write_text("content")
+    said = driven.build(context, RECIPE, "-t", "it")
+    assert [layer["diff_id"] for layer in driven.layers("it")] == expected, said
+    assert driven("run", "it", "cat", "/work/deep/where", "/op/new", "/home") == "/work/deep\nnew\nfile\n"
+    assert driven.json("df")
+    driven("prune", "--all", "--force")
+
+
+def test_a_failed_step_can_be_entered(driven: Layerbuild, context: Path) -> None:
+    recipe = (
+        "FROM busybox\nRUN rm -r /home && mkdir /home /new && echo here > /home/x && ln -s /etc /new/link && false\n"
+    )
+    said = driven.build(context, recipe, code=1)
+    workspace = said.partition(" shell ")[2].split()[0]
+    assert driven("shell", workspace, "cat", "/home/x") == "here\n"
+    driven("shell", workspace, "sh", "-c", "echo more >> /home/x; rm /etc/group; mkdir /home/y")
+    assert (
+        driven("shell", workspace, "sh", "-c", "cat /home/x; ls /home; ls /etc/group || true") == "here\nmore\nx\ny\n"
+    )
+
+
+def test_a_container_starts_from_the_image_each_time(driven: Layerbuild) -> None:
+    assert driven("run", "busybox", "sh", "-c", "echo 1 > /x; rm -r /home; ls /x") == "/x\n"
+    assert driven("run", "busybox", "sh", "-c", "ls /x || ls -d /home") == "/home\n"
+
+
+def test_a_step_that_changes_nothing_makes_no_layer(driven: Layerbuild, context: Path) -> None:
+    driven.build(context, "FROM busybox\nRUN touch /tmp/x && rm /tmp/x && cat /etc/passwd >> /dev/null\n", "-t", "it")
+    assert len(driven.layers("it")) == 1
+
+
+def test_names_of_one_file(driven: Layerbuild, context: Path) -> None:
+    """Written to under one name, a file of the kernel's overlay parts with its others, and so do the copies; with
+    fuse-overlayfs, as on a disk, all of them show what was written."""
+    recipe = "FROM busybox\nRUN mkdir /d /e && echo 1 > /d/a && ln /d/a /d/b && ln /d/a /e/c\nRUN echo 2 >> /d/b\n"
+    driven.build(context, recipe + "RUN cat /d/a /d/b /e/c > /seen\nCMD cat /seen", "-t", "it")
+    apart = driven.env["LAYERBUILD_DRIVER"] != "fuse-overlayfs"
+    assert driven("run", "it").split() == (["1", "1", "2", "1"] if apart else ["1", "2"] * 3)
+    assert driven.names("it", 2) == (["d/", "d/b"] if apart else ["d/", "d/a", "d/b", "e/", "e/c"])
+
+
+def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
+    """Also where they are noted, and of what can bear no mark."""
+    recipe = "FROM busybox\nRUN touch /f && chown 5:6 /f && ln -s f /l && chown -h 7:8 /l && mkfifo /p && chown 9 /p"
+    recipe += "\nRUN chown 1 /f && mv /l /m && chown -h 2:3 /m && mknod /c c 1 3"
+    recipe += "\nUSER 7:8\nRUN echo x > /tmp/x && id -u >> /tmp/x"
+    driven.build(context, recipe, "-t", "it")
+    archive = driven.root.parent / "it.tar"
+    driven.build(context, None, "-o", f"type=tar,dest={archive}")
+    with tarfile.open(archive) as tar:
+        found = {name: (tar.getmember(name).uid, tar.getmember(name).gid) for name in ("f", "m", "p", "c", "tmp/x")}
+    assert found == {"f": (1, 6), "m": (2, 3), "p": (9, 0), "c": (0, 0), "tmp/x": (7, 8)}
+    assert driven("run", "it", "cat", "/tmp/x") == "x\n7\n"

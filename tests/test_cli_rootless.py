@@ -1,0 +1,156 @@
+"""Ordinary users, with ranges of ids and with one id, and root: who may do what, and that all make the same layers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import Templates
+from support import Layerbuild
+
+
+@pytest.fixture
+def three(templates: Templates, context: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Layerbuild]]:
+    """Root, the user with ranges and the user with one id, each with a store of its own."""
+    folders = {who: context.with_name(f"{context.name}-{who}") for who in ("root", "ranged", "user")}
+    yield {who: templates.copy(who, folder) for who, folder in folders.items()}
+    for folder in folders.values():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_with_ranges_every_id_is_there(templates: Templates, context: Path) -> None:
+    folder = context.with_name(f"{context.name}-store")
+    ranged = templates.copy("ranged", folder)
+    try:
+        recipe = (
+            "FROM busybox\nRUN id -u > /who; chown 33:44 /who\nUSER 1000:1000\nRUN touch /tmp/mine && id -u > /tmp/id\n"
+        )
+        ranged.build(context, recipe, "-t", "it")
+        assert ranged("run", "it", "stat", "-c", "%u:%g", "/who", "/tmp/mine") == "33:44\n1000:1000\n"
+        # On the disk they are ids of the range: 200000 is the first, and stands for 1.
+        diff = Path(ranged.layers("it")[1]["folder"])
+        assert ((diff / "who").stat().st_uid, (diff / "who").stat().st_gid) == (200032, 300043)
+        ranged("prune", "--all", "--force")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_store_made_with_one_id_stays_so_when_ranges_come(templates: Templates, context: Path) -> None:
+    folder = context.with_name(f"{context.name}-store")
+    single = templates.copy("user", folder)
+    try:
+        recipe = "FROM busybox\nRUN id > /dev/shm/x; awk '{print $3}' /proc/self/uid_map > /count\nCMD cat /count"
+        single.build(context, recipe, "-t", "it")
+        later = templates.make["ranged"](single.root)
+        assert later("run", "it") == "1\n"
+        later.build(context, recipe + "\nRUN awk '{print $3}' /proc/self/uid_map >> /count", "-t", "it")
+        assert later("run", "it") == "1\n1\n"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("owner", "other", "says"),
+    [
+        ("ranged", "user", "with the ids 200000+65536, and this is user 12345 with one id"),
+        ("ranged", "root", "with the ids 200000+65536, and this is root"),
+        ("user", "root", "were made by user 12345 with one id, and this is root"),
+        ("root", "user", "were made by root, and this is user 12345 with one id"),
+    ],
+)
+def test_a_store_of_other_ids_is_refused(
+    templates: Templates, context: Path, owner: str, other: str, says: str
+) -> None:
+    folder = context.with_name(f"{context.name}-store")
+    store = templates.copy(owner, folder)
+    try:
+        if owner == "root":
+            os.chmod(store.root, 0o777)
+            for path in store.root.rglob("*"):
+                os.lchown(path, 12345, 12345)  # else the disk would refuse it before
+            os.lchown(store.root, 12345, 12345)
+        done = templates.make[other](store.root).run("build", context, code=1)
+        assert says in done.stderr and "--root" in done.stderr
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# chown and chmod in all their order, links of both kinds, renames, devices, users, copies that keep the owner.
+RECIPE = r"""
+FROM busybox
+RUN echo 'me:x:1000:1000::/home/me:/bin/sh' >> /etc/passwd && echo 'more:x:77:me' >> /etc/group
+RUN mkdir /home/me && chown me:1000 /home/me && chmod 2755 /home/me && touch /low && ln -s x /sym && chown -h 7 /sym
+RUN id > /id && touch /f && chown 33:44 /f && chmod 4755 /f && ln /f /g && mv /f /h && mkdir /d && chown -R 5 /d
+RUN ln -s x /l && chown -h 7:8 /l && mv /l /d/l && ln -s y /m && chown -h 9 /m && rm /m && ln -s z /n && mkfifo /p
+RUN chown 3:3 /p && chown 0:0 /g && chown 6 /low && mv /low /lower && rm /sym && ln -s other /sym && chmod 4711 /h
+RUN mknod /null c 1 3 && chown 9 /null && chmod 640 /null && mknod /disk b 8 0 && ln /null /null2 && mv /null /zero
+RUN cp -a /h /d /home && tar cf /t.tar /h /d && mkdir /x && tar xf /t.tar -C /x && stat -c %u:%g /h /d/l
+USER me
+RUN id >> /tmp/id; umask 027; touch ~/mine && mkdir ~/dir && ln -s mine ~/link && mkfifo /tmp/fifo
+RUN echo x > ~/dir/f && cp ~/mine /tmp/copied && echo > /dev/stdout && (chown 0 ~/mine || mknod /tmp/c c 1 3 || echo) \
+ && chown me:77 ~/dir/f && chmod 4755 ~/dir/f && cat ~/mine > ~/again && tar cf ~/t -C /home d && tar xf ~/t -C ~
+WORKDIR /made/here
+USER root
+RUN rm /null2 /disk && chown -R 0:0 /home/me/dir && mv /home/me/link /link && chown 1000 /made
+"""
+
+
+def test_root_and_users_make_the_same_layers(three: dict[str, Layerbuild], context: Path) -> None:
+    said = {who: layerbuild.build(context, RECIPE, "-t", "it") for who, layerbuild in three.items()}
+    layers = {who: layerbuild.layers("it") for who, layerbuild in three.items()}
+    for who in ("ranged", "user"):
+        for made, wanted in zip(layers[who], layers["root"], strict=True):
+            assert made["diff_id"] == wanted["diff_id"], f"{who}: {made['instruction']}\n{said[who]}"
+    # What others unpack in its place is the same again: the next step sees the same tree.
+    (context / "next").mkdir()
+    (context / "next/Dockerfile").write_text(
+        "FROM it\nRUN chown -h 1 /d/l /zero; mkdir /to; cp -a /d /h /home/me /to\n"
+    )
+    exported = context / "it.oci"
+    three["root"]("build", "-q", "-t", "it", "-o", f"type=oci,dest={exported},tar=false", context)
+    found = set()
+    for layerbuild in three.values():
+        layerbuild.build(context / "next", None, "-t", "next")
+        found.add(layerbuild.layers("next")[-1]["diff_id"])
+        again = replace(layerbuild, root=layerbuild.root.parent / "again")
+        again("import", "--tag", "it", exported)
+        again.build(context / "next", None, "-t", "next")
+        found.add(again.layers("next")[-1]["diff_id"])
+    assert len(found) == 1
+
+
+def test_permissions_are_roots_where_there_is_one_id(three: dict[str, Layerbuild], context: Path) -> None:
+    """A difference that is told: another user than root may read what is closed to it."""
+    recipe = "FROM busybox\nRUN echo closed > /root/it\nUSER 7:8\nRUN (cat /root/it; id -u) > /tmp/seen 2>&1\n"
+    seen = {}
+    for who, layerbuild in three.items():
+        layerbuild.build(context, recipe, "-t", "it")
+        seen[who] = layerbuild("run", "it", "cat", "/tmp/seen")
+    refused = "cat: can't open '/root/it': Permission denied\n7\n"
+    assert seen == {"root": refused, "ranged": refused, "user": "closed\n7\n"}
+
+
+def test_set_id_bits_of_a_file_that_is_written_to(three: dict[str, Layerbuild], context: Path) -> None:
+    """A difference that is told: only the machine's own root leaves them as they are."""
+    modes = {}
+    for who, layerbuild in three.items():
+        layerbuild.build(context, "FROM busybox\nRUN touch /f && chmod 4755 /f && echo x >> /f\n", "-t", "it")
+        modes[who] = layerbuild("run", "it", "stat", "-c", "%a", "/f").strip()
+    assert modes == {"root": "4755", "ranged": "755", "user": "755"}
+
+
+def test_what_a_container_sees(three: dict[str, Layerbuild], context: Path) -> None:
+    """Owners, ids and groups, for root and for others, in a container and where it is kept."""
+    recipe = "FROM busybox\nRUN touch /f && chown 5:6 /f && ln -s f /l && chown -h 7:8 /l && mknod /c c 1 3\n"
+    look = (
+        "id -u; stat -c %u:%g /f /l /c; umask 077; mkdir /tmp/d && echo x > /tmp/d/f; stat -c %u:%g:%a /tmp/d /tmp/d/f"
+    )
+    seen = set()
+    for layerbuild in three.values():
+        layerbuild.build(context, recipe, "-t", "it")
+        seen.add(layerbuild("run", "-u", "5:6", "it", "sh", "-c", look))
+    assert seen == {"5\n5:6\n7:8\n0:0\n5:6:700\n5:6:600\n"}
