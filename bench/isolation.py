@@ -1,4 +1,5 @@
-"""What a RUN step costs in each isolation, beside buildah's and podman's: median milliseconds, all in one run.
+"""What a RUN step costs in each isolation and with each driver, beside buildah's and podman's: median milliseconds, all
+in one run.
 
     python bench/isolation.py [--steps 20] [--rounds 5] [--scratch FOLDER] [--json]
 
@@ -20,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from layerbuild.build.drivers.table import RUNGS
 
 LAYERBUILD = (sys.executable, "-m", "layerbuild")
 Command = tuple[str, ...]
@@ -78,6 +81,16 @@ def builders(folder: Path) -> Iterator[tuple[str, Command]]:
     run((*ours, "build", "-q", "-o", f"type=docker,dest={archive}", "-t", "localhost/base", str(folder / "none")))
     for isolation in ("namespaces", "runc", "crun"):
         yield f"layerbuild --isolation {isolation}", (*ours, "build", "-q", "--no-cache", "--isolation", isolation)
+    for rung in RUNGS:
+        if rung.name != "overlay":
+            yield f"layerbuild --driver {rung.name}", (*ours, "--driver", rung.name, "build", "-q", "--no-cache")
+    # As root of a user namespace a process has one id, and finds its way to files that only root may see.
+    theirs = ("unshare", "--user", "--map-root-user", *LAYERBUILD, "--root", str(folder / "one-id"))
+    layout = folder / "base.oci"
+    run((*ours, "build", "-q", "-o", f"type=oci,dest={layout},tar=false", str(folder / "none")))
+    run((*theirs, "import", "--tag", "localhost/base", str(layout)))
+    for rung in RUNGS:
+        yield f"layerbuild, one id, {rung.name}", (*theirs, "--driver", rung.name, "build", "-q", "--no-cache")
     state = ("--root", str(folder / "containers"), "--runroot", str(folder / "run"))
     common = ("--layers", "--no-cache", "--pull-never", "--network", "host", "-q", "-t", "made")
     for program in ("buildah", "podman"):

@@ -4,7 +4,8 @@
 
 The image lies in Debian's docker-registry on loopback; its files are small, and half of their bytes compress well. Each
 program has its turn in each round, on an empty store; seconds are medians, memory is the largest sum of resident sizes.
-Pushes go to a repository that is empty, so every byte is sent. Needs root.
+Each push goes to a registry of its own, new in each round, so every byte is sent: where another repository has the
+layers, all of these programs know to take them over. Needs root.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.capture import make_files
@@ -84,22 +86,37 @@ def measure(folder: Path, host: str, rounds: int) -> dict[str, tuple[float, int]
     found: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     for number in range(rounds + 1):
-        for name, work in works(folder, host, number).items():
-            run(["sync"])
-            with Watch() as watch:
-                began = time.perf_counter()
-                work()
-                seconds = time.perf_counter() - began
-            peaks[name] = max(peaks.get(name, 0), watch.peak)
-            if number:
-                found.setdefault(name, []).append(seconds)
-        for place in ("store", "skopeo", "bundle", "buildah", "run"):
+        with empty_registries(folder / "pushed") as targets:
+            for name, work in works(folder, host, targets).items():
+                run(["sync"])
+                with Watch() as watch:
+                    began = time.perf_counter()
+                    work()
+                    seconds = time.perf_counter() - began
+                peaks[name] = max(peaks.get(name, 0), watch.peak)
+                if number:
+                    found.setdefault(name, []).append(seconds)
+        for place in ("store", "skopeo", "bundle", "buildah", "run", "pushed"):
             shutil.rmtree(folder / place, ignore_errors=True)
     return {name: (statistics.median(seconds), peaks[name]) for name, seconds in found.items()}
 
 
-def works(folder: Path, host: str, number: int) -> dict[str, Work]:
-    """What is timed, in order."""
+@contextmanager
+def empty_registries(folder: Path) -> Iterator[Mapping[str, str]]:
+    """A name to push to for each program, each in a registry of its own."""
+    from registries import running
+
+    with ExitStack() as stack:
+        targets = {}
+        for who in ("layerbuild", "skopeo", "buildah"):
+            (folder / who).mkdir(parents=True)
+            registry = stack.enter_context(running(str(shutil.which("docker-registry")), folder / who))
+            targets[who] = f"{registry.host}/pushed:1"
+        yield targets
+
+
+def works(folder: Path, host: str, targets: Mapping[str, str]) -> dict[str, Work]:
+    """What is timed, in order: from the registry ``host``, and to ``targets``."""
     image = f"{host}/image:1"
     layerbuild = [*LAYERBUILD, "--root", folder / "store"]
     buildah = ["buildah", "--root", folder / "buildah", "--runroot", folder / "run", "--storage-driver", "overlay"]
@@ -109,12 +126,9 @@ def works(folder: Path, host: str, number: int) -> dict[str, Work]:
         run(["skopeo", "copy", "-q", "--src-" + PLAIN[2:], f"docker://{image}", f"oci:{layout}"])
         run(["umoci", "unpack", "--image", layout, folder / "bundle"])
 
-    def target(who: str) -> str:
-        return f"{host}/{who}{number}:1"
-
     def push_layerbuild() -> None:
-        run([*layerbuild, "tag", image, target("layerbuild")])
-        run([*layerbuild, "push", "-q", target("layerbuild")])
+        run([*layerbuild, "tag", image, targets["layerbuild"]])
+        run([*layerbuild, "push", "-q", targets["layerbuild"]])
 
     return {
         "pull, layerbuild": lambda: run([*layerbuild, "pull", "-q", image]),
@@ -122,9 +136,9 @@ def works(folder: Path, host: str, number: int) -> dict[str, Work]:
         "pull, buildah": lambda: run([*buildah, "pull", "-q", PLAIN, image]),
         "push, layerbuild": push_layerbuild,
         "push, skopeo": lambda: run(
-            ["skopeo", "copy", "-q", "--dest-" + PLAIN[2:], f"oci:{layout}", f"docker://{target('skopeo')}"]
+            ["skopeo", "copy", "-q", "--dest-" + PLAIN[2:], f"oci:{layout}", f"docker://{targets['skopeo']}"]
         ),
-        "push, buildah": lambda: run([*buildah, "push", "-q", PLAIN, image, target("buildah")]),
+        "push, buildah": lambda: run([*buildah, "push", "-q", PLAIN, image, targets["buildah"]]),
     }
 
 

@@ -7,16 +7,21 @@ import gzip
 import io
 import json
 import lzma
+import os
+import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zstandard
-from support import Layerbuild, add_member
+from support import Layerbuild, add_member, missing
 from traces import assert_whole
+
+if TYPE_CHECKING:
+    from conftest import Templates
 
 RECIPE = """\
 FROM busybox
@@ -26,11 +31,21 @@ CMD ["cat", "/made"]
 """
 
 
-@pytest.fixture
-def built(rooted: Layerbuild, context: Path) -> Layerbuild:
+@pytest.fixture(scope="module")
+def built(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Layerbuild]:
+    """A store for all tests of this module, which only add to it."""
+    if os.geteuid() != 0:
+        missing("not run as root")
+    folder, context = templates.folder / "archives", tmp_path_factory.mktemp("context")
+    layerbuild = templates.copy("root", folder)
+    fill(context)
+    layerbuild.build(context, RECIPE, "-t", "built", "-t", "other/name:v2")
+    yield layerbuild
+    shutil.rmtree(folder)
+
+
+def fill(context: Path) -> None:
     (context / "file").write_text("copied")
-    rooted.build(context, RECIPE, "-t", "built", "-t", "other/name:v2")
-    return rooted
 
 
 def image_id(layerbuild: Layerbuild, name: str) -> str:
@@ -179,6 +194,7 @@ def test_buildah_takes_what_is_saved(
 def test_umoci_unpacks_a_layout_to_the_same_tree(
     built: Layerbuild, context: Path, program: Callable[[str], str]
 ) -> None:
+    fill(context)
     built.build(
         context,
         RECIPE,

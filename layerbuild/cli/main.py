@@ -44,6 +44,7 @@ COMMANDS = {
     "prune": "housekeeping:prune",
     "pull": "registry:pull",
     "push": "registry:push",
+    "report": "report:report",
     "rmi": "images:rmi",
     "run": "run:run",
     "save": "archives:save",

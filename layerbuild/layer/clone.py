@@ -11,11 +11,11 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from layerbuild.layer.entry import copied_xattrs
+from layerbuild.layer.lowers import scanned
 from layerbuild.layer.owners import Owners, note_path
 from layerbuild.layer.tree import remove_tree
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
@@ -34,7 +34,7 @@ def lay(diff: Path, tree: Path) -> None:
     folders = [(top, target)]
     while folders:
         source, place = folders.pop()
-        for entry in _scanned(source):
+        for entry in scanned(source):
             made = place + b"/" + entry.name
             found = entry.stat(follow_symlinks=False)
             if is_whiteout(found, entry.path):
@@ -149,8 +149,3 @@ def _remove(path: bytes) -> None:
         return
     except (IsADirectoryError, PermissionError):  # POSIX allows EPERM for a folder
         remove_tree(Path(os.fsdecode(path)))
-
-
-def _scanned(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
-    with os.scandir(folder) as entries:
-        return iter(list(entries))

@@ -65,6 +65,12 @@ def shown(lowers: list[bytes]) -> Iterator[bytes]:
                     yield entry.name
 
 
+def scanned(folder: bytes) -> list[os.DirEntry[bytes]]:
+    """What is in a folder, all at once: it may be changed meanwhile."""
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
 def same_dress(full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
     """Whether kind, mode, owner and the attributes that a layer carries are equal."""
     if (found.st_mode, found.st_uid, found.st_gid) != (below.st_mode, below.st_uid, below.st_gid):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layerbuild.layer.clone import dress
-from layerbuild.layer.lowers import contributing, cut, visible
+from layerbuild.layer.lowers import contributing, cut, scanned, visible
 from layerbuild.layer.paths import join, split
 
 
@@ -38,7 +38,7 @@ def _copied(upper: bytes, lowers: list[bytes]) -> Iterator[tuple[tuple[int, int]
     waiting = [(upper, lowers)]
     while waiting:
         folder, below = waiting.pop()
-        for entry in _scanned(folder):
+        for entry in scanned(folder):
             if entry.is_dir(follow_symlinks=False):
                 inner = contributing(below, entry.name)
                 if inner:
@@ -54,7 +54,7 @@ def _names(root: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
     waiting = [b""]
     while waiting:
         folder = waiting.pop()
-        for entry in _scanned(join(root, folder) if folder else root):
+        for entry in scanned(join(root, folder) if folder else root):
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(join(folder, entry.name))
             elif entry.is_file(follow_symlinks=False) and (found := entry.stat(follow_symlinks=False)).st_nlink > 1:
@@ -85,8 +85,3 @@ def _make_parents(upper: bytes, lowers: list[bytes], path: bytes) -> bool:
     os.mkdir(join(upper, parent), 0o700)
     dress(folders[0], join(upper, parent), os.lstat(folders[0]))
     return True
-
-
-def _scanned(folder: bytes) -> list[os.DirEntry[bytes]]:
-    with os.scandir(folder) as entries:
-        return list(entries)

@@ -37,6 +37,11 @@ def explained(build: BuildRecord) -> list[Explained]:
     return [Explained(step, _because(build, step)) for step in build.steps]
 
 
+def why_hit(step: StepAccount) -> str:
+    """Which key found a step in the cache, in words."""
+    return "an earlier step ran again and gave the same" if step.by == "content" else "every input is as it was"
+
+
 def select(steps: Sequence[Explained], text: str, *, target: str) -> list[Explained]:
     """The step that ``text`` means: ``NUMBER`` of the ``target`` stage, or ``STAGE:NUMBER``; none if there is none."""
     stage, _, number = text.rpartition(":")
@@ -134,8 +139,7 @@ def _step_lines(found: Explained, *, stage: bool) -> list[str]:
     took = f"  ({seconds(step.seconds)})" if step.verdict == "miss" and step.ended is not None else ""
     lines = [f"{name:>4}  {verdict}  {shorten(step.instruction, 100)}{took}"]
     if step.verdict == "hit":
-        why = "an earlier step ran again and gave the same" if step.by == "content" else "every input is as it was"
-        return [*lines, f"        {why}"]
+        return [*lines, f"        {why_hit(step)}"]
     if step.differences:
         return [*lines, *_difference_lines(step.differences, step.more, because=found.because)]
     return [*lines, f"        {found.because or step.reason}"] if step.verdict == "miss" else lines

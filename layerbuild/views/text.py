@@ -52,6 +52,18 @@ def shorten(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def printable(text: str) -> str:
+    """``text`` with an escape for each character that would not be seen as itself: control characters, newlines, marks
+    that turn the direction of writing, halves of surrogate pairs.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(found if found.isprintable() else found.encode("unicode_escape").decode("ascii") for found in text)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
     """Columns padded to their widest cell, two blanks between them; the columns in ``right`` are right-aligned."""
     cells = [list(header), *[list(row) for row in rows]]

@@ -6,9 +6,11 @@ import errno
 import os
 import platform
 import struct
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support import missing
+from support import Layerbuild, missing
 
 from layerbuild.isolate import linux, seccomp
 from layerbuild.isolate.capabilities import kept
@@ -50,7 +52,7 @@ def decide(program: bytes, number: int, *arguments: int, architecture: int = X86
 
 
 @pytest.fixture(scope="module")
-def program() -> bytes:
+def compiled() -> bytes:
     if seccomp.library() is None:
         missing("libseccomp is not installed")
     if platform.machine() != "x86_64":
@@ -58,47 +60,47 @@ def program() -> bytes:
     return seccomp.compile(seccomp.policy(kept("none")))
 
 
-def test_what_a_build_needs_is_allowed_and_what_reaches_the_machine_is_not(program: bytes) -> None:
+def test_what_a_build_needs_is_allowed_and_what_reaches_the_machine_is_not(compiled: bytes) -> None:
     allowed = {"read": 0, "fork": 57, "execve": 59, "chown": 92, "ptrace": 101, "chroot": 161, "cachestat": 451}
     refused = {"syslog": 103, "pivot_root": 155, "mount": 165, "umount2": 166, "swapon": 167, "reboot": 169}
     refused |= {"init_module": 175, "add_key": 248, "keyctl": 250, "unshare": 272, "perf_event_open": 298}
     refused |= {"open_by_handle_at": 304, "setns": 308, "bpf": 321, "userfaultfd": 323, "io_uring_setup": 425}
     refused |= {"open_tree": 428, "fsopen": 430, "mount_setattr": 442, "lsm_set_self_attr": 460}
-    assert {name: decide(program, number) for name, number in allowed.items()} == dict.fromkeys(allowed, ALLOWED)
-    assert {name: decide(program, number) for name, number in refused.items()} == dict.fromkeys(refused, REFUSED)
+    assert {name: decide(compiled, number) for name, number in allowed.items()} == dict.fromkeys(allowed, ALLOWED)
+    assert {name: decide(compiled, number) for name, number in refused.items()} == dict.fromkeys(refused, REFUSED)
 
 
-def test_a_call_that_the_policy_is_too_old_for_is_absent(program: bytes) -> None:
+def test_a_call_that_the_policy_is_too_old_for_is_absent(compiled: bytes) -> None:
     for number in (467, 500, 1000, 0xFFFFFFFF):
-        assert decide(program, number) == ABSENT
-    assert decide(program, 467, architecture=I386) == decide(program, X32 | 467) == ABSENT
+        assert decide(compiled, number) == ABSENT
+    assert decide(compiled, 467, architecture=I386) == decide(compiled, X32 | 467) == ABSENT
 
 
-def test_arguments_decide(program: bytes) -> None:
+def test_arguments_decide(compiled: bytes) -> None:
     clone, socket, personality = 56, 41, 135
-    assert decide(program, clone, 0x1200011) == ALLOWED  # what the C library's fork asks for
+    assert decide(compiled, clone, 0x1200011) == ALLOWED  # what the C library's fork asks for
     for namespace in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
-        assert decide(program, clone, namespace | 17) == REFUSED
-    assert decide(program, 435) == ABSENT  # clone3
-    assert [family for family in range(1, 60) if decide(program, socket, family) == REFUSED] == [
+        assert decide(compiled, clone, namespace | 17) == REFUSED
+    assert decide(compiled, 435) == ABSENT  # clone3
+    assert [family for family in range(1, 60) if decide(compiled, socket, family) == REFUSED] == [
         *(12, 19, 20, 23, 25, 34, 37, 38, 40),
         *range(46, 60),
     ]
     for value in (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF):
-        assert decide(program, personality, value) == ALLOWED
+        assert decide(compiled, personality, value) == ALLOWED
     for value in (0x1, 0x40000, 0x20001):  # no randomized addresses, for one: what exploits like
-        assert decide(program, personality, value) == REFUSED
+        assert decide(compiled, personality, value) == REFUSED
 
 
-def test_the_other_instruction_sets_of_the_machine_have_the_same_policy(program: bytes) -> None:
-    assert decide(program, 3, architecture=I386) == ALLOWED  # read
-    assert decide(program, 199, architecture=I386) == ALLOWED  # getuid32, which x86_64 lacks
-    assert decide(program, 21, architecture=I386) == REFUSED  # mount
-    assert decide(program, 120, 0x10000000, architecture=I386) == REFUSED  # clone into a user namespace
-    assert decide(program, X32 | 1) == ALLOWED
-    assert decide(program, X32 | 165) == REFUSED
+def test_the_other_instruction_sets_of_the_machine_have_the_same_policy(compiled: bytes) -> None:
+    assert decide(compiled, 3, architecture=I386) == ALLOWED  # read
+    assert decide(compiled, 199, architecture=I386) == ALLOWED  # getuid32, which x86_64 lacks
+    assert decide(compiled, 21, architecture=I386) == REFUSED  # mount
+    assert decide(compiled, 120, 0x10000000, architecture=I386) == REFUSED  # clone into a user namespace
+    assert decide(compiled, X32 | 1) == ALLOWED
+    assert decide(compiled, X32 | 165) == REFUSED
     for architecture in (AARCH64, OTHER):
-        assert decide(program, 1, architecture=architecture) == 0  # ends the thread
+        assert decide(compiled, 1, architecture=architecture) == 0  # ends the thread
 
 
 def test_capabilities_bring_calls_with_them() -> None:
@@ -116,20 +118,20 @@ def test_capabilities_bring_calls_with_them() -> None:
     assert clone.when.index == 1
 
 
-def test_a_listener_gets_what_is_asked_for(program: bytes) -> None:
+def test_a_listener_gets_what_is_asked_for(compiled: bytes) -> None:
     told = seccomp.compile(seccomp.policy(kept("none"), notify=("chown", "fchownat", "setxattrat")))
     assert [decide(told, number) for number in (92, 260, 463)] == [TOLD] * 3
     assert decide(told, 182, architecture=I386) == decide(told, X32 | 92) == decide(told, X32 | 463) == TOLD
-    assert decide(told, 93) == decide(program, 92) == ALLOWED  # fchown
+    assert decide(told, 93) == decide(compiled, 92) == ALLOWED  # fchown
 
 
-def test_a_loaded_filter_holds_for_children_too(program: bytes) -> None:
+def test_a_loaded_filter_holds_for_children_too(compiled: bytes) -> None:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         linux.unshare(linux.CLONE_NEWUSER)  # loading takes CAP_SYS_ADMIN in some user namespace
         linux.unshare(linux.CLONE_NEWUTS)
-        seccomp.load(program)
+        seccomp.load(compiled)
         child = os.fork()
         try:
             linux.unshare(linux.CLONE_NEWUTS)
@@ -142,3 +144,20 @@ def test_a_loaded_filter_holds_for_children_too(program: bytes) -> None:
     os.waitpid(pid, 0)
     with os.fdopen(reader, "rb") as file:
         assert file.read() == b"refused refused "
+
+
+@pytest.mark.machine
+def test_without_libseccomp_a_build_says_so_and_goes_on(rooted: Layerbuild, context: Path) -> None:
+    library = seccomp.library()
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    path = next((line.split()[-1] for line in maps if library is not None and "libseccomp" in line), "")
+    hide = f"mount --bind /dev/null '{path}' && exec \"$@\"" if path else 'exec "$@"'
+    without = replace(rooted, prefix=("unshare", "--mount", "sh", "-c", hide, "sh"))
+    (context / "Dockerfile").write_text("FROM busybox\nRUN grep Seccomp: /proc/self/status\n")
+    said = without.run("build", "--no-cache", context).stderr
+    assert "note: RUN commands may make every system call: libseccomp is not installed" in said
+    assert "| Seccomp:\t0\n" in said
+    (found,) = [row for row in without.json("doctor") if row["name"] == "seccomp"]
+    assert (found["ok"], found["needed"], found["detail"]) == (False, False, "no libseccomp")
+    assert "libseccomp2" in found["remedy"]
+    assert "note: RUN commands" not in rooted.run("build", "--no-cache", context).stderr or not path

@@ -65,7 +65,7 @@ class Target:
         return self.folder / "canary"
 
 
-@pytest.fixture(scope="module", params=["root", "user"])
+@pytest.fixture(scope="module", params=["root", "user", "ranged"])
 def target(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Target]:
     if request.param == "root" and os.geteuid() != 0:
         missing("not run as root")

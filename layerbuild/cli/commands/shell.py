@@ -81,7 +81,8 @@ def _named(store: Store, identity: Identity, name: str, argv: tuple[str, ...]) -
         command = Command(argv, config.env, config.working_dir or "/", config.user)
         return _container(store, identity, image.top, command)
     click.echo(f"{kept.meta['instruction']}", err=True)
-    return reenter(store, identity, driver(store, identity).driver, kept, argv, terminal=sys.stdin.isatty())
+    by = driver(store, identity).driver
+    return reenter(store, identity, by, kept, argv, terminal=sys.stdin.isatty())
 
 
 def _container(store: Store, identity: Identity, chain: ChainID | None, command: Command) -> int:
@@ -89,8 +90,7 @@ def _container(store: Store, identity: Identity, chain: ChainID | None, command:
     from layerbuild.isolate.job import Limits
 
     by = driver(store, identity).driver
-    terminal = sys.stdin.isatty()
-    code, _ = container(store, identity, by, chain, command, limits=Limits(), keep=False, terminal=terminal)
+    code, _ = container(store, identity, by, chain, command, limits=Limits(), keep=False, terminal=sys.stdin.isatty())
     return code
 
 
@@ -113,11 +113,11 @@ def _failed(store: Store, identity: Identity, argv: tuple[str, ...], credentials
     kept = _last_failed(store)
     click.echo(f"{kept.meta['instruction']}", err=True)
     found = _account(store, kept)
-    by, terminal = driver(store, identity).driver, sys.stdin.isatty()
+    by = driver(store, identity).driver
     if found is None or not any(name.startswith(("mount ", "file ")) for name in found[1].inputs):
-        return reenter(store, identity, by, kept, argv, terminal=terminal)
+        return reenter(store, identity, by, kept, argv, terminal=sys.stdin.isatty())
     with _mounted(store, *found, credentials) as mounted:
-        return reenter(store, identity, by, kept, argv, terminal=terminal, mounted=mounted)
+        return reenter(store, identity, by, kept, argv, terminal=sys.stdin.isatty(), mounted=mounted)
 
 
 def _last_failed(store: Store) -> KeptWorkspace:
