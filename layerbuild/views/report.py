@@ -46,11 +46,13 @@ _NAME = 120  # of a name
 @dataclass(frozen=True, slots=True)
 class Line:
     """A history entry. ``layer`` counts from 1, the lowest; 0: the entry made none, and the rest is empty. ``line`` is
-    the recipe's, 0: not known. ``size`` is the blob's; ``bytes`` of content, of which nothing shows ``invisible``."""
+    the recipe's and ``recipe`` what stands there, 0 and empty: not known. ``size`` is the blob's; ``bytes`` of content,
+    of which nothing shows ``invisible``."""
 
     instruction: str
     layer: int = 0
     line: int = 0
+    recipe: str = ""
     size: int = 0
     bytes: int = 0
     invisible: int = 0
@@ -265,11 +267,13 @@ def _history(rows: Sequence[LayerRow], blamed: Sequence[LayerBlame], lines: Line
             told.append(Line(_instruction(row.instruction)))
             continue
         layer = next(rest)
+        step = lines.step(layer.layer)
         told.append(
             Line(
                 _instruction(row.instruction),
                 layer.layer,
-                lines.line(layer.layer),
+                step.line if step else 0,
+                _instruction(step.instruction) if step else "",
                 row.size or 0,
                 layer.bytes,
                 layer.invisible,
