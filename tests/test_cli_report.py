@@ -5,18 +5,14 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import PROJECT, Layerbuild
-
-sys.path.insert(0, str(PROJECT / "tests" / "views"))
-
 from browser import Browser, browsing
 from report_images import INSTRUCTIONS, large, put_image, small
+from support import Layerbuild
 
 from layerbuild.store.store import Store
 
@@ -68,15 +64,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Layerbuild:
     with Store.open(root, user_xattr=False) as opened:
         put_image(opened, small(), INSTRUCTIONS, name="small")
         put_image(opened, large(FILES), [f"RUN {number}" for number in range(4)], name="large")
+        put_image(opened, [], [], name="empty")
     return Layerbuild(root)
 
 
 @pytest.fixture(scope="module")
 def pages(store: Layerbuild, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("small", "large"):
+    for name in ("small", "large", "empty"):
         store("report", name, "-o", folder / f"{name}.html")
-    return {name: folder / f"{name}.html" for name in ("small", "large")}
+    return {name: folder / f"{name}.html" for name in ("small", "large", "empty")}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +85,7 @@ def browser(program: Callable[[str], str], tmp_path_factory: pytest.TempPathFact
 
 
 def test_it_opens_and_asks_for_nothing(browser: Browser, pages: dict[str, Path]) -> None:
-    for name, most in (("small", 1500), ("large", 8000)):
+    for name, most in (("empty", 300), ("small", 1500), ("large", 8000)):
         browser.open(pages[name])
         assert int(browser.value("document.documentElement.dataset.ready")) >= 0
         assert browser.complaints() == []

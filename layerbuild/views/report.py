@@ -41,6 +41,7 @@ _ADVICE = 40
 _DIFFERENCES = 12  # of a step
 _TEXT = 600  # characters of an instruction
 _NAME = 120  # of a name
+_NAMES = 10  # of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +141,14 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything. ``hidden_bytes`` and ``hidden_files`` count all of ``hidden``, also what was left out; the ``more``
-    of the others count what was."""
+    """Everything. ``size`` counts the bytes of all blobs of layers. ``hidden_files`` and ``hidden_bytes`` count all that
+    is hidden, also what was left out of ``hidden``; ``history_more`` and ``shadows_more`` count what was left out."""
 
     name: str
     names: tuple[str, ...]
     image_id: str
     platform: str
-    created: str
+    size: int
     history: tuple[Line, ...]
     history_more: int
     trees: tuple[Node, ...]
@@ -164,11 +165,6 @@ class Report:
     def layers(self) -> tuple[Line, ...]:
         """The history entries that made a layer, the lowest first."""
         return tuple(line for line in self.history if line.layer)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all blobs of layers."""
-        return sum(line.size for line in self.layers)
 
     @property
     def bytes(self) -> int:
@@ -197,13 +193,12 @@ def report(
     hidden = sorted(invisible(found), key=lambda version: (-version.size, version.path, version.layer))
     shadows = _shadows(found)
     history = _history(rows, by_layer(layers, found), lines)
-    config = image.config
     return Report(
         name=_name(name),
-        names=tuple(map(_name, image.names)),
+        names=tuple(map(_name, image.names[:_NAMES])),
         image_id=image.image_id,
-        platform=printable(str(config.platform)),
-        created=_name(config.created),
+        platform=printable(str(image.config.platform)),
+        size=sum(row.size or 0 for row in layers),
         history=tuple(history[:_LINES]),
         history_more=max(0, len(history) - _LINES),
         trees=tuple(_trees(len(layers), found, {id(version) for version in hidden}, nodes)),
