@@ -141,8 +141,8 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything. ``size`` counts the bytes of all blobs of layers. ``hidden_files`` and ``hidden_bytes`` count all that
-    is hidden, also what was left out of ``hidden``; ``history_more`` and ``shadows_more`` count what was left out."""
+    """Everything. ``size`` counts the bytes of all blobs of layers. ``hidden_files`` and ``hidden_bytes`` count all
+    that is hidden, also what was left out of ``hidden``; ``history_more`` and ``shadows_more`` what was left out."""
 
     name: str
     names: tuple[str, ...]
