@@ -10,10 +10,11 @@ BIN := $(VENV)/bin
 LAYERBUILD := $(BIN)/layerbuild
 # Clients that the tests ask for a second opinion, and what they build base images from; Debian's names.
 TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap fuse-overlayfs setpriv mkfs.ext4 mkfs.btrfs git ssh-agent \
-  sshd docker-registry htpasswd openssl gcc runc crun qemu-x86_64 qemu-riscv64-static dockerd
+  sshd docker-registry htpasswd openssl gcc runc crun qemu-x86_64 qemu-riscv64-static dockerd \
+  chromium pdftotext
 TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap fuse-overlayfs util-linux e2fsprogs git openssh-client \
   openssh-server docker-registry apache2-utils openssl gcc libc6-dev runc crun libseccomp2 qemu-user qemu-user-static \
-  docker.io btrfs-progs
+  docker.io btrfs-progs chromium poppler-utils
 BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
 
 .PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean

@@ -6,6 +6,7 @@ nothing else in the store needs them. A build whose process was killed stays ``r
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from layerbuild.image.config import canonical_json
 from layerbuild.store.database import Database, Row
 
 KEPT = 50  # builds
+_SHOWN = 60  # characters of a value
+_CONTEXT = 20  # and of what two long ones have in common
 _COLUMNS = "number, began, seconds, outcome, recipe, image, data"
 
 
@@ -37,10 +40,10 @@ class Difference:
             case "below":
                 return "the layers below changed"
             case "value":
-                return f"{self.subject} {_shown(self.before)} → {_shown(self.after)}"
+                return f"{self.subject} {_both_shown(self.before, self.after)}"
             case "added" | "removed" | "content" | "attributes":
                 return f"{self.subject} {self.change}{' changed' * (self.change in ('content', 'attributes'))}"
-        return f"{self.subject} {self.change} {_shown(self.before)} → {_shown(self.after)}"
+        return f"{self.subject} {self.change} {_both_shown(self.before, self.after)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,14 @@ def _account(data: dict[str, Any]) -> StepAccount:
     return StepAccount(**known)
 
 
-def _shown(value: str) -> str:
-    line = " ".join(value.split())
-    return line if 0 < len(line) <= 60 else f"{line[:59]}…" if line else '""'
+def _both_shown(before: str, after: str) -> str:
+    """Two values, each on one line of bounded length, from shortly before the place where they begin to differ."""
+    lines = [" ".join(value.split()) for value in (before, after)]
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*lines, strict=False)))
+    skipped = max(0, same - _CONTEXT) if max(map(len, lines)) > _SHOWN else 0
+    return " → ".join(_shown(line[skipped:], cut=skipped > 0) for line in lines)
+
+
+def _shown(line: str, *, cut: bool) -> str:
+    text = f"{'…' * cut}{line}"
+    return text if 0 < len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…" if text else '""'

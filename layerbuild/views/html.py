@@ -22,7 +22,6 @@ _SLABS = 5  # heights of a layer in the stack
 def page(told: Report) -> str:
     """The page, complete."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("layerbuild.views", "page"),
@@ -43,11 +42,11 @@ def page(told: Report) -> str:
     style, script = (_source(name) for name in ("style.css", "script.js"))
     return environment.get_template("report.html").render(
         report=told,
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         style_digest=_digest(style),
         script_digest=_digest(script),
-        data=Markup(_data(told)),
+        data=_data(told),
     )
 
 
@@ -80,14 +79,14 @@ def _strip(begin: float, end: float, whole: float) -> dict[str, float]:
 
 
 def _slab(size: int, largest: int) -> int:
-    """How high a layer lies in the picture of the stack, 0 to ``_SLABS``: by the order of its size."""
-    if size <= 0 or largest <= 1:
-        return 0
-    return min(_SLABS, round(math.log1p(size) / math.log1p(largest) * _SLABS))
+    """How tall a layer is in the picture of the stack, 0 to ``_SLABS``: by the root of its size, so that a small one
+    beside a large one can still be told from an empty one."""
+    return round(math.sqrt(size / largest) * _SLABS) if largest else 0
 
 
 def _arc(below: int, above: int, layers: int) -> str:
-    """The path of an arc from one layer to the one that hides it, in the picture with a row of 32 for each layer."""
-    start, end = ((layers - layer) * 32 + 16 for layer in (above, below))
-    reach = min(150, 30 + 14 * (above - below))
-    return f"M 84 {end} C {84 + reach} {end}, {84 + reach} {start}, 90 {start}"
+    """The path of an arc from one layer to the one that hides it, in the picture with a row of 32 for each layer. It
+    comes in above the middle and goes out below it."""
+    hidden, hides = (layers - below) * 32 + 11, (layers - above) * 32 + 21
+    reach = 84 + min(150, 30 + 14 * (above - below))
+    return f"M 84 {hidden} C {reach} {hidden}, {reach} {hides}, 84 {hides}"

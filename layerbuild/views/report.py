@@ -35,22 +35,25 @@ NODES = 3000  # of all trees together
 _CHILDREN = 80  # of a folder that are told apart
 _DEPTH = 24
 _LINES = 400  # of a history, or steps of a build
-_HIDDEN = 100
+_HIDDEN = 40
 _SHADOWS = 60
 _ADVICE = 40
 _DIFFERENCES = 12  # of a step
 _TEXT = 600  # characters of an instruction
 _NAME = 120  # of a name
+_NAMES = 10  # of an image
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     """A history entry. ``layer`` counts from 1, the lowest; 0: the entry made none, and the rest is empty. ``line`` is
-    the recipe's, 0: not known. ``size`` is the blob's; ``bytes`` of content, of which nothing shows ``invisible``."""
+    the recipe's and ``recipe`` what stands there, 0 and empty: not known. ``size`` is the blob's; ``bytes`` of content,
+    of which nothing shows ``invisible``."""
 
     instruction: str
     layer: int = 0
     line: int = 0
+    recipe: str = ""
     size: int = 0
     bytes: int = 0
     invisible: int = 0
@@ -138,14 +141,14 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything. ``hidden_bytes`` and ``hidden_files`` count all of ``hidden``, also what was left out; the ``more``
-    of the others count what was."""
+    """Everything. ``size`` counts the bytes of all blobs of layers. ``hidden_files`` and ``hidden_bytes`` count all
+    that is hidden, also what was left out of ``hidden``; ``history_more`` and ``shadows_more`` what was left out."""
 
     name: str
     names: tuple[str, ...]
     image_id: str
     platform: str
-    created: str
+    size: int
     history: tuple[Line, ...]
     history_more: int
     trees: tuple[Node, ...]
@@ -162,11 +165,6 @@ class Report:
     def layers(self) -> tuple[Line, ...]:
         """The history entries that made a layer, the lowest first."""
         return tuple(line for line in self.history if line.layer)
-
-    @property
-    def size(self) -> int:
-        """The bytes of all blobs of layers."""
-        return sum(line.size for line in self.layers)
 
     @property
     def bytes(self) -> int:
@@ -195,13 +193,12 @@ def report(
     hidden = sorted(invisible(found), key=lambda version: (-version.size, version.path, version.layer))
     shadows = _shadows(found)
     history = _history(rows, by_layer(layers, found), lines)
-    config = image.config
     return Report(
         name=_name(name),
-        names=tuple(map(_name, image.names)),
+        names=tuple(map(_name, image.names[:_NAMES])),
         image_id=image.image_id,
-        platform=printable(str(config.platform)),
-        created=_name(config.created),
+        platform=printable(str(image.config.platform)),
+        size=sum(row.size or 0 for row in layers),
         history=tuple(history[:_LINES]),
         history_more=max(0, len(history) - _LINES),
         trees=tuple(_trees(len(layers), found, {id(version) for version in hidden}, nodes)),
@@ -265,11 +262,13 @@ def _history(rows: Sequence[LayerRow], blamed: Sequence[LayerBlame], lines: Line
             told.append(Line(_instruction(row.instruction)))
             continue
         layer = next(rest)
+        step = lines.step(layer.layer)
         told.append(
             Line(
                 _instruction(row.instruction),
                 layer.layer,
-                lines.line(layer.layer),
+                step.line if step else 0,
+                _instruction(step.instruction) if step else "",
                 row.size or 0,
                 layer.bytes,
                 layer.invisible,

@@ -108,3 +108,11 @@ def test_an_older_store_gets_its_tables(tmp_path: Path) -> None:
     database.close()
     with Store.open(tmp_path / "store") as store:
         assert begun(store) == 1
+
+
+def test_two_long_values_are_shown_from_where_they_differ() -> None:
+    long = "make -C /src/app && " * 10
+    told = str(Difference("command", "value", f"{long}seq 1", f"{long}seq 2"))
+    assert told == "command … -C /src/app && seq 1 → … -C /src/app && seq 2"
+    assert str(Difference("command", "value", "make  -j1", "")) == 'command make -j1 → ""'
+    assert str(Difference("env X", "value", "a" * 90, "b" * 90)) == f"env X {'a' * 59}… → {'b' * 59}…"

@@ -187,7 +187,12 @@ def test_the_build_and_its_verdicts() -> None:
     assert (copy.layer, copy.reasons) == (2, ("an earlier step ran again and gave the same",))
     assert run.reasons[0] == "env A<b> 1 → 2" and run.more == 3 and (run.ended, run.sealed) == (4.0, 6.0)
     assert (true.reasons, true.layer, true.sealed) == (("it has not run here before",), 0, None)
-    assert [line.line for line in found.history] == [0, 2, 3, 0]
+    assert [(line.line, line.recipe) for line in found.history] == [
+        (0, ""),
+        (2, "COPY </script> /srv"),
+        (3, "RUN rm -r /srv/old"),
+        (0, ""),
+    ]
 
 
 def test_a_report_is_bounded_whatever_the_names_are() -> None:

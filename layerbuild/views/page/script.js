@@ -42,13 +42,16 @@
     const scale = box.w * box.h / whole, placed = [];
     let {x, y, w, h} = box, row = [], area = 0;
     const worst = (list, total, side) => Math.max(
-      side * side * list[0].bytes * scale / (total * total), total * total / (side * side * list[list.length - 1].bytes * scale));
+      side * side * list[0].bytes * scale / (total * total),
+      total * total / (side * side * list[list.length - 1].bytes * scale),
+    );
     const close = () => {
       const side = Math.min(w, h), depth = area / side;
       let along = 0;
       for (const node of row) {
         const length = node.bytes * scale / depth;
-        placed.push(w >= h ? {node, x, y: y + along, w: depth, h: length} : {node, x: x + along, y, w: length, h: depth});
+        const beside = w >= h ? {x, y: y + along, w: depth, h: length} : {x: x + along, y, w: length, h: depth};
+        placed.push({node, ...beside});
         along += length;
       }
       if (w >= h) { x += depth; w -= depth; } else { y += depth; h -= depth; }
@@ -97,7 +100,8 @@
   const told = (node) => {
     const lost = node.invisible ? ", " + size(node.invisible) + " of it invisible" : "";
     const inside = node.folder || node.rest ? ", " + files(node.files) : "";
-    return node.name + ": " + size(node.bytes) + ", " + share(node.bytes, trail[trail.length - 1].bytes) + inside + lost;
+    const part = share(node.bytes, trail[trail.length - 1].bytes);
+    return node.name + ": " + size(node.bytes) + ", " + part + inside + lost;
   };
 
   const draw = () => {
@@ -105,14 +109,18 @@
     const box = {x: 0, y: 0, w: map.clientWidth || 800, h: map.clientHeight || 400};
     parts = 0;
     tiles = areas(content(here), box).map((area) => {
-      const tile = make("button", "tile" + color(...trail, area.node) + (area.node.rest ? " rest" : "") + (opens(area.node) ? " opens" : ""));
+      const kind = (area.node.rest ? " rest" : "") + (opens(area.node) ? " opens" : "");
+      const tile = make("button", "tile" + color(...trail, area.node) + kind);
       tile.type = "button";
       tile.tabIndex = -1;
       tile.setAttribute("aria-label", told(area.node) + (opens(area.node) ? ", opens" : ""));
       place(tile, area, box);
       fill(tile, [...trail, area.node], area, 1);
       const say = () => { $("map-tile").textContent = told(area.node); };
-      tile.addEventListener("focus", () => { tiles.forEach((other) => { other.tabIndex = other === tile ? 0 : -1; }); say(); });
+      tile.addEventListener("focus", () => {
+        tiles.forEach((other) => { other.tabIndex = other === tile ? 0 : -1; });
+        say();
+      });
       tile.addEventListener("mouseenter", say);
       tile.addEventListener("click", () => { if (opens(area.node)) enter([...trail, area.node], "map"); });
       return tile;
@@ -135,7 +143,8 @@
 
   const rows = () => {
     const here = trail[trail.length - 1];
-    $("bytes-caption").textContent = trail.length === 1 ? "All layers" : "In " + trail.slice(1).map((node) => node.name).join(" / ");
+    const way = trail.slice(1).map((node) => node.name).join(" / ");
+    $("bytes-caption").textContent = way ? "In " + way : "All layers";
     $("bytes-rows").replaceChildren(...content(here).map((node) => {
       const row = make("tr"), head = make("th");
       head.scope = "row";
@@ -148,7 +157,8 @@
       } else {
         head.append(node.name);
       }
-      const cells = [size(node.bytes), share(node.bytes, here.bytes), node.files, node.invisible === null ? "–" : size(node.invisible)];
+      const lost = node.invisible === null ? "–" : size(node.invisible);
+      const cells = [size(node.bytes), share(node.bytes, here.bytes), node.files, lost];
       row.append(head, ...cells.map((text) => make("td", "n", text)));
       return row;
     }));
@@ -166,8 +176,10 @@
   };
 
   $("map").addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
     const at = tiles.indexOf(document.activeElement), last = tiles.length - 1;
-    const next = {ArrowRight: at + 1, ArrowDown: at + 1, ArrowLeft: at - 1, ArrowUp: at - 1, Home: 0, End: last}[event.key];
+    const on = at + 1, back = at - 1;
+    const next = {ArrowRight: on, ArrowDown: on, ArrowLeft: back, ArrowUp: back, Home: 0, End: last}[event.key];
     if (event.key === "Escape" && trail.length > 1) enter(trail.slice(0, -1), "map");
     else if (next === undefined || at < 0) return;
     else tiles[Math.min(Math.max(next, 0), last)].focus();

@@ -6,10 +6,11 @@ The DevTools protocol: messages of JSON, each ended by a NUL, to the browser's d
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
-import subprocess
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ _FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-pipe",
 )
+
+_PATIENCE = 120.0  # seconds, on a machine that does other things besides
 
 
 class Browser:
@@ -101,6 +104,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._of], [], [], _PATIENCE)[0], "the browser says nothing"
             piece = os.read(self._of, 1 << 20)
             assert piece, "the browser ended"
             self._rest += piece
@@ -112,24 +116,24 @@ class Browser:
 @contextmanager
 def browsing(chromium: str, folder: Path) -> Iterator[Browser]:
     """A browser with a profile of its own in ``folder``."""
-    theirs_in, to = os.pipe()
-    of, theirs_out = os.pipe()
-    shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
-    command = ["sh", "-c", shell, "sh", chromium, *_FLAGS, f"--user-data-dir={folder}"]
-    with (folder / "log").open("wb") as log:
-        running = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
-    os.close(theirs_in)
-    os.close(theirs_out)
+    (theirs_in, to), (of, theirs_out) = os.pipe(), os.pipe()
+    # Above those that they become, so that the one does not overwrite the other.
+    read, write = (fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (theirs_in, theirs_out))
+    actions = [
+        (os.POSIX_SPAWN_DUP2, read, 3),
+        (os.POSIX_SPAWN_DUP2, write, 4),
+        (os.POSIX_SPAWN_OPEN, 1, folder / "log", os.O_WRONLY | os.O_CREAT, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    command = [chromium, *_FLAGS, f"--user-data-dir={folder}"]
+    running = os.posix_spawn(chromium, command, os.environ, file_actions=actions)
+    for descriptor in (theirs_in, theirs_out, read, write):
+        os.close(descriptor)
     try:
         browser = Browser(to, of)
         browser.attach()
         yield browser
     finally:
-        running.terminate()
-        try:
-            running.wait(20)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
-        os.close(to)
+        os.close(to)  # it ends when nobody talks to it any more
         os.close(of)
+        os.waitpid(running, 0)

@@ -58,7 +58,7 @@ def large(count: int) -> Iterator[Iterable[Entry]]:
     yield (file(b"usr/lib/%d/%d/%d" % (at % 37, at % 1009, at), at % 5000) for at in range(each))
     yield (file(b"srv/flat/file-%06d" % at, 1000) for at in range(each))
     yield (file(b"usr/lib/%d/%d/%d" % (at % 37, at % 1009, at), 1 + at % 7000) for at in range(each))
-    yield (file(b"opt/" + b"deep/" * (at % 400) + b"%d" % at, at) for at in range(each))
+    yield (file(b"opt/" + b"deep/" * (at % 40) + b"%d" % at, at) for at in range(each))
 
 
 def put_image(store: Store, layers: Iterable[Iterable[Entry]], instructions: Sequence[str], *, name: str) -> None:
