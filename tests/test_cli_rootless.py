@@ -154,3 +154,18 @@ def test_what_a_container_sees(three: dict[str, Layerbuild], context: Path) -> N
         layerbuild.build(context, recipe, "-t", "it")
         seen.add(layerbuild("run", "-u", "5:6", "it", "sh", "-c", look))
     assert seen == {"5\n5:6\n7:8\n0:0\n5:6:700\n5:6:600\n"}
+
+
+def test_what_is_closed_to_others_is_read_all_the_same(three: dict[str, Layerbuild], context: Path) -> None:
+    """By commands that compare, count and remove: files of ids that the user outside of its namespace is not."""
+    recipe = "FROM busybox\nRUN mkdir /d && echo {} > /d/f && chmod 600 /d/f && chown -R 7:8 /d && chmod 700 /d\n"
+    for layerbuild in three.values():
+        for name in ("one", "two"):
+            layerbuild.build(context, recipe.format(name), "-t", name)
+        said = layerbuild("diff", "one", "two", code=1)
+        assert "d/f" in said
+        layerbuild("df")
+        layerbuild("verify", "one")
+        layerbuild("rmi", "one", "two")
+        layerbuild("prune", "--all")
+        assert not list((layerbuild.root / "tmp").iterdir())

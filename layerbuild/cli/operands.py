@@ -62,7 +62,7 @@ def place_of(text: str) -> tuple[Path, str] | None:
 def seen(*texts: str) -> Iterator[list[Seen]]:
     """The images that ``texts`` name. What is in the store comes first; a path is brought into a store of its own,
     which goes when the context ends, so that a look leaves no trace."""
-    with reading() as store:
+    with reading(contents=True) as store:
         known = [_known(store, text) for text in texts]
         places = [None if image else place_of(text) for image, text in zip(known, texts, strict=True)]
         if not any(places) and all(store.is_here(image.top) for image in known if image):

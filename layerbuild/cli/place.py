@@ -62,12 +62,23 @@ def invocation() -> str:
 
 
 @contextmanager
-def reading() -> Iterator[Store]:
-    """The store, for a command that reads or changes names and records, but touches no layer's folder."""
+def reading(*, contents: bool = False) -> Iterator[Store]:
+    """The store, for a command that reads or changes names and records, but touches no layer's folder.
+
+    ``contents``: it opens files of layers. Those of a user with ranges of ids are other users', and open to it in its
+    namespace alone, which must be entered before any thread exists.
+    """
     from layerbuild.cli.recipes import this_platform
+    from layerbuild.store.ownership import has_ranges
     from layerbuild.store.store import Store
 
-    with Store.open(settings_root(), user_xattr=os.geteuid() != 0, platform=this_platform()) as store:
+    outside = os.geteuid() != 0
+    closed = has_ranges(settings_root())
+    if contents and outside and closed:
+        from layerbuild.isolate.namespaces import enter_build_namespaces
+
+        enter_build_namespaces()
+    with Store.open(settings_root(), user_xattr=outside or closed, platform=this_platform()) as store:
         yield store
 
 

@@ -23,6 +23,12 @@ def wants_one_id(root: Path) -> bool:
     return noted is not None and _is_one(noted)
 
 
+def has_ranges(root: Path) -> bool:
+    """Whether the files of layers belong to the ids of ranges, so that their maker can't open them all from outside."""
+    noted = _noted(root)
+    return noted is not None and not noted.startswith(_ROOT) and not _is_one(noted)
+
+
 def claim(root: Path, maps: str, *, temporary: Callable[[], Path]) -> None:
     """Note ``maps`` (of this process's user namespace) in a store that bears no note yet; StoreError if the store at
     ``root`` was made with others."""

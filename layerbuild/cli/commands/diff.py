@@ -67,11 +67,11 @@ def _sides(first: str, second: str, cleaning: ExitStack) -> tuple[_Side, _Side]:
     from layerbuild.views.explain import chain_after
 
     texts = (first, second)
-    with reading() as store:
+    with reading(contents=True) as store:
         layers = [_layer(store, text) for text in texts]
     images = [text for text, layer in zip(texts, layers, strict=True) if not layer and not text.startswith(_STEP)]
     opened = iter(cleaning.enter_context(seen(*images)) if images else ())
-    store = cleaning.enter_context(reading())
+    store = cleaning.enter_context(reading(contents=True))
     sides = []
     for text, layer in zip(texts, layers, strict=True):
         if layer:

@@ -113,7 +113,7 @@ def _recipe(request: recipes.Request, output_format: str) -> bool:
         raise UsageError("a recipe is verified for one platform at a time", hint="name one with --platform")
     began = time.time()
     twice = build_twice(settings_root(), request, recipes.spelled(request))
-    with reading() as store:
+    with reading(contents=True) as store:
         records = [_record(store, manifest) for manifest in twice.manifests]
         try:
             found = _compared(store, twice, records)
