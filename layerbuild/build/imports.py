@@ -16,7 +16,6 @@ from typing import Protocol
 
 from layerbuild import events
 from layerbuild.build.keys import FORMAT
-from layerbuild.crew import Crew
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import FormatError, NotFoundError, RegistryError
 from layerbuild.image.manifest import Descriptor, layer_codec
@@ -135,6 +134,8 @@ class Imports:
             missing.reverse()
             if not missing:
                 return
+            from layerbuild.crew import Crew
+
             with Crew(_AT_ONCE, name="cache-fetch") as crew:
                 blobs = crew.map(self._blob, missing)
             for layer, blob in zip(missing, blobs, strict=True):

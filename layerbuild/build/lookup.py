@@ -10,13 +10,13 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
 from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
-from layerbuild.build.remote import Remote
 from layerbuild.build.selecting import Match, content_digest, only_folder, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
@@ -49,6 +49,9 @@ from layerbuild.steps import (
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.build.remote import Remote
 
 
 @dataclass(frozen=True, slots=True)

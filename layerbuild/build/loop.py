@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from layerbuild import events
 from layerbuild.build.bases import Bases
@@ -16,7 +17,6 @@ from layerbuild.build.draft import Change
 from layerbuild.build.guard import Guard
 from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.keys import Keys
-from layerbuild.build.layers import Copied, LayerMaker
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
 from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
@@ -41,6 +41,9 @@ from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.build.layers import Copied, LayerMaker
 
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
@@ -96,9 +99,8 @@ class Build:
         self._known: Mapping[int, Build] = {}
         self._mounter = Mounter(store, self._lookup, options, tell=self.note)
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
-        self._maker = LayerMaker(
-            store, self._lookup, runner, self._guard, times=times, codec=options.codec, one_id=options.one_id
-        )
+        self._making = threading.Lock()
+        self._made: LayerMaker | None = None
         self._begin()
 
     @property
@@ -180,7 +182,25 @@ class Build:
     def _stop(self, error: Exception) -> None:
         for promise in self._lookup.results.values():
             promise.fail(error)
-        self._maker.stop(error)
+        self._maker().stop(error)
+
+    def _maker(self) -> LayerMaker:
+        """What carries steps out: a build that finds all in the cache needs none, nor its modules."""
+        from layerbuild.build.layers import LayerMaker
+
+        with self._making:
+            if self._made is None:
+                options = self._options
+                self._made = LayerMaker(
+                    self._store,
+                    self._lookup,
+                    self._runner,
+                    self._guard,
+                    times=self._times,
+                    codec=options.codec,
+                    one_id=options.one_id,
+                )
+            return self._made
 
     def _seconds(self, step: Step) -> float:
         """How long ``step`` took when it last ran; who never ran is taken for a second."""
@@ -261,11 +281,11 @@ class Build:
 
                 self._keep_listings(miss)
                 with self._mounter.mounted(stage, step) as mounted:
-                    sealed = self._maker.run(step, progress.stack, mounted, output=output)
+                    sealed = self._maker().run(step, progress.stack, mounted, output=output)
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                copied = self._maker.copy(step, progress.stack, miss.matches)
+                copied = self._maker().copy(step, progress.stack, miss.matches)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
                 if keys is None:

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
 from layerbuild.build.credentials import Credentials
 from layerbuild.build.fetching import Fetcher, file_name, modified
@@ -77,6 +76,8 @@ class Remote:
         return self._store.blobs.path(download.digest), modified(download)
 
     def _newest(self, download: Download) -> int | None:
+        from layerbuild.build.archives import newest
+
         with self._store.blobs.path(download.digest).open("rb") as file:
             return newest(file)
 

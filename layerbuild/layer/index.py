@@ -21,7 +21,6 @@ import heapq
 import itertools
 import mmap
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from operator import itemgetter
@@ -175,6 +174,8 @@ class IndexWriter:
             self._spill()
 
     def _spill(self) -> None:
+        import tempfile
+
         self._records.sort()
         run = tempfile.TemporaryFile(dir=self._path.parent, prefix=".index-")  # noqa: SIM115 - lives until close()
         run.writelines(
