@@ -54,6 +54,32 @@ class CacheHit:
 
 
 @dataclass(frozen=True, slots=True)
+class RootMounting:
+    """The root of a RUN is about to be there; told only where a build goes step by step. ``lowers`` are the diff
+    folders below, topmost first; ``mount`` is the shell line for it, empty where the ``driver`` mounts nothing."""
+
+    stage: StagePlan
+    number: int
+    driver: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+    merged: str
+    mount: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpperWritten:
+    """A RUN has ended, and its upper folder is as the command left it: nothing is sealed yet. Told only where a build
+    goes step by step. ``lowers`` as in ``RootMounting``."""
+
+    stage: StagePlan
+    number: int
+    lowers: tuple[str, ...]
+    upper: str
+
+
+@dataclass(frozen=True, slots=True)
 class StepOutput:
     """Bytes that a RUN wrote to its standard output or error, as they came."""
 
@@ -146,6 +172,8 @@ Event = (
     | StageStarted
     | StepStarted
     | CacheHit
+    | RootMounting
+    | UpperWritten
     | StepOutput
     | LayerSealed
     | StepFinished

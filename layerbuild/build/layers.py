@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
@@ -47,6 +47,12 @@ class Copied:
     digests: Mapping[PathSource, str]
 
 
+class Watch(Protocol):
+    """Is shown the workspace of a RUN."""
+
+    def __call__(self, workspace: Workspace, *, written: bool) -> None: ...
+
+
 class LayerMaker:
     """Runs the steps that the cache does not know.
 
@@ -76,18 +82,22 @@ class LayerMaker:
                 writer.abort(error)
         self._runner.stop()
 
-    def run(self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None]) -> Sealed | None:
+    def run(
+        self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None], watch: Watch
+    ) -> Sealed | None:
         """Execute the process in an overlay mount, and seal its upperdir; None: it changed no file.
 
-        StepFailed keeps the workspace.
+        ``watch`` is shown the workspace before the process, and after it. StepFailed keeps the workspace.
         """
         workspace = self._begin(stack)
         try:
+            watch(workspace, written=False)
             root = RootMetadata.of(workspace.diff)
             tree = self._lookup.stacks.below(workspace, name="the image")
             ended = self._runner.run(step, tree, workspace, mounted, output=output)
             if ended.code:
                 raise self._failed(step, stack, workspace, ended)
+            watch(workspace, written=True)
             lowers = [below.diff for below in workspace.below]
             owners = Owners.beside(workspace.diff) if self._one_id else NOBODY
             sealed = seal(

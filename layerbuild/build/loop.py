@@ -41,6 +41,7 @@ from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
+from layerbuild.store.workspaces import Workspace
 
 if TYPE_CHECKING:
     from layerbuild.build.layers import Copied, LayerMaker
@@ -232,6 +233,8 @@ class Build:
                     recorded(self._lookup.results[needed].get().stack)
                 with self._schedule.turn(stage, number):
                     progress = self._step(stage, number, step, progress)
+                    if self._options.step_by_step:
+                        recorded(progress.stack)
         self._lookup.results[stage.index].keep(progress)
 
     def _step(self, stage: StagePlan, number: int, step: Step, progress: Progress) -> Progress:
@@ -279,9 +282,13 @@ class Build:
                 def output(data: bytes) -> None:
                     self._observe(events.StepOutput(stage, number, data))
 
+                def watch(workspace: Workspace, *, written: bool) -> None:
+                    if self._options.step_by_step:
+                        self._show(stage, number, workspace, written=written)
+
                 self._keep_listings(miss)
                 with self._mounter.mounted(stage, step) as mounted:
-                    sealed = self._maker().run(step, progress.stack, mounted, output=output)
+                    sealed = self._maker().run(step, progress.stack, mounted, output=output, watch=watch)
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
@@ -305,6 +312,15 @@ class Build:
             return self._captures.add(step, progress.stack, sealed, then=record), keys
         self._captures.after(step, progress.stack, then=record)
         return None, keys
+
+    def _show(self, stage: StagePlan, number: int, workspace: Workspace, *, written: bool) -> None:
+        lowers, upper = tuple(str(below.diff) for below in workspace.below), str(workspace.diff)
+        if written:
+            self._observe(events.UpperWritten(stage, number, lowers, upper))
+            return
+        work, merged = str(workspace.work), str(workspace.merged)
+        mount = self._runner.mount_line(workspace, user_xattr=self._store.user_xattr)
+        self._observe(events.RootMounting(stage, number, self._runner.driver, lowers, upper, work, merged, mount))
 
     def _keep_listings(self, miss: Miss) -> None:
         """Keep what the files that a RUN mounts are, so that a later miss can be told as a difference."""

@@ -32,7 +32,8 @@ class Options:
 
     ``fail_on_miss``: a step that would have to run ends the build. ``gate`` is for what looks like a secret,
     ``allowed`` what may look so. ``request`` is noted in the build's record, to plan it again. ``remember`` False: no
-    later build is to hit what this one makes.
+    later build is to hit what this one makes. ``step_by_step``: a step's layer is whole before the next step begins,
+    and the folders of each RUN are told of.
     """
 
     names: tuple[Reference, ...] = ()
@@ -53,3 +54,4 @@ class Options:
     allowed: AllowList = field(default_factory=AllowList)
     request: Mapping[str, Any] = field(default_factory=dict)
     remember: bool = True
+    step_by_step: bool = False

@@ -19,7 +19,7 @@ from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
 from layerbuild.isolate.backends import Isolation
 from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, WholeTree
-from layerbuild.isolate.mounts import Extra, File
+from layerbuild.isolate.mounts import Extra, File, Overlay
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer import standin
 from layerbuild.layer.entry import Entry
@@ -94,6 +94,28 @@ class Runner:
             hint = error.hint
         mask.close()
         return Ended(code, how, bytes(tail), hint)
+
+    @property
+    def driver(self) -> str:
+        """The name of what gives commands their root."""
+        return self._driver.name
+
+    def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
+        """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
+        lacks; empty where the driver does not mount the layers itself, or there are none."""
+        if self._driver.name != "overlay" or not workspace.below:
+            return ""
+        return str(
+            Overlay(
+                tuple(str(workspace.overlay / below.short) for below in workspace.below),
+                str(workspace.diff),
+                str(workspace.work),
+                str(workspace.merged),
+                user_xattr=user_xattr,
+                volatile=True,
+                directory=str(workspace.overlay),
+            )
+        )
 
     def stop(self) -> None:
         """End all commands at once, from any thread; ``run`` then raises."""

@@ -97,6 +97,8 @@ class _Plain:
             case events.ImageWritten():
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"image {event.image_id}{names}")
+            case events.RootMounting() | events.UpperWritten():
+                pass  # for those who are taught
             case events.IndexWritten(digest, platforms):
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"index {digest} for {', '.join(map(str, platforms))}{names}")

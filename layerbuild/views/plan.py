@@ -161,10 +161,15 @@ def _remark(row: PlanRow) -> str:
     return f"{row.why}; {row.reason}" if told else row.why
 
 
+def metadata_effect(step: ConfigStep) -> str:
+    """What an instruction that makes no layer changes."""
+    return _METADATA.get(step.origin.keyword.upper(), "configuration")
+
+
 def _effect(step: Step, layer: bool | None) -> tuple[str, str]:
     match step:
         case ConfigStep():
-            return "metadata", _METADATA.get(step.origin.keyword.upper(), "configuration")
+            return "metadata", metadata_effect(step)
         case RunStep():
             return _made(layer, "the files that the command changes")
         case CopyStep(sources=(EmptyDirectory(),)):

@@ -23,6 +23,7 @@ from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.cli.results import identifier, remove_stale, write_files
+from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.events import Note
 from layerbuild.reference import Reference
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 )
 @click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
 @limits.options
+@click.option("--teach", is_flag=True, help="Explain each step: mounts, upper folder, tar, names.")
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID (an index's digest) to this file.")
@@ -110,6 +112,7 @@ def build(
     allow: tuple[str, ...],
     jobs: int | None,
     isolation: str,
+    teach: bool,
     progress: str,
     quiet: bool,
     iidfile: Path | None,
@@ -148,7 +151,8 @@ def build(
         entitlements=entitlements(allow),
         cache_namespace=request.build_args.get("BUILDKIT_CACHE_MOUNT_NS", ""),
         inline_cache=caches.inline,
-        jobs=jobs or len(os.sched_getaffinity(0)),
+        jobs=1 if teach else jobs or len(os.sched_getaffinity(0)),
+        step_by_step=teach,
         fail_on_miss=fail_on_miss,
         gate=Gate(gate),
         allowed=allow_list(allowed),
@@ -181,7 +185,7 @@ def build(
             start=lambda identity: way.start(identity, most),
             network=reach,
             annotations=asked,
-            observe=told_all(observe, *early),
+            observe=told_all(observe, *([Teacher(store)] if teach and not quiet else []), *early),
             clock=clock,
         )
         write_files(files, built.found, _export(store, built, wanted, pushes, observe))
