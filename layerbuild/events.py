@@ -55,8 +55,8 @@ class CacheHit:
 
 @dataclass(frozen=True, slots=True)
 class RootMounting:
-    """The root of a RUN is about to be there; told only where a build goes step by step. ``lowers`` are the diff
-    folders below, topmost first; ``mount`` is the shell line for it, empty where the ``driver`` mounts nothing."""
+    """The root of a RUN is about to be there. ``lowers`` are the diff folders below, topmost first; ``mount`` is the
+    shell line for it, empty where the ``driver`` mounts nothing."""
 
     stage: StagePlan
     number: int
@@ -86,6 +86,16 @@ class StepOutput:
     stage: StagePlan
     number: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProgress:
+    """A step's layer is being written: ``done`` bytes of its tar are hashed and compressed. Told a few times each
+    second, so of a small layer never; a COPY is written while it runs, a RUN's changes behind the steps."""
+
+    stage: StagePlan
+    number: int
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,7 @@ Event = (
     | RootMounting
     | UpperWritten
     | StepOutput
+    | LayerProgress
     | LayerSealed
     | StepFinished
     | ImageWritten

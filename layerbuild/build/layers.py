@@ -34,6 +34,8 @@ from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, 
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
+Tell = Callable[[int], None]  # takes the size of a tar that grows
+
 
 class Unchanged(Exception):
     """Why a layer that was begun is given up: nothing is in it."""
@@ -83,11 +85,19 @@ class LayerMaker:
         self._runner.stop()
 
     def run(
-        self, step: RunStep, stack: Stack, mounted: Mounted, *, output: Callable[[bytes], None], watch: Watch
+        self,
+        step: RunStep,
+        stack: Stack,
+        mounted: Mounted,
+        *,
+        output: Callable[[bytes], None],
+        watch: Watch,
+        tell: Tell,
     ) -> Sealed | None:
         """Execute the process in an overlay mount, and seal its upperdir; None: it changed no file.
 
-        ``watch`` is shown the workspace before the process, and after it. StepFailed keeps the workspace.
+        ``watch`` is shown the workspace before the process, and after it; ``tell`` is told how large the tar is
+        while it grows. StepFailed keeps the workspace.
         """
         workspace = self._begin(stack)
         try:
@@ -115,7 +125,7 @@ class LayerMaker:
             if owner_of is not None:
                 self._lookup.stacks.owned(workspace, owner_of)
             scan = self._secrets.scan()
-            blob, index, writer = self._writer(workspace, scan, folder=False)
+            blob, index, writer = self._writer(workspace, scan, tell, folder=False)
             return Sealed(workspace, blob, index, writer, lambda to: capture(workspace.diff, to, owner=owner_of), scan)
         except StepFailed:
             raise
@@ -123,15 +133,19 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
             raise
 
-    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]]) -> Copied:
-        """Write the files that the sources name into a fresh diff folder and its tar, in one read of each."""
+    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]], *, tell: Tell) -> Copied:
+        """Write the files that the sources name into a fresh diff folder and its tar, in one read of each; ``tell`` as
+        in ``run``."""
         for match in (match for found in matches.values() for match in found):
             if isinstance(match.tree, StackTree):
                 self._store.ensure_unpacked(match.tree.chain)
         workspace = self._begin(stack, empty_handed=not _looks_below(step))
         try:
             folder = only_folder(step, matches)
-            copied = self._stream(step, workspace, *folder) if folder else self._copy(step, workspace, matches)
+            if folder:
+                copied = self._stream(step, workspace, *folder, tell)
+            else:
+                copied = self._copy(step, workspace, matches, tell)
         except BaseException:
             self._store.workspaces.discard(workspace)
             raise
@@ -139,11 +153,11 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
         return copied
 
-    def _stream(self, step: CopyStep, workspace: Workspace, source: PathSource, match: Match) -> Copied:
+    def _stream(self, step: CopyStep, workspace: Workspace, source: PathSource, match: Match, tell: Tell) -> Copied:
         """One folder, in memory that does not depend on how much is in it."""
         placement = self._placement(step, workspace)
         state = State.of([match])
-        with self._filled(workspace) as sealed:
+        with self._filled(workspace, tell) as sealed:
             count, told = write_stream(placement, match, sealed.writer)
         digest = self._keep_listing(told)
         state.remember(digest, self._store.digests)
@@ -151,13 +165,15 @@ class LayerMaker:
             sealed.drop(Unchanged())
         return Copied(sealed if count else None, {source: digest})
 
-    def _copy(self, step: CopyStep, workspace: Workspace, matches: Mapping[PathSource, list[Match]]) -> Copied:
+    def _copy(
+        self, step: CopyStep, workspace: Workspace, matches: Mapping[PathSource, list[Match]], tell: Tell
+    ) -> Copied:
         digests = {source: self._keep_listing(listing(found)) for source, found in matches.items()}
         with ExitStack() as cleaning:
             items = self._place(step, workspace, matches, cleaning).items()
             if not items:
                 return Copied(None, digests)
-            with self._filled(workspace) as sealed:
+            with self._filled(workspace, tell) as sealed:
                 write(items, sealed.writer)
         return Copied(sealed, digests)
 
@@ -168,10 +184,10 @@ class LayerMaker:
         return digest
 
     @contextmanager
-    def _filled(self, workspace: Workspace) -> Iterator[Sealed]:
+    def _filled(self, workspace: Workspace, tell: Tell) -> Iterator[Sealed]:
         """A layer to write, with its folder; what the tar still lacks then is its end, and what waits in memory."""
         scan = self._secrets.scan()
-        blob, index, writer = self._writer(workspace, scan, folder=True)
+        blob, index, writer = self._writer(workspace, scan, tell, folder=True)
         sealed = Sealed(workspace, blob, index, writer, LayerWriter.finish, scan)
         try:
             with self._stoppable(writer):
@@ -269,7 +285,9 @@ class LayerMaker:
             workspaces.discard(workspace)
             return None
 
-    def _writer(self, workspace: Workspace, scan: Scan | None, *, folder: bool) -> tuple[Path, Path, LayerWriter]:
+    def _writer(
+        self, workspace: Workspace, scan: Scan | None, tell: Tell, *, folder: bool
+    ) -> tuple[Path, Path, LayerWriter]:
         """Names for the blob and the index of a layer, and what writes them; ``folder``: and fills the diff folder.
         ``scan`` watches what is written."""
         blob, index = self._store.blobs.temporary(), self._store.layers.temporary_index()
@@ -282,6 +300,7 @@ class LayerMaker:
                 user_xattr=self._store.user_xattr,
                 root=RootMetadata.of(workspace.diff),
                 watch=scan.take if scan else None,
+                tell=tell,
             )
         except BaseException:
             blob.unlink(missing_ok=True)

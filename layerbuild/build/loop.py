@@ -46,6 +46,7 @@ from layerbuild.store.workspaces import Workspace
 if TYPE_CHECKING:
     from layerbuild.build.layers import Copied, LayerMaker
 
+_OFTEN = 0.25  # seconds between two events about a layer that is being made
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
@@ -276,6 +277,7 @@ class Build:
         for some steps are known only now."""
         if not isinstance(progress.stack, Unnamed):
             self._imports.bring(progress.stack)
+        tell = self._growing(stage, number)
         match step:
             case RunStep():
 
@@ -283,16 +285,16 @@ class Build:
                     self._observe(events.StepOutput(stage, number, data))
 
                 def watch(workspace: Workspace, *, written: bool) -> None:
-                    if self._options.step_by_step:
+                    if not written or self._options.step_by_step:
                         self._show(stage, number, workspace, written=written)
 
                 self._keep_listings(miss)
                 with self._mounter.mounted(stage, step) as mounted:
-                    sealed = self._maker().run(step, progress.stack, mounted, output=output, watch=watch)
+                    sealed = self._maker().run(step, progress.stack, mounted, output=output, watch=watch, tell=tell)
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                copied = self._maker().copy(step, progress.stack, miss.matches)
+                copied = self._maker().copy(step, progress.stack, miss.matches, tell=tell)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
                 if keys is None:
@@ -321,6 +323,19 @@ class Build:
         work, merged = str(workspace.work), str(workspace.merged)
         mount = self._runner.mount_line(workspace, user_xattr=self._store.user_xattr)
         self._observe(events.RootMounting(stage, number, self._runner.driver, lowers, upper, work, merged, mount))
+
+    def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
+        """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""
+        told = time.monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if now - told >= _OFTEN:
+                told = now
+                self._observe(events.LayerProgress(stage, number, done))
+
+        return tell
 
     def _keep_listings(self, miss: Miss) -> None:
         """Keep what the files that a RUN mounts are, so that a later miss can be told as a difference."""

@@ -72,6 +72,7 @@ def trouble(ctx: click.Context) -> Iterator[None]:
     try:
         yield
     except LayerbuildError as error:
+        ctx.close()  # what is drawn goes before what is said
         report(error)
         ctx.exit(max(2, exit_code(error)))
 

@@ -56,9 +56,9 @@ class LayerWriter:
 
     ``add`` takes entries in the order of ``sort_key``, parents first; the root is none of them. ``folder`` must exist
     and be empty; ``root`` is what it looks like in the end. ``watch`` sees each file's content, of a large one the
-    first piece. Both files are new, appear under their names at once and
-    are not synced: whoever records the layer names and syncs them. Leaving the context without ``finish`` leaves no
-    thread behind, and the caller removes the blob. A full disk is a SpaceError.
+    first piece; ``tell`` is told, on another thread, the size of the tar so far. Both files are new, appear under their
+    names at once and are not synced: whoever records the layer names and syncs them. Leaving the context without
+    ``finish`` leaves no thread behind, and the caller removes the blob. A full disk is a SpaceError.
     """
 
     def __init__(
@@ -72,8 +72,10 @@ class LayerWriter:
         user_xattr: bool = False,
         root: RootMetadata | None = None,
         watch: Watch | None = None,
+        tell: Callable[[int], None] | None = None,
     ) -> None:
         self._watch = watch
+        self._tell = tell
         self._codec = codec
         self._root = root
         self._folder_finished = False
@@ -206,6 +208,8 @@ class LayerWriter:
         self._tar.update(chunk)
         self._tar_size += len(chunk)
         self._compressor.write(chunk)
+        if self._tell is not None:
+            self._tell(self._tar_size)
 
 
 def capture(folder: Path, writer: LayerWriter, *, owner: Owner | None = None) -> Captured:

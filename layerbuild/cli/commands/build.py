@@ -15,7 +15,7 @@ import click
 from layerbuild.cli import limits, recipes
 from layerbuild.cli.caches import Caches
 from layerbuild.cli.commands.lint import check, warn
-from layerbuild.cli.console import observer, told_all
+from layerbuild.cli.console import observing, told_all
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import allow_list, entitlements, lent
 from layerbuild.cli.place import driver, inside, invocation
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @click.option("--isolation", metavar="WAY", default="namespaces", help="namespaces, or an OCI runtime: runc, crun.")
 @limits.options
 @click.option("--teach", is_flag=True, help="Explain each step: mounts, upper folder, tar, names.")
-@click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
+@click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image ID.")
 @click.option("--iidfile", type=click.Path(path_type=Path), help="Write the image ID (an index's digest) to this file.")
 @click.option(
@@ -161,8 +161,9 @@ def build(
     )
     destinations = [_destinations(output, options) for output in wanted]
     way = backend(isolation)
-    observe = observer("quiet" if quiet else progress)
+    style = "plain" if teach and progress in ("auto", "tty") else progress  # an area would cut what is taught in two
     with (
+        observing("quiet" if quiet else style) as observe,
         lent(request.secrets, request.agents) as credentials,
         inside() as (store, identity),
         ExitStack() as going_on,

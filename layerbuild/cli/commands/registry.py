@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.console import observer
+from layerbuild.cli.console import observing
 from layerbuild.cli.place import inside
 from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
@@ -26,15 +26,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
 @platform_option(help="Of an image for several.  [default: this machine's]")
-@click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
+@click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
 @errors_as_events
 def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
     """Bring images from registries into the store, under their names."""
     wanted = chosen_platform(platform) or this_platform()
     references = [Reference.parse(name) for name in names]
-    observe = observer("quiet" if quiet else progress)
-    with inside() as (store, _):
+    with observing("quiet" if quiet else progress) as observe, inside() as (store, _):
         bringer = store.supplier = Bringer(store, observe)
         for reference in references:
             image = bringer.pull(reference, wanted)
@@ -46,15 +45,14 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @platform_option(help="Of an image for several, only the one for this.  [default: all]")
-@click.option("--progress", default="auto", metavar="STYLE", help="auto, plain, quiet or rawjson.")
+@click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what was pushed.")
 @errors_as_events
 def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
     """Send images to the registries that their names lead to. What a registry has already is not sent."""
-    observe = observer("quiet" if quiet else progress)
     chosen = chosen_platform(platform)
     wanted: dict[BlobDigest, tuple[StoredImage | StoredIndex, list[Reference]]] = {}
-    with inside() as (store, _):
+    with observing("quiet" if quiet else progress) as observe, inside() as (store, _):
         store.supplier = Bringer(store, observe)
         for name in dict.fromkeys(pushable(Reference.parse(name)) for name in names):
             found = store.images.resolve(str(name), platform=chosen) if chosen else store.images.find(str(name))

@@ -1,0 +1,262 @@
+"""--progress tty, as a person sees it: a build in a pseudo terminal, and a terminal emulator that reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyte
+import pytest
+from support import Layerbuild
+from test_cli_kill import fresh_mark, own_terminal
+from traces import processes
+
+from layerbuild.cli.terminal import Terminal, cells, cut, held, seen
+from layerbuild.digest import BlobDigest
+from layerbuild.events import BlobMoved, Note
+
+COLOR = re.compile(r"\x1b\[[\d;]*m")
+
+
+class Person:
+    """A terminal with a build in it, and what stands on its screen."""
+
+    def __init__(self, layerbuild: Layerbuild, *arguments: str | Path, columns: int = 90, **options: Any) -> None:
+        self._master, self.slave = pty.openpty()
+        self.screen = pyte.Screen(columns, 60)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        self.resize(columns)
+        self.before = termios.tcgetattr(self.slave)
+        streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave, **options}
+        self.process = layerbuild.start(*arguments, **streams, start_new_session=True, preexec_fn=own_terminal)
+
+    def resize(self, columns: int) -> None:
+        self.screen.resize(60, columns)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", 60, columns, 0, 0))
+
+    def type(self, text: bytes) -> None:
+        os.write(self._master, text)
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.screen.display if line.strip()]
+
+    def sees(self, *patterns: str, seconds: float = 20.0) -> None:
+        """Look until each pattern is on the screen, all at one time."""
+        end = time.monotonic() + seconds
+        while not all(re.search(pattern, "\n".join(self.lines), re.MULTILINE) for pattern in patterns):
+            assert time.monotonic() < end, (patterns, self.lines)
+            self._read(0.5)
+
+    def ended(self, code: int) -> list[str]:
+        """The screen after the build has ended with ``code``."""
+        while self.process.poll() is None:
+            self._read(0.05)
+        while self._read(0.0):
+            pass
+        assert self.process.returncode == code, self.lines
+        return self.lines
+
+    def is_as_before(self) -> bool:
+        """Whether the terminal is as a shell expects it: modes, cursor, and a fresh line."""
+        hidden = self.screen.cursor.hidden or b"\x1b[?25l" in self.raw
+        return termios.tcgetattr(self.slave) == self.before and not hidden and self.screen.cursor.x == 0
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        os.close(self.slave)
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], seconds)[0]:
+            return False
+        data = os.read(self._master, 65536)
+        self.raw += data
+        self._stream.feed(data)
+        return True
+
+
+Start = Callable[..., Person]
+
+
+@pytest.fixture
+def at_terminal(context: Path) -> Iterator[Start]:
+    with contextlib.ExitStack() as stack:
+
+        def start(layerbuild: Layerbuild, recipe: str, *arguments: str, columns: int = 90, **env: str) -> Person:
+            (context / "Dockerfile").write_text(recipe)
+            told = {"TERM": "xterm", "COLUMNS": "", **env}
+            here = Layerbuild(
+                layerbuild.root, layerbuild.prefix, layerbuild.python, {**layerbuild.env, **told}, layerbuild.rootless
+            )
+            person = Person(here, "build", "--jobs", "2", *arguments, context, columns=columns)
+            return stack.enter_context(contextlib.closing(person))
+
+        yield start
+
+
+def go_on(mark: str) -> None:
+    """End the sleeps that a RUN waits for."""
+    for process in processes(mark):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{process}/comm").read_text().strip() == "sleep":
+                os.kill(process, signal.SIGTERM)
+
+
+def side_by_side(mark: str) -> str:
+    return (
+        f"FROM busybox AS one\nRUN echo one-says; head -c 3000000 /dev/zero > /one; sleep {mark} || true\n"
+        f"FROM busybox AS two\nRUN printf 'two-\\r\\033[2Jsays\\n'; touch /two; sleep {mark} || true\n"
+        "FROM busybox\nLABEL a=b\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+    )
+
+
+def test_stages_side_by_side(layerbuild: Layerbuild, at_terminal: Start) -> None:
+    mark = fresh_mark()
+    person = at_terminal(layerbuild, side_by_side(mark))
+    person.sees(
+        r"1/1  one  RUN echo one-says.*  3\.00MB  \d+\.\ds\n +\| one-says",
+        r"1/1  two  RUN printf.*  0B  \d+\.\ds\n +\| says",
+    )
+    go_on(mark)
+    lines = person.ended(0)
+    for once in (
+        "1/1  one  RUN",
+        "1/1  two  RUN",
+        "LABEL a=b  metadata",
+        "COPY --from=one",
+        "COPY --from=two",
+        "image",
+    ):
+        assert sum(once in line for line in lines) == 1, (once, lines)
+    assert sum("  layer " in line for line in lines) == 4
+    assert not any(line.startswith("       |") for line in lines)
+    assert lines[-1].startswith("sha256:")
+    assert person.is_as_before()
+    assert COLOR.search(person.raw.decode())
+
+
+def test_narrow_and_without_colors(rooted: Layerbuild, at_terminal: Start) -> None:
+    mark = fresh_mark()
+    person = at_terminal(rooted, side_by_side(mark), columns=40, NO_COLOR="1")
+    person.sees(r"1/1  one  RUN.*…  3\.00MB  \d", r"1/1  two  RUN.*…  0B  \d")
+    go_on(mark)
+    person.ended(0)
+    said = person.raw.decode()
+    assert not COLOR.search(said)
+    for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[\d*[A-Z]", "", said)):
+        assert cells(line) < 40 or line.startswith("sha256:"), line
+
+
+def test_resized_while_it_goes_on(rooted: Layerbuild, at_terminal: Start) -> None:
+    mark = fresh_mark()
+    person = at_terminal(rooted, side_by_side(mark))
+    person.sees(r"one  RUN .* \d+\.\ds$")
+    for columns in (30, 120, 50):
+        person.resize(columns)
+        person.sees(rf"^(?=.{{{columns - 1}}}$)  1/1  one  R.*s$")
+    go_on(mark)
+    lines = person.ended(0)
+    assert sum("1/1  one  RUN" in line for line in lines) == sum("1/1  two  RUN" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("env", [{"CI": "true"}, {"TERM": "dumb"}])
+def test_where_nobody_watches(rooted: Layerbuild, at_terminal: Start, env: dict[str, str]) -> None:
+    person = at_terminal(rooted, "FROM busybox\nRUN echo said; sleep 0.5\n", NO_COLOR="1", **env)
+    assert "       | said" in person.ended(0)
+    assert b"\x1b" not in person.raw
+
+
+def test_taught_at_a_terminal(rooted: Layerbuild, at_terminal: Start) -> None:
+    person = at_terminal(rooted, "FROM busybox\nRUN echo said; sleep 0.5\n", "--teach", NO_COLOR="1")
+    assert "       | said" in person.ended(0)
+    assert b"\x1b" not in person.raw
+
+
+@pytest.mark.parametrize(("key", "number", "code"), [(b"\x03", None, 130), (b"", signal.SIGTERM, 143)])
+def test_stopped(rooted: Layerbuild, at_terminal: Start, key: bytes, number: signal.Signals | None, code: int) -> None:
+    person = at_terminal(rooted, side_by_side(fresh_mark()))
+    person.sees(r"one  RUN .* \d+\.\ds$")
+    person.type(key) if number is None else person.process.send_signal(number)
+    lines = person.ended(code)
+    assert not any("RUN" in line for line in lines)
+    assert person.is_as_before() or key  # the terminal itself has shown the key: ^C
+    assert b"\x1b[?25l" not in person.raw and b"Traceback" not in person.raw
+
+
+def test_failed(rooted: Layerbuild, at_terminal: Start) -> None:
+    mark = fresh_mark()
+    fails = f"FROM busybox\nRUN for n in $(seq 30); do echo line-$n-; done; sleep {mark}; exit 3\n"
+    person = at_terminal(rooted, fails)
+    person.sees(r"\| line-30-")
+    assert not any("line-20-" in line for line in person.lines)  # the area has the last few only
+    go_on(mark)
+    lines = person.ended(1)
+    error = next(place for place, line in enumerate(lines) if "layerbuild: " in line)
+    assert [line.strip() for line in lines if "line-1-" in line] == ["| line-1-"]
+    assert sum("line-30-" in line for line in lines[:error]) == 1
+    assert person.is_as_before()
+
+
+def test_it_has_to_be_a_terminal(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\n")
+    assert "standard error is none" in rooted.run("build", "--progress", "tty", context, code=2).stderr
+
+
+# -- the area itself ---------------------------------------------------------------------------------------------------
+
+
+def test_blobs_from_many_threads_on_a_low_screen() -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 8, 50, 0, 0))
+    screen = pyte.Screen(50, 8)
+    with os.fdopen(slave, "w") as stream, Terminal(stream, color=False) as terminal:
+        blobs = [BlobDigest.of(bytes([number])) for number in range(9)]
+        for blob in blobs:
+            terminal(BlobMoved(blob, "pull", "host/app", 1, 1000))
+        time.sleep(0.5)
+        terminal(Note("said above"))
+        terminal(BlobMoved(blobs[0], "pull", "host/app", 1000, 1000))
+        pyte.ByteStream(screen).feed(os.read(master, 65536))
+        drawn = [line.rstrip() for line in screen.display]
+        assert [line for line in drawn if line][-1] == "       … and 3 more"
+        assert sum("pulling" in line for line in drawn) == 5 and sum("pulled" in line for line in drawn) == 1
+    os.close(master)
+
+
+def test_a_terminal_that_is_gone() -> None:
+    master, slave = pty.openpty()
+    stream = os.fdopen(slave, "w")
+    with Terminal(stream, color=True) as terminal:
+        os.close(master)
+        terminal(BlobMoved(BlobDigest.of(b""), "pull", "host/app", 1, 1000))
+        terminal(Note("nobody hears"))
+    with pytest.raises(OSError):  # what could not be written
+        stream.close()
+
+
+def test_what_a_line_shows() -> None:
+    assert seen("10%\r\x1b[32m20%\x1b[0m\r") == "20%"
+    assert seen("\x1b]0;title\x07a\tb\x1b[2J\x08") == "a       b"
+    assert seen("\x1b") == seen("\r\r") == ""
+    assert (cut("RUN 漢字", 8), cut("RUN 漢字", 7), cells("e\u0301")) == ("RUN 漢字", "RUN 漢…", 1)
+
+
+def test_what_a_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"x" * 1500)
+    (tmp_path / "link").symlink_to("/")
+    assert (held(str(tmp_path)), held(str(tmp_path / "gone"))) == ("1.50kB", "0B")
