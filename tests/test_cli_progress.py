@@ -92,6 +92,18 @@ def test_a_wrong_option_of_the_build_too(rooted: Layerbuild, context: Path) -> N
     assert (failed["exit_code"], failed["hint"]) == (2, "did you mean oci?")
 
 
+def test_a_large_layer_tells_how_far_it_is(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN truncate -s 600M /hole\n")
+    told = lines(rooted.run("build", "--progress", "rawjson", context).stderr)
+    names = [line["event"] for line in told]
+    done = [line["done"] for line in told if line["event"] == "LayerProgress"]
+    (sealed,) = (line for line in told if line["event"] == "LayerSealed")
+    assert done and done == sorted(done) and done[-1] <= sealed["tar_size"]
+    assert names.index("StepFinished") < names.index("LayerProgress") < names.index("LayerSealed")
+    (mounting,) = (line for line in told if line["event"] == "RootMounting")
+    assert mounting["upper"].startswith(str(rooted.root)) and "UpperWritten" not in names
+
+
 def test_a_build_that_is_stopped(rooted: Layerbuild, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nRUN echo begun; sleep 600\n")
     process = rooted.start("build", "--progress", "rawjson", context, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)

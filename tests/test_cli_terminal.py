@@ -13,6 +13,7 @@ import struct
 import termios
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pyte
 import pytest
 from support import Layerbuild
 from test_cli_kill import fresh_mark, own_terminal
-from traces import processes
+from traces import processes, wait_until
 
 from layerbuild.cli.terminal import Terminal, cells, cut, held, seen
 from layerbuild.digest import BlobDigest
@@ -62,7 +63,9 @@ class Person:
 
     def ended(self, code: int) -> list[str]:
         """The screen after the build has ended with ``code``."""
+        end = time.monotonic() + 30
         while self.process.poll() is None:
+            assert time.monotonic() < end, self.lines
             self._read(0.05)
         while self._read(0.0):
             pass
@@ -108,12 +111,20 @@ def at_terminal(context: Path) -> Iterator[Start]:
         yield start
 
 
-def go_on(mark: str) -> None:
-    """End the sleeps that a RUN waits for."""
+def go_on(mark: str, *, sleeping: int = 2) -> None:
+    """End the sleeps that RUN steps wait for, when all have begun."""
+    wait_until(lambda: len(sleeps(mark)) == sleeping)
+    for process in sleeps(mark):
+        os.kill(process, signal.SIGTERM)
+
+
+def sleeps(mark: str) -> list[int]:
+    found = []
     for process in processes(mark):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(OSError):  # it has just ended
             if Path(f"/proc/{process}/comm").read_text().strip() == "sleep":
-                os.kill(process, signal.SIGTERM)
+                found.append(process)
+    return found
 
 
 def side_by_side(mark: str) -> str:
@@ -197,13 +208,21 @@ def test_stopped(rooted: Layerbuild, at_terminal: Start, key: bytes, number: sig
     assert b"\x1b[?25l" not in person.raw and b"Traceback" not in person.raw
 
 
+def test_a_layer_that_is_made_behind_the_steps(rooted: Layerbuild, at_terminal: Start) -> None:
+    person = at_terminal(rooted, "FROM busybox\nRUN truncate -s 600M /hole\n")
+    person.sees(r"^  1/1  layer .* \d+MB captured  \d\.\ds$")
+    lines = person.ended(0)
+    assert len([line for line in lines if re.match(r"  1/1  layer \w{12}: 1 entry, 629MB,", line)]) == 1
+    assert not any("captured" in line for line in lines)
+
+
 def test_failed(rooted: Layerbuild, at_terminal: Start) -> None:
     mark = fresh_mark()
     fails = f"FROM busybox\nRUN for n in $(seq 30); do echo line-$n-; done; sleep {mark}; exit 3\n"
     person = at_terminal(rooted, fails)
     person.sees(r"\| line-30-")
     assert not any("line-20-" in line for line in person.lines)  # the area has the last few only
-    go_on(mark)
+    go_on(mark, sleeping=1)
     lines = person.ended(1)
     error = next(place for place, line in enumerate(lines) if "layerbuild: " in line)
     assert [line.strip() for line in lines if "line-1-" in line] == ["| line-1-"]
@@ -223,14 +242,16 @@ def test_blobs_from_many_threads_on_a_low_screen() -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 8, 50, 0, 0))
     screen = pyte.Screen(50, 8)
+    emulator = pyte.ByteStream(screen)
     with os.fdopen(slave, "w") as stream, Terminal(stream, color=False) as terminal:
         blobs = [BlobDigest.of(bytes([number])) for number in range(9)]
-        for blob in blobs:
-            terminal(BlobMoved(blob, "pull", "host/app", 1, 1000))
-        time.sleep(0.5)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda blob: terminal(BlobMoved(blob, "pull", "host/app", 1, 1000)), blobs))
+        assert select.select([master], [], [], 10)[0]  # the area is there
         terminal(Note("said above"))
         terminal(BlobMoved(blobs[0], "pull", "host/app", 1000, 1000))
-        pyte.ByteStream(screen).feed(os.read(master, 65536))
+        while select.select([master], [], [], 0.05)[0]:
+            emulator.feed(os.read(master, 65536))
         drawn = [line.rstrip() for line in screen.display]
         assert [line for line in drawn if line][-1] == "       … and 3 more"
         assert sum("pulling" in line for line in drawn) == 5 and sum("pulled" in line for line in drawn) == 1

@@ -40,8 +40,10 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("codec", WRITTEN.values(), ids=lambda codec: codec.name)
 def test_every_codec_gives_the_same_diff_id_and_true_digests(tmp_path: Path, tree: Path, codec: Codec) -> None:
-    with LayerWriter(tmp_path / "blob", tmp_path / "index", codec=codec) as writer:
+    told: list[int] = []
+    with LayerWriter(tmp_path / "blob", tmp_path / "index", codec=codec, tell=told.append) as writer:
         done = capture(tree, writer)
+    assert len(told) >= 2 and told == sorted(told) and told[-1] == done.tar_size
     blob = (tmp_path / "blob").read_bytes()
     tar = codec.decompressor(io.BytesIO(blob)).read()
     assert (done.digest, done.size) == (BlobDigest.of(blob), len(blob))
