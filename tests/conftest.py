@@ -8,15 +8,15 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import registries
 from hypothesis import settings
+from stores import Templates
 from support import PROJECT, USER, Layerbuild, add_member, missing
 
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
@@ -152,33 +152,6 @@ def closed_registry(
     folder = tmp_path_factory.mktemp("closed-registry")
     with registries.running(program("docker-registry"), folder, htpasswd=program("htpasswd")) as running:
         yield running
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Stores that hold the bases ``busybox`` and ``base:host``, made once for each kind of user, to be copied."""
-
-    folder: Path
-    make: Mapping[str, Callable[[Path], Layerbuild]]
-    busybox_tar: Path
-
-    def copy(self, who: str, to: Path) -> Layerbuild:
-        template = self.folder / who / "store"
-        if not template.exists():
-            self._fill(who)
-        to.mkdir()
-        os.chown(to, *((USER, USER) if who != "root" and os.geteuid() == 0 else (-1, -1)))
-        subprocess.run(["cp", "-a", template, to / "store"], check=True)
-        return self.make[who](to / "store")
-
-    def _fill(self, who: str) -> None:
-        folder = self.folder / who
-        folder.mkdir()
-        if who != "root" and os.geteuid() == 0:
-            os.chown(folder, USER, USER)
-        layerbuild = self.make[who](folder / "store")
-        layerbuild("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
-        layerbuild("base", "host")
 
 
 @pytest.fixture(scope="session")

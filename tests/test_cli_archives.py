@@ -21,7 +21,7 @@ from support import Layerbuild, add_member, missing
 from traces import assert_whole
 
 if TYPE_CHECKING:
-    from conftest import Templates
+    from stores import Templates
 
 RECIPE = """\
 FROM busybox

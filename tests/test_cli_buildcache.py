@@ -16,7 +16,7 @@ from upload_server import UploadServer
 from layerbuild.digest import BlobDigest
 
 if TYPE_CHECKING:
-    from conftest import Templates
+    from stores import Templates
 
 ONE_STAGE = """\
 FROM busybox

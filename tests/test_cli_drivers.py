@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Templates
+from stores import Templates
 from support import USER, Layerbuild, missing
 
 from layerbuild.build.drivers.table import RUNGS

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Templates
+from stores import Templates
 from support import Layerbuild
 
 

@@ -18,7 +18,7 @@ import pytest
 from support import Layerbuild, missing
 
 if TYPE_CHECKING:
-    from conftest import Templates
+    from stores import Templates
 
 RECIPE = """\
 FROM busybox

@@ -45,7 +45,7 @@ def write_rootfs(package: Package, folder: Path) -> tuple[str, ...]:
     """The tree in ``folder``, which exists and is empty; notes on what this user may not make."""
     refused: list[str] = []
     owned: Entry | None = None
-    with package.tree() as tree, Tree(folder, user_xattr=False) as target:
+    with package.tree() as tree, Tree(folder, user_xattr=False, noted=False) as target:
         for entry, found in flattened(tree):
             if not target.add(entry, _pieces(tree, found) if entry.kind is Kind.FILE else ()):
                 refused.append("/" + os.fsdecode(entry.path))

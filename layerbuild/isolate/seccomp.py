@@ -347,6 +347,7 @@ def _instruction(code: int, operand: int, *, no: int = 0) -> bytes:
 
 _SET_MODE_FILTER: Final = 1
 _NEW_LISTENER: Final = 1 << 3
+_ONLY_KILLABLE: Final = 1 << 5  # SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 
 
 class _Program(ctypes.Structure):
@@ -359,6 +360,15 @@ def load(program: bytes, *, listen: bool = False) -> int | None:
     It takes CAP_SYS_ADMIN in the user namespace, since no_new_privs would take their effect from setuid programs. With
     ``listen``: the descriptor on which "notify" rules are told (seccomp_unotify(2)).
     """
-    plain = _Program(len(program) // _INSTRUCTION_SIZE, program)
-    result = linux.seccomp(_SET_MODE_FILTER, _NEW_LISTENER if listen else 0, ctypes.addressof(plain))
-    return result if listen else None
+    described = _Program(len(program) // _INSTRUCTION_SIZE, program)
+    plain = ctypes.addressof(described)
+    if not listen:
+        linux.seccomp(_SET_MODE_FILTER, 0, plain)
+        return None
+    try:
+        # A signal would break a call off that is being answered, and have it made again: a mkdir, say.
+        return linux.seccomp(_SET_MODE_FILTER, _NEW_LISTENER | _ONLY_KILLABLE, plain)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # Linux 5.19
+            raise
+        return linux.seccomp(_SET_MODE_FILTER, _NEW_LISTENER, plain)

@@ -47,12 +47,17 @@ class StandIn:
 def own(target: Target, uid: int, gid: int) -> bool:
     """Give ``target`` (a path that is not followed, or a descriptor) to an owner. Where the kernel refuses and the kind
     can bear it, the owner is noted; False if neither could be."""
+    return give(target, uid, gid) or note_owner(target, uid, gid)
+
+
+def give(target: Target, uid: int, gid: int) -> bool:
+    """The same, without a note: False if the kernel refuses."""
     try:
         os.chown(target, uid, gid, follow_symlinks=isinstance(target, int))
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
-        return note_owner(target, uid, gid)
+        return False
     return True
 
 

@@ -36,11 +36,14 @@ class Tree:
     """The folder ``root``, being written. As a context manager it closes the folders that it holds open.
 
     ``user_xattr`` chooses overlay's mark for opaque folders. Entries' parents must exist; an existing name is a
-    FileExistsError. Folders get their times in ``finish``, after all that changes them.
+    FileExistsError. Folders get their times in ``finish``, after all that changes them. ``noted`` False: for a folder
+    that is no layer's. There nothing stands in for what the kernel refuses: owners stay as they are, and a device is
+    not made.
     """
 
-    def __init__(self, root: Path, *, user_xattr: bool) -> None:
+    def __init__(self, root: Path, *, user_xattr: bool, noted: bool = True) -> None:
         self._root = root
+        self._noted = noted
         self._user_xattr = user_xattr
         self._open: dict[bytes, int] = {b"": os.open(root, _FOLDER)}
         self._times: dict[bytes, int] = {}
@@ -105,8 +108,15 @@ class Tree:
         """A device or fifo, or what stands in for the device; False if this file system can't hold that."""
         parent, name = split(entry.path)
         folder = self._folder(parent)
-        if not standin.make_device(name, 0o600 | _DEVICES[entry.kind], os.makedev(*entry.device), dir_fd=folder):
-            return False
+        mode, number = 0o600 | _DEVICES[entry.kind], os.makedev(*entry.device)
+        if self._noted:
+            if not standin.make_device(name, mode, number, dir_fd=folder):
+                return False
+        else:
+            try:
+                os.mknod(name, mode, number, dir_fd=folder)
+            except PermissionError:
+                return False
         self._lightly_dress(folder, name, entry)
         os.chmod(name, entry.mode, dir_fd=folder)  # after chown, which clears set-id bits; a chmod keeps the mtime
         return True
@@ -191,14 +201,16 @@ class Tree:
     # Metadata. The owner first: chown clears the set-id bits and file capabilities.
 
     def _dress(self, descriptor: int, entry: Entry) -> None:
-        standin.own(descriptor, entry.uid, entry.gid)
+        own = standin.own if self._noted else standin.give
+        own(descriptor, entry.uid, entry.gid)
         os.fchmod(descriptor, entry.mode)
         if entry.xattrs:
             _set_xattrs(descriptor, entry.xattrs)
 
     def _lightly_dress(self, folder: int, name: bytes, entry: Entry) -> None:
         """Owner and time of what can't be opened."""
-        if not standin.own(f"/proc/self/fd/{folder}/{os.fsdecode(name)}", entry.uid, entry.gid):
+        own = standin.own if self._noted else standin.give
+        if not own(f"/proc/self/fd/{folder}/{os.fsdecode(name)}", entry.uid, entry.gid) and self._noted:
             owners.note_path(os.fsencode(self._root), self.source(entry.path), (entry.uid, entry.gid))
         time = _nanoseconds(entry)
         os.utime(name, ns=(time, time), dir_fd=folder, follow_symlinks=False)

@@ -143,6 +143,8 @@ def test_what_only_root_can_do_is_said(store: Store, tmp_path: Path, monkeypatch
         monkeypatch.setattr(os, name, refuse)
     assert sample.export("type=local,dest=out").notes == ("all files belong to you: only root can give them to others",)
     assert "/null" in devices.export("type=local,dest=other").notes[0]
+    assert not (tmp_path / "other" / "null").exists()
+    assert os.listxattr(tmp_path / "out" / "a") == []
 
 
 def test_whiteouts_of_nothing_are_nothing(store: Store, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from attempts import EXPECTED, SHELL
-from conftest import Templates
+from stores import Templates
 from support import USER, Layerbuild, missing
 from traces import assert_whole, mounts, wait_until
 
