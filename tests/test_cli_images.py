@@ -127,6 +127,17 @@ def test_inspect_has_dockers_shape(built: Layerbuild) -> None:
     assert image["RootFS"]["Layers"] == [layer["diff_id"] for layer in built.layers("built")]
 
 
+def test_inspect_names_each_layer_in_four_ways(built: Layerbuild) -> None:
+    told = inspected(built, "built")["Layers"]
+    listed = built.layers("built")
+    assert [(layer["DiffID"], layer["Digest"], layer["ChainID"], f"{layer['Folder']}/diff") for layer in told] == [
+        (row["diff_id"], row["digest"], row["chain_id"], row["folder"]) for row in listed
+    ]
+    assert all(Path(layer["Folder"], "diff").is_dir() for layer in told)
+    where = built.json("where", "built")["layers"]
+    assert [layer["Folder"] for layer in told] == [place["folder"] for place in where]
+
+
 def test_inspect_names_folders_that_are_there(built: Layerbuild) -> None:
     driver = inspected(built, "built")["GraphDriver"]
     assert driver["Name"] == "overlay2"

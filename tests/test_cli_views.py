@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from registries import Registry
 from support import PROJECT, Layerbuild
 from test_recipes import RECIPES
 
@@ -239,3 +240,19 @@ def test_a_recipe_that_does_not(rooted: Layerbuild, context: Path) -> None:
     assert any(line.startswith("+") for line in told["steps"][0]["paths"][0]["text"])
     (context / "Dockerfile").write_text("FROM busybox\nRUN exit 7\n")
     assert "exit code: 7" in rooted.run("verify", context, code=2).stderr
+
+
+def test_an_image_of_a_registry_is_looked_at_and_leaves_no_trace(
+    layerbuild: Layerbuild, context: Path, registry: Registry
+) -> None:
+    name = registry.name("views/looked")
+    layerbuild.build(context, "FROM busybox\nRUN echo 1 > /f\nRUN rm /f\n", "-t", name, "--push")
+    layerbuild("tag", name, "kept")
+    layerbuild("rmi", name)
+    before = layerbuild.json("df")
+    found = layerbuild.json("blame", name, "/f")
+    assert [(row["layer"], row["action"]) for row in found] == [(2, "created"), (3, "deleted")]
+    assert layerbuild.json("diff", "kept", name) == layerbuild.json("diff", "kept", "kept")
+    assert layerbuild.json("df") == before
+    assert [row["repository"] for row in layerbuild.json("images")].count(name.partition(":")[0]) == 0
+    assert "no image" in layerbuild.run("blame", "mistyped", code=1).stderr

@@ -1,4 +1,5 @@
-"""What an argument that names an image may be: a name in the store, or a layout or an archive on the disk."""
+"""What an argument that names an image may be: a name in the store, a layout or an archive on the disk, or a name with
+its registry."""
 
 from __future__ import annotations
 
@@ -10,9 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerbuild.cli.console import observer
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import this_platform
+from layerbuild.cli.registries import Bringer
 from layerbuild.errors import NotFoundError, UsageError
+from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
     from layerbuild.digest import DiffID
@@ -60,12 +64,17 @@ def place_of(text: str) -> tuple[Path, str] | None:
 
 @contextmanager
 def seen(*texts: str) -> Iterator[list[Seen]]:
-    """The images that ``texts`` name. What is in the store comes first; a path is brought into a store of its own,
-    which goes when the context ends, so that a look leaves no trace."""
+    """The images that ``texts`` name. What is in the store comes first. A path is brought into a store of its own,
+    which goes when the context ends, so that a look leaves no trace; so is what is not here and is named with its
+    registry: a short name that is not in the store is rather mistyped."""
     with reading(contents=True) as store:
         known = [_known(store, text) for text in texts]
         places = [None if image else place_of(text) for image, text in zip(known, texts, strict=True)]
-        if not any(places) and all(store.is_here(image.top) for image in known if image):
+        remote = [
+            image is None and place is None and _tells_registry(text)
+            for image, place, text in zip(known, places, texts, strict=True)
+        ]
+        if not any(places) and not any(remote) and all(store.is_here(image.top) for image in known if image):
             yield [
                 Seen(text, store, image or store.images.resolve(text)) for text, image in zip(texts, known, strict=True)
             ]
@@ -75,8 +84,12 @@ def seen(*texts: str) -> Iterator[list[Seen]]:
             if image is not None:  # what was pulled comes layer by layer, as it is looked for
                 store.ensure_unpacked(image.top)
         yield [
-            _loaded(store, text, *place, cleaning) if place else Seen(text, store, store.images.resolve(text))
-            for text, place in zip(texts, places, strict=True)
+            _loaded(store, text, *place, cleaning)
+            if place
+            else _pulled(store, text, cleaning)
+            if elsewhere
+            else Seen(text, store, store.images.resolve(text))
+            for text, place, elsewhere in zip(texts, places, remote, strict=True)
         ]
 
 
@@ -87,15 +100,38 @@ def _known(store: Store, text: str) -> StoredImage | None:
         return None
 
 
-def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) -> Seen:
-    from layerbuild.intake.load import Shape, identify, load, load_layout_image
-    from layerbuild.store.images import StoredImage
+def _tells_registry(text: str) -> bool:
+    """Whether the name begins with a registry, as `docker.io/library/debian` does, and `debian` and `me/app` do not."""
+    try:
+        reference = Reference.parse(text)
+    except UsageError:
+        return False
+    return text.startswith(f"{reference.registry}/")
+
+
+def _pulled(store: Store, text: str, cleaning: ExitStack) -> Seen:
+    own = _throw_away(store, cleaning)
+    own.supplier = bringer = Bringer(own, observer("auto"))
+    image = bringer.pull(Reference.parse(text), this_platform())
+    own.ensure_unpacked(image.top)
+    return Seen(text, own, image, own=False)
+
+
+def _throw_away(store: Store, cleaning: ExitStack) -> Store:
+    """A store below the caller's own, on a disk that can hold one, until ``cleaning`` ends."""
     from layerbuild.store.overlay import remove_any
     from layerbuild.store.store import Store
 
     place = store.temporary_name()
     cleaning.callback(remove_any, place)
-    own = cleaning.enter_context(Store.open(place, user_xattr=store.user_xattr))
+    return cleaning.enter_context(Store.open(place, user_xattr=store.user_xattr, platform=this_platform()))
+
+
+def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) -> Seen:
+    from layerbuild.intake.load import Shape, identify, load, load_layout_image
+    from layerbuild.store.images import StoredImage
+
+    own = _throw_away(store, cleaning)
     if identify(path) is Shape.OCI_LAYOUT:
         images = [load_layout_image(own, path, platform=this_platform(), tag=tag)]
     else:
