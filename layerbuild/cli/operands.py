@@ -69,35 +69,30 @@ def seen(*texts: str) -> Iterator[list[Seen]]:
     registry: a short name that is not in the store is rather mistyped."""
     with reading(contents=True) as store:
         known = [_known(store, text) for text in texts]
-        places = [None if image else place_of(text) for image, text in zip(known, texts, strict=True)]
-        remote = [
-            image is None and place is None and _tells_registry(text)
-            for image, place, text in zip(known, places, texts, strict=True)
-        ]
-        if not any(places) and not any(remote) and all(store.is_here(image.top) for image in known if image):
-            yield [
-                Seen(text, store, image or store.images.resolve(text)) for text, image in zip(texts, known, strict=True)
-            ]
+        if all(image is not None and store.is_here(image.top) for image in known):
+            yield [Seen(text, store, image) for text, image in zip(texts, known, strict=True) if image is not None]
             return
     with inside() as (store, _), ExitStack() as cleaning:
-        for image in known:
-            if image is not None:  # what was pulled comes layer by layer, as it is looked for
-                store.ensure_unpacked(image.top)
-        yield [
-            _loaded(store, text, *place, cleaning)
-            if place
-            else _pulled(store, text, cleaning)
-            if elsewhere
-            else Seen(text, store, store.images.resolve(text))
-            for text, place, elsewhere in zip(texts, places, remote, strict=True)
-        ]
+        yield [_brought(store, text, image, cleaning) for text, image in zip(texts, known, strict=True)]
+
+
+def _brought(store: Store, text: str, known: StoredImage | None, cleaning: ExitStack) -> Seen:
+    """An image with its layers, from wherever it is; ``known``, if the store has it by that name."""
+    if known is not None:  # what was pulled comes layer by layer, as it is looked for
+        store.ensure_unpacked(known.top)
+        return Seen(text, store, known)
+    place = place_of(text)
+    return _loaded(store, text, *place, cleaning) if place else _pulled(store, text, cleaning)
 
 
 def _known(store: Store, text: str) -> StoredImage | None:
+    """The image that the store has by that name, None if it is elsewhere; NotFoundError if it is nowhere."""
     try:
         return store.images.resolve(text)
     except NotFoundError:
-        return None
+        if place_of(text) or _tells_registry(text):
+            return None
+        raise
 
 
 def _tells_registry(text: str) -> bool:

@@ -114,16 +114,6 @@ def system_call_filter() -> Finding:
 # -- for a build -------------------------------------------------------------------------------------------------------
 
 
-def require_overlay(store: Path) -> None:
-    """Raise MachineError, saying what is wrong and what helps, unless overlay works in the folder ``store``.
-
-    It forks, so that nothing of the trial remains whatever happens: call it before the first thread is started.
-    """
-    finding = overlay(store)
-    if not finding.ok:
-        raise MachineError(finding.detail, hint=finding.remedy)
-
-
 def rung(name: str, trial: Callable[[Identity], str]) -> Finding:
     """``trial``, of something that a build can do without, in namespaces like a build's, which end with it."""
     return _apart(name, lambda: trial(enter_build_namespaces()), needed=False)
