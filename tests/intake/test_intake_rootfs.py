@@ -71,7 +71,9 @@ def test_a_layer_is_no_root_file_system(store: Store, name: str) -> None:
     assert store.images.list() == ()
 
 
-@pytest.mark.parametrize("data", [b"<html>not found</html>" * 100, gzip.compress(b"text" * 500)])
+@pytest.mark.parametrize(
+    "data", [b"<html>not found</html>" * 100, gzip.compress(b"text" * 500)], ids=["page", "compressed"]
+)
 def test_what_is_no_tar_is_refused(store: Store, data: bytes) -> None:
     with pytest.raises(FormatError):
         import_tar(store, io.BytesIO(data), platform=PLATFORM, history=HISTORY)
