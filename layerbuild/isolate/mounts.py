@@ -20,6 +20,7 @@ import contextlib
 import errno
 import os
 import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -340,13 +341,17 @@ class Mask:
     hidden: bool = False
 
     def attach(self, at: str, *, staging: str) -> None:
-        linux.mount(self._cover(at, staging), at, flags=linux.MS_BIND)
+        try:
+            is_folder = stat.S_ISDIR(os.stat(at).st_mode)
+        except FileNotFoundError:
+            return
+        linux.mount(self._cover(at, staging, is_folder=is_folder), at, flags=linux.MS_BIND)
         linux.set_mount_attributes(at, linux.MOUNT_ATTR_RDONLY)
 
-    def _cover(self, at: str, staging: str) -> str:
+    def _cover(self, at: str, staging: str, *, is_folder: bool) -> str:
         if not self.hidden:
             return at
-        if not Path(at).is_dir():
+        if not is_folder:
             return "/dev/null"
         empty = f"{staging}/empty"
         Path(empty).mkdir(exist_ok=True)

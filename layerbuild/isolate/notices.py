@@ -155,6 +155,9 @@ class Listener:
         with suppress(OSError):  # Linux 6.6: the two take turns, so that one processor serves both best
             fcntl.ioctl(fd, _SET_FLAGS, _SAME_CPU)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def next(self) -> Notice | None:
         """Wait for the next call; None for one whose thread has meanwhile been killed."""
         data = bytearray(_NOTICE.size)
