@@ -25,7 +25,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -50,11 +50,19 @@ class Sandbox:
     """Runs jobs, each within ``limits``, through a helper. A context manager: leaving it ends what still runs."""
 
     def __init__(
-        self, identity: Identity, helper: int, control: socket.socket, *, limits: Limits, groups: Groups | None
+        self,
+        identity: Identity,
+        helper: int,
+        control: socket.socket,
+        *,
+        limits: Limits,
+        groups: Groups | None,
+        runtime: str,
     ) -> None:
         self._identity = identity
         self._limits = limits
         self._groups = groups
+        self._runtime = runtime
         self._helper = helper
         self._control = control
         self._reaping = threading.Lock()
@@ -84,7 +92,7 @@ class Sandbox:
         if pid == 0:
             serve(theirs, runtime=runtime)
         theirs.close()
-        return cls(identity, pid, ours, limits=limits, groups=groups)
+        return cls(identity, pid, ours, limits=limits, groups=groups, runtime=runtime)
 
     def run(self, job: Job, on_output: Output) -> Exit:
         """Run ``job`` to its end. What it writes goes, in order, to ``on_output`` as it comes; its input is empty.
@@ -155,11 +163,11 @@ class Sandbox:
     def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
         """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
         job = replace(job, limits=self._limits, name=cgroups.job_name())
-        if self._groups is None:
-            yield job, None
-            return
-        with self._groups.group(job.name) as group:
-            yield replace(job, cgroup=group.paths), group
+        with ExitStack() as stack:
+            group = stack.enter_context(self._groups.group(job.name)) if self._groups else None
+            if self._runtime:
+                stack.callback(cgroups.remove_groups_of, job.name)
+            yield replace(job, cgroup=group.paths if group else ()), group
 
     def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""
