@@ -22,9 +22,10 @@ import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NoReturn
 
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux, notices
 from layerbuild.isolate.credentials import KEEP, Credentials, Ids, Refused
 from layerbuild.isolate.notices import Listener, Notice
@@ -39,7 +40,7 @@ _PATH: Final = os.O_PATH | os.O_CLOEXEC
 _OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """Where a pretender works. ``mounts``: the job's mount namespace; ``upper``: the folder that holds what the job
     writes, and ``around`` the one in which that lies; ``owners``: what is noted so far of those that no file can bear.
