@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.reference import DEFAULT_TAG, Reference
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _FROM: Mapping[str, tuple[str, ...]] = {"registry": ("ref",), "local": ("src", "
 _MODES = ("min", "max")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheTo:
     """Where a build's records and layers go: ``place`` is a reference, a folder, or empty (inline).
 
@@ -73,7 +74,7 @@ class CacheTo:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheFrom:
     """Where a cache is looked for: ``place`` is a reference or a folder. ``bare``: nothing but a name was said."""
 
@@ -95,7 +96,7 @@ class CacheFrom:
         return cls(keys["type"], place, keys.get("tag", DEFAULT_TAG), digest, bare=place == text)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caches:
     """All that ``build`` was told of caches."""
 

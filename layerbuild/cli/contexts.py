@@ -7,13 +7,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import Request, parse_recipe, this_platform
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _PATH = re.compile(r"[./~]")
 _RECIPES = ("Dockerfile", "dockerfile")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A context as a folder. ``recipe`` is its path, None: it comes on standard input; ``name`` is what messages call
     it. ``origin`` is what was unpacked or checked out from elsewhere, None: the folder is the caller's own."""
@@ -69,7 +69,7 @@ class Place:
         return ContextTree(self.folder, self.rules, known=known)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """All that a build reads besides images. ``trees`` are the files of the context, called "", and of the named
     contexts; ``named`` is what the planner is to know of those; ``origins`` tell when those that came from elsewhere

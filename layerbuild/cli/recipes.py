@@ -8,13 +8,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from layerbuild.errors import RecipeError, Span, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ Modified = Callable[[ContextRoot | UrlSource | GitSource], int | None]
 """When a source was last changed, in seconds since 1970; None: it does not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What was asked for, before anything is looked at.
 
@@ -243,7 +244,7 @@ def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
     return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """A recipe's plan, and what is needed to walk it."""
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from layerbuild.cli.results import identifier, remove_stale, write_files
 from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.events import Note
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def build(
         click.echo(identifier(built.found))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Built:
     """What a build came to; ``base_blobs`` are the layers that its bases brought."""
 
