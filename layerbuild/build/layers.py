@@ -30,7 +30,7 @@ from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
 from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, kind_of
 from layerbuild.layer.owners import NOBODY, Owners
-from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource
+from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource, masked
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
@@ -262,7 +262,7 @@ class LayerMaker:
         recorded(stack)  # it can only stay on what stays
         kept = self._keep(step, workspace)
         return StepFailed(
-            f"process {shlex.join(step.argv)!r} did not complete successfully: {ended.how}",
+            f"process {masked(shlex.join(step.argv))!r} did not complete successfully: {ended.how}",
             exit_code=ended.code,
             hint=ended.hint,
             output=ended.tail,

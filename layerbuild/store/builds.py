@@ -27,9 +27,9 @@ _COLUMNS = "number, began, seconds, outcome, recipe, image, data"
 
 @frozen
 class Difference:
-    """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole; for a
-    file below it "added", "removed", "content", "mode", "owner", "kind", "target", "attributes" or "names"; "below" for
-    the layers that a step lies on."""
+    """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole, "changed"
+    where its values are not shown; for a file below it "added", "removed", "content", "mode", "owner", "kind",
+    "target", "attributes" or "names"; "below" for the layers that a step lies on."""
 
     subject: str
     change: str
@@ -42,8 +42,10 @@ class Difference:
                 return "the layers below changed"
             case "value":
                 return f"{self.subject} {_both_shown(self.before, self.after)}"
-            case "added" | "removed" | "content" | "attributes":
-                return f"{self.subject} {self.change}{' changed' * (self.change in ('content', 'attributes'))}"
+            case "changed" | "added" | "removed":
+                return f"{self.subject} {self.change}"
+            case "content" | "attributes":
+                return f"{self.subject} {self.change} changed"
         return f"{self.subject} {self.change} {_both_shown(self.before, self.after)}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from layerbuild.digest import ChainID
 from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
+from layerbuild.steps import masked
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
 from layerbuild.views.text import count, rfc3339, seconds, shorten
 
@@ -67,7 +68,7 @@ def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
         "recipe": build.recipe,
         "began": None if planned else rfc3339(build.began),
         "seconds": build.seconds,
-        "steps": [{**asdict(found.step), "because": found.because} for found in steps],
+        "steps": [_step_json(found) for found in steps],
     }
 
 
@@ -131,6 +132,11 @@ def match_steps(before: BuildRecord, after: BuildRecord) -> list[tuple[StepAccou
             left.remove(found)
         pairs.append((found, step))
     return [*pairs, *((step, None) for step in left)]
+
+
+def _step_json(found: Explained) -> dict[str, Any]:
+    inputs = {name: masked(value) for name, value in found.step.inputs.items()}
+    return {**asdict(found.step), "inputs": inputs, "because": found.because}
 
 
 def _step_lines(found: Explained, *, stage: bool) -> list[str]:

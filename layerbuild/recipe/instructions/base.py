@@ -11,7 +11,7 @@ from layerbuild.recipe.arguments import Arguments, Shape
 from layerbuild.recipe.scope import Scope
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import Word
-from layerbuild.steps import ConfigStep, Origin, Step
+from layerbuild.steps import ConfigStep, Origin, Step, masked
 
 
 @frozen
@@ -55,7 +55,8 @@ class Instruction(ABC):
 
     @property
     def origin(self) -> Origin:
-        return Origin(self.statement.span, self.statement.keyword, self.statement.text, self.trigger)
+        """Where it stands. What is shown of it, and recorded, is without the credentials of the URLs in it."""
+        return Origin(self.statement.span, self.statement.keyword, masked(self.statement.text), self.trigger)
 
     def as_trigger(self) -> Self:
         """The same, brought by an ONBUILD."""

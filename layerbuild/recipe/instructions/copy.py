@@ -21,7 +21,6 @@ from layerbuild.steps import (
     CopyStep,
     GitSource,
     InlineSource,
-    Origin,
     PathSource,
     Root,
     UrlSource,
@@ -189,10 +188,6 @@ class Add(_Transfer):
     a COPY that also fetches, and unpacks local archives."""
 
     known = _ADD_FLAGS
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(self.statement.span, self.statement.keyword, masked(self.statement.text), self.trigger)
 
     def lower(self, scope: Scope) -> Lowered:
         expand_word = scope.expander(self.statement)
