@@ -159,7 +159,7 @@ class RunStep:
     """A process. ``argv`` is what is executed, the shell included; ``env`` is the whole environment that the recipe
     determines (ENV and the ARGs in force), in order; ``proxy`` reaches the process but is no part of its identity;
     ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes. ``hostname`` is what the process
-    finds itself on, empty: what every step does.
+    finds itself on, empty: what every step does; ``hosts`` are further names that it knows, with their addresses.
     """
 
     origin: Origin
@@ -175,6 +175,7 @@ class RunStep:
     proxy: Pairs = ()
     files: tuple[tuple[str, bytes], ...] = ()
     hostname: str = ""
+    hosts: Pairs = ()
 
 
 @frozen
@@ -294,7 +295,8 @@ class LayerPlan:
 def identity(step: RunStep | CopyStep) -> Mapping[str, str]:
     """The step's own inputs by name: all that decides its result, but for its parent and the files it reads.
 
-    Display texts, spans and the configuration after the step are no part of it, and neither are proxies and secrets.
+    Display texts, spans and the configuration after the step are no part of it, and neither are proxies and secrets,
+    nor the addresses of hosts: where a server stands does not decide what it serves.
     """
     match step:
         case RunStep():
@@ -314,11 +316,13 @@ def _run_identity(step: RunStep) -> dict[str, str]:
         "command": _text(step.argv),
         "working directory": step.cwd,
         "user": step.user,
-        "network": step.network,
+        "network": "none" if step.network == "none" else "default",  # which is the machine's, as with "host"
         "security": step.security,
     }
     if step.hostname:
         named["hostname"] = step.hostname
+    if step.hosts:
+        named["hosts"] = _text(tuple(sorted({name for name, _ in step.hosts})))
     named.update((f"env {key}", value) for key, value in step.env)
     named.update((f"mount {mount.target or mount.env}", _text(_mount_values(mount))) for mount in step.mounts)
     named.update((f"file {name}", hashlib.sha256(content).hexdigest()) for name, content in step.files)

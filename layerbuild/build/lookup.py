@@ -166,16 +166,19 @@ class Lookup:
         if hit is not None:
             return hit
         seen = self._seen(stage, step)
-        found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
+        found = self._keys(stage, step, progress, seen.reads)
         hit = None if always else self._find(step, progress, found, seen.reads)
         return hit or Miss(found, seen.reads, seen.matches, seen.groups)
 
     def keys_of(
-        self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
+        self, stage: StagePlan, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
     ) -> tuple[Keys, tuple[Read, ...]]:
         """The keys of a step that read ``digests`` of a context, by source; and these reads."""
         reads = tuple(Read(read_name(source), digest, digest) for source, digest in digests.items())
-        return keys(step, parent=progress.definition, reads=reads, times=self._times.key), reads
+        return self._keys(stage, step, progress, reads), reads
+
+    def _keys(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, reads: tuple[Read, ...]) -> Keys:
+        return keys(step, parent=progress.definition, reads=reads, platform=stage.platform, times=self._times.key)
 
     def _unread(
         self, stage: StagePlan, step: RunStep | CopyStep, *, always: bool
@@ -186,7 +189,8 @@ class Lookup:
         source = step.sources[0]
         if len(step.sources) != 1 or not isinstance(source, PathSource):
             return None
-        may_hit = self._imports.has_records or self._store.cache.knows_step(step_key(step, times=self._times.key))
+        identity = step_key(step, platform=stage.platform, times=self._times.key)
+        may_hit = self._imports.has_records or self._store.cache.knows_step(identity)
         tree = self.tree(step.root, stage.platform)
         if tree is None or (may_hit and not always):
             return None
@@ -271,12 +275,12 @@ class Lookup:
         if not any(self._imports.elsewhere(self._chain(root, stage.platform)) for root in _roots(step)):
             return None
         reads = self._seen(stage, step, unseen=True).reads
-        by_definition = keys(step, parent=progress.definition, reads=reads, times=self._times.key).definition
+        by_definition = self._keys(stage, step, progress, reads).definition
         imported = self._imports.by_definition(by_definition)
         if imported is None:
             return None
         told = tuple(_told(read, imported) for read in reads)
-        found = keys(step, parent=progress.definition, reads=told, times=self._times.key)
+        found = self._keys(stage, step, progress, told)
         if found.own is None or found.content(chain_of(progress.stack)) != imported.step.content_key:
             return None
         return _imported(imported, step, progress, found, told)

@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import Request, parse_recipe, this_platform
+from layerbuild.cli.recipes import parse_recipe
 from layerbuild.errors import RecipeError, UsageError
 from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from layerbuild.build.credentials import Credentials
     from layerbuild.build.origins import Origin, Origins
     from layerbuild.build.remote import Remote
+    from layerbuild.cli.options.sources import Request
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules

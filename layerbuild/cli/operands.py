@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cli.console import observer
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import this_platform
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import NotFoundError, UsageError
 from layerbuild.frozen import frozen

@@ -25,7 +25,7 @@ from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
-    from layerbuild.cli.recipes import Request
+    from layerbuild.cli.options.sources import Request
 
 _LARGEST = 256 << 20  # bytes of a context that is copied into memory
 _DAYS = 400

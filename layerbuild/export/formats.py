@@ -141,6 +141,7 @@ FORMATS = {
         ),
         Format("image", "image of the store; with push=true sent to the registries of its names", _PUSHED),
         Format("registry", "image sent to the registries of its names", _PUSHED),
+        Format("cacheonly", "nothing: the store has what later builds hit"),
     )
 }
 
@@ -231,7 +232,8 @@ class Output:
                 raise UsageError(f"output {text!r}: push-by-digest without push", hint="push=true")
             return
         if not self.dest:
-            raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for stdout")
+            to = "`| docker load`" if self.type == "docker" else "stdout"
+            raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for {to}")
         if self.to_folder and self.dest == STDOUT:
             raise UsageError(f"output {text!r}: a folder can't go to standard output", hint="dest=PATH")
 

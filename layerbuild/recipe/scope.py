@@ -35,16 +35,31 @@ Expand = Callable[[Word], str]
 
 
 @frozen
+class RunDefaults:
+    """What every RUN finds around it, and no recipe says: the ``network`` of those that name none, and ``hosts``, names
+    with their addresses. ``env_wins``: an ENV counts more than a later ARG of its name, as before BuildKit."""
+
+    network: str = "default"
+    hosts: Pairs = ()
+    env_wins: bool = False
+
+
+AS_USUAL = RunDefaults()
+
+
+@frozen
 class Inputs:
     """What comes from outside the recipe and holds for all its stages.
 
     ``globals`` are the ARGs before the first FROM and the predefined ones, None: declared without a value. ``epoch``
-    (seconds since 1970) is put in the environment of RUN, None: it is not. ``witness`` is told of each expansion.
+    (seconds since 1970) is put in the environment of RUN, None: it is not. ``defaults`` is what RUN finds around
+    it. ``witness`` is told of each expansion.
     """
 
     build_args: Mapping[str, str] = field(default_factory=dict)
     globals: Mapping[str, str | None] = field(default_factory=dict)
     epoch: int | None = None
+    defaults: RunDefaults = AS_USUAL
     witness: Witness | None = None
 
     def with_epoch(self, value: str) -> Inputs:

@@ -78,11 +78,12 @@ class Run(Instruction):
             cwd=scope.working_dir,
             user=scope.config.user,
             mounts=self._mounts(scope),
-            network=self.network,
+            network=scope.inputs.defaults.network if self.network == "default" else self.network,
             security=self.security,
             proxy=tuple(pair for pair in scope.inputs.proxies if pair[0] not in names),
             files=files,
             hostname=scope.inputs.build_args.get(HOSTNAME, ""),
+            hosts=scope.inputs.defaults.hosts,
         )
         return Lowered(step, scope)
 

@@ -68,7 +68,7 @@ class Arg(Instruction):
             # Unlike ENV, each default sees the names before it in the same instruction.
             value = self._value(name, default, scope)
             scope = replace(scope, args=(*scope.args, (name, value)))
-            if value is not None and name not in STEERING:
+            if value is not None and name not in STEERING and not _kept(name, scope):
                 scope = scope.with_variable(name, value)
             shown.append(name if value is None else f"{name}={value}")
         return self.metadata(scope, "ARG " + " ".join(shown))
@@ -93,3 +93,8 @@ class Arg(Instruction):
             else:
                 values.setdefault(name, None)
         return values
+
+
+def _kept(name: str, scope: Scope) -> bool:
+    """Whether an ENV of that name keeps its value (BuildKit's later one counts; classic builder and buildah: ENV)."""
+    return scope.inputs.defaults.env_wins and any(key == name for key, _ in scope.config.env)
