@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +17,7 @@ from layerbuild import __version__
 from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
 from layerbuild.errors import LayerbuildError
+from layerbuild.frozen import frozen
 
 # command → module of cli/commands and the click command in it
 COMMANDS = {
@@ -57,7 +57,7 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
     and ``mirrors`` are the texts of the options about registries."""

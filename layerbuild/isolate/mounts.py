@@ -21,11 +21,11 @@ import errno
 import os
 import shlex
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.layer.entry import RootMetadata
 
@@ -55,7 +55,7 @@ class Mount(Protocol):
 # -- the stack of layers -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Overlay:
     """A stack of folders as one tree at ``target``. ``lowers`` has the topmost first.
 
@@ -174,7 +174,7 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Whole:
     """A tree that is complete already, at ``target``. ``devices`` as for ``Overlay``."""
 
@@ -204,7 +204,7 @@ _FLAGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Filesystem:
     """A file system that the kernel makes. ``flags`` are MS_…, ``options`` its own."""
 
@@ -237,7 +237,7 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
     return Filesystem("tmpfs", target, flags, f"mode={mode:o}{limit}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bind:
     """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it; no device in it
     can be opened."""
@@ -265,7 +265,7 @@ class Bind:
         return f"mount --rbind -o {options} {shlex.quote(self.source)} {shlex.quote(self.target)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """What is at ``path`` (no link on the way; empty: the root) of the stack ``lowers``, topmost first.
 
@@ -306,7 +306,7 @@ class View:
         return f"mount -t overlay overlay -o {lowers} {shlex.quote(merged)} && {bind}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class File:
     """A read-only file with ``content``, held in memory and gone with the container: hosts, a script, a secret."""
 
@@ -335,7 +335,7 @@ class File:
 Extra = Bind | View | File | Filesystem
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mask:
     """``target``, a path of /proc or /sys, becomes read-only, and with ``hidden`` empty as well.
 

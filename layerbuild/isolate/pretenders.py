@@ -12,10 +12,11 @@ import select
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, NoReturn
 
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.isolate.credentials import Credentials, Ids
 from layerbuild.isolate.notices import Listener
@@ -25,7 +26,7 @@ from layerbuild.layer.owners import Owners
 _PATIENCE: Final = 200  # milliseconds for it to let go of a job; one that is caught in a call of that job's never will
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """Where a pretender works, as plain values. ``upper``: the folder that holds what the job writes; ``noted``: the
     folders beside which owners are noted that no file can bear, bottom first. ``first`` is the command's process, and
@@ -39,7 +40,7 @@ class Stage:
     groups: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lent:
     """A pretender's process, and the socket on which it hears of jobs."""
 

@@ -15,10 +15,11 @@ import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.isolate.job import Rootfs, WholeTree
 from layerbuild.isolate.mounts import Mount, Overlay, Whole
@@ -28,7 +29,7 @@ from layerbuild.layer.whiteout import is_opaque, is_whiteout
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountPoint:
     """A path that the image lacks, all links followed, and what it is to be."""
 

@@ -106,14 +106,21 @@ def make_devices(dev: str, *, rootless: bool) -> None:
     linux.set_mount_attributes(dev, linux.MOUNT_ATTR_NODEV)
 
 
-def name_files(hostname: str, *, network: Network, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[File, ...]:
-    """/etc/hosts and /etc/resolv.conf, to be mounted over the image's own.
+def name_files(
+    hostname: str,
+    *,
+    network: Network,
+    hosts: tuple[tuple[str, str], ...] = (),
+    resolv_conf: Path = Path("/etc/resolv.conf"),
+) -> tuple[File, ...]:
+    """/etc/hosts, with further names and their addresses, and /etc/resolv.conf, to be mounted over the image's own.
 
     With the host's network its list of name servers holds as it is, local ones included; without one there is none.
     """
-    hosts = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    known = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    known += "".join(f"{address}\t{name}\n" for name, address in hosts)
     servers = resolv_conf.read_bytes() if network == "host" and resolv_conf.exists() else b""
-    return (File("/etc/hosts", hosts.encode()), File("/etc/resolv.conf", servers))
+    return (File("/etc/hosts", known.encode()), File("/etc/resolv.conf", servers))
 
 
 def staging(at: str) -> Filesystem:
