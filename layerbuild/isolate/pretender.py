@@ -428,30 +428,27 @@ class Pretender:
         self._open(notice, _AT_FDCWD, pointer, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
 
     def _openat2(self, notice: Notice) -> None:
-        """Where it makes nothing, or asks how links are resolved, it is the kernel's."""
         folder, pointer, how, size, *_ = notice.arguments
         flags, mode, resolve = struct.unpack("=3Q", self._read(notice, how, _HOW)) if size >= _HOW else (0, 0, 0)
-        if resolve or not flags & (os.O_CREAT | notices.TMPFILE):
+        if not flags & (os.O_CREAT | notices.TMPFILE):
             return self._listener.go_on(notice)
-        return self._open(notice, folder, pointer, flags, mode)
+        return self._open(notice, folder, pointer, flags, mode, resolve=resolve)
 
-    def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int) -> None:
+    def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int, *, resolve: int = 0) -> None:
         """A new file belongs to its maker. One that is there already is the kernel's to open."""
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
         nameless = bool(flags & notices.TMPFILE)
         with self._making(notice, folder, pointer) as (place, path):
+            if not nameless and _is_there(place, path, follow=not flags & os.O_EXCL, resolve=resolve):
+                return self._listener.go_on(notice)
             try:
-                if not nameless:
-                    os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
-                    return self._listener.go_on(notice)
-            except OSError:
-                pass
-            try:
-                made = os.open(
-                    path, flags & _MASK | os.O_CLOEXEC, mode & 0o7777 & ~self._umask(notice.thread), dir_fd=place
-                )
+                masked = mode & 0o7777 & ~self._umask(notice.thread)
+                if resolve:
+                    made = linux.openat2(place, path, flags, masked, resolve=resolve)
+                else:
+                    made = os.open(path, flags & _MASK | os.O_CLOEXEC, masked, dir_fd=place)
             except OSError:
                 return self._listener.go_on(
                     notice
@@ -485,7 +482,7 @@ class Pretender:
     # -- the caller's view ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _making(self, notice: Notice, folder: int, pointer: int) -> Iterator[tuple[int | None, bytes]]:
+    def _making(self, notice: Notice, folder: int, pointer: int) -> Iterator[tuple[int, bytes]]:
         """A folder and a path from it, of something that is to be made."""
         path = self._string(notice, pointer)
         with self._at(notice, folder) as place:
@@ -584,6 +581,14 @@ def _changed(who: Credentials, name: str, arguments: tuple[int, ...]) -> Ids:
 
 def _with(who: Credentials, name: str, ids: Ids) -> Credentials:
     return replace(who, group=ids) if "gid" in name else replace(who, user=ids)
+
+
+def _is_there(place: int, path: bytes, *, follow: bool, resolve: int) -> bool:
+    try:
+        os.close(linux.openat2(place, path, os.O_PATH | (0 if follow else os.O_NOFOLLOW), resolve=resolve))
+    except OSError:
+        return False
+    return True
 
 
 def _or(number: int, otherwise: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -109,7 +109,7 @@ def build(
         options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
         choice = driver(store, identity)
-        for note in _unusual(choice, identity):
+        for note in _unusual(choice, identity, way.backend.name):
             observe(Note(note))
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, out in zip(pushes, leaving, strict=True) if push and not out.wishes.compression]
@@ -223,12 +223,14 @@ def _carry_out(
     return Built(index, blobs)
 
 
-def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
+def _unusual(choice: Choice, identity: Identity, isolation: str) -> Iterator[str]:
     """What a person should know about how this build goes, where that is not the best way."""
-    found = (str(choice),) if choice.driver.name != "overlay" else ()
-    if not identity.lack:  # nor is it told of again where the store was made so
-        return found
-    return (*found, f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same")
+    if choice.driver.name != "overlay":
+        yield str(choice)
+    if identity.lack:  # told once: it is empty where the store was made so
+        yield f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same"
+    if identity.one_id and isolation != "namespaces":
+        yield f"in containers of {isolation} there is one id: RUN can give no file to another user"
 
 
 def _way_back(error: StepFailed) -> str:
