@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from layerbuild.digest import ChainID
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform, canonical_json
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
 from layerbuild.steps import CopyStep, RunStep, identity
@@ -23,7 +23,7 @@ from layerbuild.store.cache import PARENT
 FORMAT = "1"  # of the keys themselves: a change here empties every cache, on purpose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Read:
     """One thing that a step reads besides its parent: its name, and its value by definition and by content.
     ``content`` is None where the content is not known yet. ``of_stack``: it lies in the stack of layers ``chain``."""
@@ -35,7 +35,7 @@ class Read:
     chain: ChainID | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keys:
     """The definition key of a step; and ``known``, its inputs besides the parent, by name and content. With the
     parent's chain they make the content key, if they are ``complete``: no source is unknown. ``step`` tells the step

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from layerbuild.build.bases import Bases
@@ -24,6 +24,7 @@ from layerbuild.build.tree import Node, Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform
 from layerbuild.image.image import Image
 from layerbuild.layer.paths import clean
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from layerbuild.build.remote import Remote
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """Where a stage stands: the image so far, the definition key, and the stack. ``known`` is False behind a miss of a
     plan: what the stack will be is not known before the step has run. ``missed`` names the first step that missed."""
@@ -66,12 +67,12 @@ class Progress:
     missed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Metadata:
     """The step only changes the configuration."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hit:
     """A record says what the step makes. ``by`` is the key that found it: "definition" or "content"; ``source`` the
     cache of another machine that it stands in, empty: the store's own."""
@@ -83,7 +84,7 @@ class Hit:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Miss:
     """The step has to run. ``matches`` are the files that its sources name, by source; ``groups`` all that it reads,
     each as one listing tells it. ``keys`` None: no record can match, so nothing was read to make them; what the step
@@ -98,7 +99,7 @@ class Miss:
 Verdict = Metadata | Hit | Miss
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Seen:
     """A step's reads, with what was found while looking."""
 

@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.build.accounts import Account, account
 from layerbuild.build.credentials import Mask
@@ -15,6 +15,7 @@ from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
+from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
 from layerbuild.isolate.backends import Isolation
@@ -32,7 +33,7 @@ INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure n
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """What to execute on a stack of layers, in the image's own words. ``private``: secrets are among what it gets."""
 
@@ -48,7 +49,7 @@ class Command:
     hosts: Pairs = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """How a command ended: its exit code, the same in words, the last of its output, and what helps if it failed."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.errors import LayerbuildError, NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from layerbuild.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Caches:
     """All that ``build`` was told of caches."""
 

@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
 from layerbuild.cli.recipes import parse_recipe
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _PATH = re.compile(r"[./~]")
 _RECIPES = ("Dockerfile", "dockerfile")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A context as a folder. ``recipe`` is its path, None: it comes on standard input; ``name`` is what messages call
     it. ``origin`` is what was unpacked or checked out from elsewhere, None: the folder is the caller's own."""
@@ -71,7 +71,7 @@ class Place:
         return ContextTree(self.folder, self.rules, known=known)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """All that a build reads besides images. ``trees`` are the files of the context, called "", and of the named
     contexts; ``named`` is what the planner is to know of those; ``origins`` tell when those that came from elsewhere

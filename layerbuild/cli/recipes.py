@@ -7,12 +7,12 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cli.options.platforms import this_platform
 from layerbuild.errors import RecipeError, Span, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def make_bases(request: Request, store: Store, observe: Observer) -> Bases:
     return Bases(store, puller=Bringer(store, observe), policy=request.policy, own=this_platform())
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Planned:
     """A recipe's plan, and what is needed to walk it."""
 

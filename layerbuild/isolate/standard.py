@@ -25,6 +25,7 @@ _LINKS: Final = (
     ("ptmx", "pts/ptmx"),
 )
 _CGROUP2: Final = Path("/sys/fs/cgroup/cgroup.controllers")  # there where version 2 alone is mounted
+_PROCESSORS: Final = "/sys/devices/system/cpu"
 
 _HIDDEN: Final = (
     *("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"),
@@ -74,13 +75,13 @@ def standard_masks(security: Security) -> tuple[Mask, ...]:
     if security == "insecure":
         return ()
     # How often a processor grew hot tells what its neighbours do.
-    heat = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))
+    heat = [f"{_PROCESSORS}/{name}/thermal_throttle" for name in sorted(os.listdir(_PROCESSORS)) if name[3:].isdigit()]
     # The host's /sys, where it is bound as a whole, brings the host's groups with it.
     groups = () if _CGROUP2.exists() else ("/sys/fs/cgroup",)
     return (
         *(Mask(f"/proc/{name}", hidden=True) for name in _HIDDEN),
         *(Mask(path, hidden=True) for path in ("/sys/firmware", "/sys/devices/virtual/powercap", *groups)),
-        *(Mask(str(path), hidden=True) for path in heat),
+        *(Mask(path, hidden=True) for path in heat),
         *(Mask(f"/proc/{name}") for name in _FIXED),
     )
 

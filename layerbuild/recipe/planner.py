@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.errors import LayerbuildError, Span, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
@@ -147,7 +148,7 @@ def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str
     return (f"{named} is not run: layerbuild reads the recipe itself", *kept)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Start:
     """What a FROM means: its base, and the platform asked for. ``files`` is the named context whose files make up the
     base, empty: none does."""
@@ -157,7 +158,7 @@ class _Start:
     files: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Needed:
     """A stage that the target needs: the configuration that an image brings (None: it starts from a stage), and the
     instructions of its triggers."""
@@ -166,7 +167,7 @@ class _Needed:
     triggers: tuple[Instruction, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Opening:
     """What a stage begins with."""
 

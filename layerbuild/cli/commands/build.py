@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +27,7 @@ from layerbuild.cli.results import identifier, remove_stale, write_files
 from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.events import Note
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def build(
         click.echo(identifier(built.found))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Built:
     """What a build came to; ``base_blobs`` are the layers that its bases brought."""
 

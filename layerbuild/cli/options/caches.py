@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from layerbuild.cli.options.command import CACHE, gathered, option
 from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.reference import DEFAULT_TAG, Reference
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _FROM: Mapping[str, tuple[str, ...]] = {"registry": ("ref",), "local": ("src", "
 _MODES = ("min", "max")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheTo:
     """Where a build's records and layers go: ``place`` is a reference, a folder, or empty (inline).
 
@@ -66,7 +66,7 @@ class CacheTo:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheFrom:
     """Where a cache is looked for: ``place`` is a reference or a folder. ``bare``: nothing but a name was said."""
 

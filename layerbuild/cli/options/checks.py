@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,14 @@ import click
 
 from layerbuild.cli.options.command import CHECKS, gathered, option
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from layerbuild.build.options import Gate
     from layerbuild.leaks import AllowList
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checks:
     """``only``: the recipe is checked, and nothing built. ``fail_on_miss``: a step that would have to run ends the
     build. ``gate`` is for what looks like a secret, ``allowed`` what may look so."""

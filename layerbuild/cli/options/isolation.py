@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 
 from layerbuild.cli.options.command import RUN, gathered, option
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from layerbuild.isolate.backends import Backend
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENTITLEMENTS = ("network.host", "security.insecure")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """``backend`` executes; ``entitlements`` are what a RUN may have beyond the usual; ``jobs`` stages are at work at
     once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 
 from layerbuild.cli.options.command import OUTPUTS, gathered, option
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from layerbuild.image.annotations import Annotation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """``outputs`` are ways to leave, as ``-o`` and ``--push`` have them; what ``annotations`` say is not among them
     yet. ``files`` are those for scripts, by what they are to hold (see results.py)."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from layerbuild.cli.options.command import PROGRESS, gathered, option
+from layerbuild.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Telling:
     """``style`` is one of ``--progress``. ``teach``: each step is explained."""
 

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +18,7 @@ from layerbuild.cli.options import command as heading
 from layerbuild.cli.options.command import gathered, option
 from layerbuild.cli.options.platforms import platform_option, read_platforms, this_platform
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 
 _GATEWAY = "host-gateway"
 _HOST = re.compile(r"[^\s#:;=]+")
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from layerbuild.image.config import Platform
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What was asked for, before anything is looked at.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs
 from layerbuild.recipe.arguments import Arguments, json_or_whole
 from layerbuild.recipe.heredoc import Heredoc, read_mark
@@ -28,7 +29,7 @@ _FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset
 Files = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Run(Instruction):
     """``RUN [--mount=…] [--network=…] [--security=…] [--device=…] command``, in shell or exec form, or with
     heredocs."""
