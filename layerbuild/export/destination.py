@@ -25,9 +25,14 @@ Merge = Callable[[Path, Path], None]
 
 @contextmanager
 def new_file(place: Path) -> Iterator[BinaryIO]:
-    """A file that takes ``place`` when the context ends well; otherwise nothing is left of it."""
+    """A file that takes ``place`` when the context ends well; otherwise nothing is left of it. A device or a pipe is
+    written to."""
     if place.is_dir():
         raise UsageError(f"{place} is a folder; this format writes a file", hint=f"dest={place}/image.tar")
+    if place.exists() and not place.is_file():
+        with writing(place), place.open("wb") as file:
+            yield file
+        return
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=place.parent)
