@@ -8,7 +8,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -25,12 +24,13 @@ from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
 from layerbuild.errors import SpaceError, StepFailed
+from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
 from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, kind_of
 from layerbuild.layer.owners import NOBODY, Owners
-from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource
+from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource, masked
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
@@ -41,7 +41,7 @@ class Unchanged(Exception):
     """Why a layer that was begun is given up: nothing is in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copied:
     """What a COPY leaves, None: it changed no file; and the digests of what it read, as cache keys tell it."""
 
@@ -283,7 +283,7 @@ class LayerMaker:
         recorded(stack)  # it can only stay on what stays
         kept = self._keep(step, workspace)
         return StepFailed(
-            f"process {shlex.join(step.argv)!r} did not complete successfully: {ended.how}",
+            f"process {masked(shlex.join(step.argv))!r} did not complete successfully: {ended.how}",
             exit_code=ended.code,
             hint=ended.hint,
             output=ended.tail,

@@ -11,11 +11,11 @@ import heapq
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import join, resolve, split
 
@@ -48,7 +48,7 @@ def in_folder(folder: Path) -> Contents:
     return opened
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerView:
     """A layer to read: what it holds and, where content is wanted, what opens that."""
 
@@ -56,7 +56,7 @@ class LayerView:
     contents: Contents | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """An entry of the merged tree. ``entry`` is as its layer says it; ``inode`` is the entry that owner, size and
     digest are to be taken from: for a HARDLINK the file that it names, else the same. ``layer`` counts from the top, 0
