@@ -14,7 +14,7 @@ from layerbuild.build.credentials import Mask
 from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Node, Tree
-from layerbuild.errors import BuildError, StepFailed
+from layerbuild.errors import StepFailed
 from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
@@ -29,7 +29,6 @@ from layerbuild.steps import LayerPlan, RunStep
 from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
-INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure needs
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
@@ -61,11 +60,12 @@ class Ended:
 
 
 class Runner:
-    """Executes commands in the sandbox."""
+    """Executes commands in the sandbox. ``unusual`` is what a person should know about how."""
 
-    def __init__(self, sandbox: Isolation, driver: Driver) -> None:
+    def __init__(self, sandbox: Isolation, driver: Driver, *, unusual: tuple[str, ...] = ()) -> None:
         self._sandbox = sandbox
         self._driver = driver
+        self._unusual = unusual
 
     def run(
         self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
@@ -141,22 +141,14 @@ class Runner:
         """What the person who builds ``plan`` should know about how its commands are executed."""
         steps = (step for stage in plan.stages for step in stage.steps)
         if seccomp.library() or not any(isinstance(step, RunStep) and step.security == "sandbox" for step in steps):
-            return ()
-        return ("RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)",)
+            return self._unusual
+        free = "RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)"
+        return (*self._unusual, free)
 
 
 def script_files(step: RunStep) -> tuple[File, ...]:
     """The heredocs of ``step``, as files that it can execute."""
     return tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
-
-
-def check_entitlements(plan: LayerPlan, granted: frozenset[str]) -> None:
-    """BuildError for the first step that asks for more than ``granted``; before anything runs."""
-    for step in (step for stage in plan.stages for step in stage.steps):
-        if isinstance(step, RunStep) and step.security == "insecure" and INSECURE not in granted:
-            raise BuildError(
-                f"entitlement {INSECURE} is not allowed", hint=f"build --allow {INSECURE}", span=step.origin.span
-            )
 
 
 def remembered(command: Command, instruction: str) -> dict[str, str]:

@@ -40,7 +40,7 @@ def write_whole(path: Path, text: str) -> None:
     it is. MachineError where it can't be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.exists() and not path.is_file():
+        if is_special(path):
             path.write_text(text)
             return
         temporary.write_text(text)
@@ -49,6 +49,11 @@ def write_whole(path: Path, text: str) -> None:
         raise MachineError(f"can't write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or the like, which takes what is written and must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def settings_driver() -> str | None:
