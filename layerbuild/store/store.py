@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import MachineError, StoreError
@@ -33,6 +33,7 @@ from layerbuild.store.unsynced import Unsynced, boot_id
 from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
+    from layerbuild.layer.entry import Entry
     from layerbuild.layer.union import Union
     from layerbuild.store.verify import Mismatch
 
@@ -84,7 +85,7 @@ class Store:
         self.sources = Sources(database, self.snapshots, self.unsynced)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
-        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
+        self.unpacking = threading.RLock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -216,6 +217,24 @@ class Store:
 
         return ensure_unpacked(self, chain)
 
+    def add_indexed(self, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> Snapshot:
+        """The snapshot of ``diff_id`` on top of ``parent``, with its index; its folder is for who asks for it."""
+        from layerbuild.store.indexing import add_indexed
+
+        return add_indexed(self, parent, diff_id, blob)
+
+    def ensure_indexed(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
+        """The stack of ``chain``, bottom first, with every index in its place; folders may be absent."""
+        from layerbuild.store.indexing import ensure_indexed
+
+        return ensure_indexed(self, chain)
+
+    def open_file(self, snapshot: Snapshot, entry: Entry) -> BinaryIO:
+        """The content of ``entry``, a FILE of that layer; a large one has the layer unpacked."""
+        from layerbuild.store.indexing import open_file
+
+        return open_file(self, snapshot, entry)
+
     def ensure_below(self, workspace: Workspace) -> None:
         """The same for all that lies below a workspace."""
         from layerbuild.store.unpack import ensure_below
@@ -224,9 +243,9 @@ class Store:
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
-        from layerbuild.store.unpack import is_lost
+        from layerbuild.store.indexing import is_indexed
 
-        return not any(is_lost(self, snapshot) for snapshot in self.snapshots.stack(chain))
+        return all(is_indexed(self, snapshot.diff_id) for snapshot in self.snapshots.stack(chain))
 
     def require_blobs(self, image: StoredImage) -> None:
         """Bring those blobs of an image that are not here, and its layers with them."""
