@@ -102,7 +102,8 @@ class Removed:
 
 
 class Images:
-    """The images of a store. What is said here about a name is on the disk when the method returns.
+    """The images of a store. A name that is given reaches the disk as the layers do; that one was taken away is on the
+    disk when the method returns.
 
     ``platform`` is what a name of several images means where nobody says which of them.
     """
@@ -151,7 +152,7 @@ class Images:
         """Give the image a name, taking it from whichever image had it; NotFoundError if there is no such image."""
         if self._database.row("SELECT 1 FROM image WHERE manifest = ?", (manifest,)) is None:
             raise NotFoundError(f"the store has no image with the manifest {manifest}")
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             self._database.execute(
                 "INSERT INTO name (reference, manifest) VALUES (?, ?) "
                 "ON CONFLICT (reference) DO UPDATE SET manifest = excluded.manifest",
@@ -342,11 +343,10 @@ class Images:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _insert(self, descriptor: Descriptor, config: str) -> None:
-        with self._database.transaction(durable=True):
-            self._database.execute(
-                "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
-                (descriptor.digest, config, descriptor.to_json(), time.time()),
-            )
+        self._database.execute(
+            "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
+            (descriptor.digest, config, descriptor.to_json(), time.time()),
+        )
 
     def _by_manifest(self, digest: str) -> StoredImage:
         return self._image(self._row(digest))
