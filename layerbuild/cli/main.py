@@ -152,7 +152,7 @@ def run() -> None:
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TIDYING = 0.7  # seconds: who asks a build to stop finds it gone within a second
+_TIDYING = 0.6  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
