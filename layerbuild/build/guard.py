@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from layerbuild.build.options import Gate
 from layerbuild.digest import DiffID
 from layerbuild.errors import BuildError, NotFoundError, Span
 from layerbuild.image.config import ImageConfig
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.index import Index
-from layerbuild.layer.union import Found, LayerView, Union
 from layerbuild.leaks import LIMIT, AllowList, Finding, in_file, in_history, in_variable
 from layerbuild.steps import Step
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.layer.union import LayerView
 
 _TOLD = 5  # findings in one message
 
@@ -88,6 +90,9 @@ def scanned(store: Store, diff_id: DiffID) -> tuple[Finding, ...]:
     known = store.findings.get(diff_id)
     if known is not None:
         return known
+    from layerbuild.layer.index import Index
+    from layerbuild.layer.union import LayerView
+
     scan = Scan()
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
     with Index.open(store.layers.index_path(diff_id)) as index:
@@ -119,6 +124,8 @@ def _in_config(config: ImageConfig) -> Iterator[Finding]:
 
 def _beginning(layer: LayerView, entry: Entry) -> bytes:
     """The beginning of a file; where it can't be read, bytes that tell nothing."""
+    from layerbuild.layer.union import Found, Union
+
     try:
         with Union([layer]).content(Found(entry, entry, 0)) as file:
             return file.read(LIMIT)
