@@ -130,14 +130,27 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
             raise
 
-    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]], *, tell: Tell) -> Copied:
+    def copy(
+        self,
+        step: CopyStep,
+        stack: Stack,
+        matches: Mapping[PathSource, list[Match]],
+        *,
+        mounted_soon: bool,
+        tell: Tell,
+    ) -> Copied:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each; ``tell`` as
-        in ``run``."""
-        for match in (match for found in matches.values() for match in found):
-            if isinstance(match.tree, StackTree):
+        in ``run``. ``mounted_soon``: a RUN will need all that lies below, so what has to be brought is unpacked at
+        once."""
+        sources = [match for found in matches.values() for match in found]
+        for match in sources:
+            if isinstance(match.tree, StackTree) and (len(sources) > 1 or match.node.entry.kind is not Kind.FILE):
                 self._store.ensure_unpacked(match.tree.chain)
-        workspace = self._begin(stack, empty_handed=not _looks_below(step))
+        looks_below = _looks_below(step)
+        workspace = self._begin(stack, empty_handed=not (looks_below and mounted_soon))
         try:
+            if looks_below:
+                self._match_root(workspace)
             folder = only_folder(step, matches)
             if folder:
                 copied = self._stream(step, workspace, *folder, tell)
@@ -203,6 +216,14 @@ class LayerMaker:
         if not empty_handed:
             self._store.ensure_unpacked(stack)
         return self._store.workspaces.begin(stack)
+
+    def _match_root(self, workspace: Workspace) -> None:
+        """Give the workspace the root that the stack below shows, also where that has no folder yet."""
+        root = self._lookup.stacks.below(workspace, name="the image").look(b"")
+        if root is not None and workspace.below and not workspace.below[0].unpacked:
+            entry = root.entry
+            time = entry.mtime * 1_000_000_000 + entry.mtime_ns
+            RootMetadata(entry.mode, entry.uid, entry.gid, time).put(workspace.diff)
 
     @contextmanager
     def _stoppable(self, writer: LayerWriter) -> Iterator[None]:

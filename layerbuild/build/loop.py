@@ -311,7 +311,7 @@ class Build:
         """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
         for some steps are known only now."""
         if not isinstance(progress.stack, Unnamed):
-            self._imports.bring(progress.stack)
+            self._imports.bring(progress.stack, unpacked=isinstance(step, RunStep))
         tell = self._growing(stage, number)
         match step:
             case RunStep():
@@ -332,7 +332,8 @@ class Build:
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                copied = self._maker().copy(step, progress.stack, miss.matches, tell=tell)
+                soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                copied = self._maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
                 if keys is None:

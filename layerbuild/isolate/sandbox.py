@@ -25,7 +25,7 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
@@ -56,6 +56,7 @@ class Sandbox:
         self._identity = identity
         self._helper = helper
         self._limits = limits
+        self._runtime = runtime
         self._groups = Groups(limits) if limits.need_cgroup else None
         if runtime:
             cgroups.remove_stale()  # it makes groups whether there are limits or not
@@ -134,11 +135,11 @@ class Sandbox:
     def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
         """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
         job = replace(job, limits=self._limits, name=cgroups.job_name())
-        if self._groups is None:
-            yield job, None
-            return
-        with self._groups.group(job.name) as group:
-            yield replace(job, cgroup=group.paths), group
+        with ExitStack() as stack:
+            group = stack.enter_context(self._groups.group(job.name)) if self._groups else None
+            if self._runtime:
+                stack.callback(cgroups.remove_groups_of, job.name)
+            yield replace(job, cgroup=group.paths if group else ()), group
 
     def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""

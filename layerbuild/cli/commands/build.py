@@ -240,7 +240,9 @@ def _teacher(store: Store) -> Observer:
 def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
     """What a person should know about how this build goes, where that is not the best way."""
     found = (str(choice),) if choice.driver.name != "overlay" else ()
-    return (*found, f"one id for all files: {identity.lack}") if identity.one_id and identity.lack else found
+    if not identity.lack:  # nor is it told of again where the store was made so
+        return found
+    return (*found, f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same")
 
 
 def _way_back(error: StepFailed) -> str:
