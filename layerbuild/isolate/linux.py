@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -313,8 +314,16 @@ _RESOLVE_BENEATH: Final = 0x08
 
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
     """A descriptor of ``path`` in ``folder``, if no link is on the way and nothing leads out of it: openat2(2)."""
+    how, size = _how(flags)
+    found: int = _libc.syscall(_SYS_OPENAT2, folder, path or b".", how, size)
+    return found if found >= 0 else _check(found, os.fsdecode(path))
+
+
+@cache
+def _how(flags: int) -> tuple[bytes, ctypes.c_size_t]:
+    """struct open_how, and its size."""
     how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
-    return _check(_libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how))), os.fsdecode(path))
+    return how, ctypes.c_size_t(len(how))
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
