@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 
 from layerbuild.errors import FormatError
