@@ -43,7 +43,7 @@ def add_from_blob(store: Store, parent: ChainID | None, diff_id: DiffID, blob: B
     Records the layer and writes its index. FormatError or DigestMismatch if the blob is not what was said.
     """
     known = store.snapshots.get(chain_id(parent, diff_id))
-    if known is not None and not _lost(store, known):
+    if known is not None and not is_lost(store, known):
         return known
     return _unpack(store, parent, diff_id, blob, lambda: store.blobs.open(blob.digest))
 
@@ -55,14 +55,14 @@ def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]
     is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
-    if any(_lost(store, snapshot) for snapshot in stack):
+    if any(is_lost(store, snapshot) for snapshot in stack):
         with store.unpacking:  # stages side by side may stand on the same base
             _fill_in(store, stack)
     return stack
 
 
 def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
-    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
+    lost = [snapshot for snapshot in stack if is_lost(store, snapshot)]
     with supplied(store, lost) as found:
         for snapshot in lost:
             _unpack(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
@@ -83,7 +83,7 @@ def ensure_below(store: Store, workspace: Workspace) -> None:
     It, and others that it lies on, may have been begun before any of that had come: their roots are mended.
     """
     snapshots = [folder for folder in workspace.below if isinstance(folder, Snapshot)]
-    if not any(_lost(store, snapshot) for snapshot in snapshots):
+    if not any(is_lost(store, snapshot) for snapshot in snapshots):
         return
     ensure_unpacked(store, snapshots[0].chain)
     begun = [workspace, *workspace.below[: len(workspace.below) - len(snapshots)], snapshots[0]]
@@ -179,6 +179,7 @@ def _tells_root(store: Store, snapshot: Snapshot) -> bool:
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:
+    store.unsynced.confirm_earlier()
     below = store.snapshots.stack(parent)[-1:]
     unseen = [snapshot for snapshot in below if not snapshot.unpacked]
     workspace = store.workspaces.begin(parent)
@@ -215,7 +216,8 @@ def _view(store: Store, snapshot: Snapshot, opened: ExitStack) -> LayerView:
     return LayerView(index, partial(store.open_file, snapshot))
 
 
-def _lost(store: Store, snapshot: Snapshot) -> bool:
+def is_lost(store: Store, snapshot: Snapshot) -> bool:
+    """Whether its folder or its index is not here, or not yet."""
     return not (snapshot.unpacked and store.layers.index_path(snapshot.diff_id).is_file())
 
 

@@ -73,7 +73,8 @@ def _images(store: Store) -> Iterator[Mismatch]:
 
 def _layer(store: Store, layer: LayerRecord, *, contents: bool) -> Iterator[Mismatch]:
     subject = f"layer {layer.diff_id}"
-    if not store.layers.index_path(layer.diff_id).is_file():
+    index = store.layers.index_path(layer.diff_id)
+    if not index.is_file() and not store.unsynced.expects(index):
         yield Mismatch(subject, "its index is missing")
     if not layer.blobs:
         yield Mismatch(subject, "no blob holds it")
@@ -101,6 +102,8 @@ def _snapshot(store: Store, snapshot: Snapshot) -> Iterator[Mismatch]:
     subject = f"snapshot {snapshot.chain}"
     if snapshot.chain != chain_id(snapshot.parent, snapshot.diff_id):
         yield Mismatch(subject, f"is not the chain ID of {snapshot.diff_id} on {snapshot.parent}")
+    if not snapshot.unpacked and store.unsynced.expects(snapshot.folder):
+        return  # it has not come, or goes on from its blob after the machine went down
     if not snapshot.unpacked:
         # One that nobody has looked into yet has none.
         can_come = blobs_here(store, snapshot.diff_id) or store.sources.absent((snapshot.diff_id,))
