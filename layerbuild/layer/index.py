@@ -306,6 +306,15 @@ class Index:
             yield self._entry_at(at)
             at = self._next(at)
 
+    def consists_of(self, lines: Iterable[bytes]) -> bool:
+        """Whether its entries are these, as ``to_line`` tells them, in order."""
+        at = self._start
+        for line in lines:
+            if self._data[at : at + len(line)] != line:
+                return False
+            at += len(line)
+        return at == len(self._data)
+
     def close(self) -> None:
         self._data.close()
 
