@@ -223,6 +223,12 @@ class Store:
 
         return add_indexed(self, parent, diff_id, blob)
 
+    def add_known(self, parent: ChainID | None, diff_id: DiffID) -> Snapshot:
+        """The snapshot of a layer that is recorded, on one more parent; without a folder, if it is new."""
+        from layerbuild.store.indexing import add_known
+
+        return add_known(self, parent, diff_id)
+
     def ensure_indexed(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
         """The stack of ``chain``, bottom first, with every index in its place; folders may be absent."""
         from layerbuild.store.indexing import ensure_indexed
