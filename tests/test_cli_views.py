@@ -242,6 +242,22 @@ def test_a_recipe_that_does_not(rooted: Layerbuild, context: Path) -> None:
     assert "exit code: 7" in rooted.run("verify", context, code=2).stderr
 
 
+def test_a_recipe_is_built_twice_with_the_options_of_build(rooted: Layerbuild, context: Path) -> None:
+    recipe = (
+        "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s > /f\n"
+        "RUN ! ip link | grep -v lo | grep UP && ulimit -n > /n\n"
+    )
+    (context / "Other").write_text(recipe)
+    options = ["-f", context / "Other", "--secret", "id=s,env=S", "--network", "none", "--ulimit", "nofile=77:77"]
+    options += ["--label", "a=b", "--no-cache-filter", "1", "--jobs", "1", "--pull=never"]
+    told = json.loads(rooted.run("verify", *options, context, "--format", "json", env={"S": "sesame"}).stdout)
+    assert told["reproducible"]
+    assert "secret s" in rooted.run("verify", *options[:2], context, code=2).stderr
+    rooted.run("build", *options[:8], "--label", "a=b", "-t", "once", context, env={"S": "sesame"})
+    assert json.loads(rooted("inspect", "once"))[0]["Id"] == told["images"][0]
+    assert "can be read once" in rooted.run("verify", "-f", "-", context, code=2).stderr
+
+
 def test_an_image_of_a_registry_is_looked_at_and_leaves_no_trace(
     layerbuild: Layerbuild, context: Path, registry: Registry
 ) -> None:

@@ -20,7 +20,7 @@ def blame(image: str, path: str | None, output_format: str) -> None:
     """Show which instruction of IMAGE created, changed, hid or deleted each version of PATH and all below it; without
     PATH what each layer did, and the bytes that are shipped though invisible.
 
-    IMAGE is a name in the store, or an OCI layout or docker archive on the disk.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or an image named with its registry.
     """
     from layerbuild.layer.paths import clean
     from layerbuild.views import blame as view
