@@ -56,7 +56,8 @@ class CacheHit:
 @dataclass(frozen=True, slots=True)
 class RootMounting:
     """The root of a RUN is about to be there. ``lowers`` are the diff folders below, topmost first; ``mount`` is the
-    shell line for it, empty where the ``driver`` mounts nothing."""
+    shell line for it, empty where the ``driver`` mounts nothing. ``tree`` is the complete tree that the command writes
+    to, once that is there; empty: it writes to ``upper``."""
 
     stage: StagePlan
     number: int
@@ -66,6 +67,7 @@ class RootMounting:
     work: str
     merged: str
     mount: str
+    tree: str
 
 
 @dataclass(frozen=True, slots=True)

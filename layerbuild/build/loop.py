@@ -322,7 +322,8 @@ class Build:
             return
         work, merged = str(workspace.work), str(workspace.merged)
         mount = self._runner.mount_line(workspace, user_xattr=self._store.user_xattr)
-        self._observe(events.RootMounting(stage, number, self._runner.driver, lowers, upper, work, merged, mount))
+        tree = self._runner.tree(workspace)
+        self._observe(events.RootMounting(stage, number, self._runner.driver, lowers, upper, work, merged, mount, tree))
 
     def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
         """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""

@@ -28,16 +28,15 @@ from typing import Self, TextIO
 
 from layerbuild import events
 from layerbuild.cli.plain import Plain
+from layerbuild.cli.weigh import Weigher
 from layerbuild.errors import StepFailed
 from layerbuild.views import text as show
 
 _TICK = 0.2  # seconds between two drawings; what ends sooner is not drawn
-_SAMPLE = 1.0  # seconds between two looks at an upper folder,
-_LOOK = 0.05  # and how many one may take
+_SAMPLE = 1.0  # seconds between two looks at what a step has written
 _WINDOW = 5  # lines of output below a running step
 _WIDEST = 120
 _KEPT = 1 << 20  # bytes of output, in case the step fails
-_STACKING = ("overlay", "fuse-overlayfs")  # the drivers whose upper folder holds changes only
 # Escape sequences: control sequences, operating system commands, all others (ECMA-48, 5.4 and 8.3.89)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
 
@@ -48,7 +47,7 @@ class _Running:
 
     started: events.StepStarted
     began: float
-    upper: str = ""
+    weigher: Weigher | None = None
     written: str = ""
     looked: float = 0.0
     output: bytearray = field(default_factory=bytearray)
@@ -117,10 +116,10 @@ class Terminal:
         match event:
             case events.StepStarted(stage, number):
                 self._running[stage.index, number] = _Running(event, time.monotonic())
-            case events.RootMounting(stage, number, driver):
+            case events.RootMounting(stage, number):
                 step = self._running.get((stage.index, number))
-                if step is not None and driver in _STACKING:
-                    step.upper = event.upper
+                if step is not None:
+                    step.weigher = Weigher(event.tree or event.upper, tree=bool(event.tree))
             case events.StepOutput(stage, number, data):
                 step = self._running.get((stage.index, number))
                 if step is not None:  # what is stopped may still speak when the area is gone
@@ -164,12 +163,12 @@ class Terminal:
                     self._paint("", self._rows())
 
     def _look(self) -> None:
-        """See how much is in the folders that RUN steps write to."""
+        """See how much RUN steps have written."""
         with self._guard:
             steps = list(self._running.values())
         for step in steps:
-            if step.upper and time.monotonic() - step.looked >= _SAMPLE:
-                step.written = held(step.upper)
+            if step.weigher is not None and time.monotonic() - step.looked >= _SAMPLE:
+                step.written = step.weigher.look()
                 step.looked = time.monotonic()
 
     # -- drawing
@@ -224,28 +223,6 @@ class Terminal:
             return os.terminal_size((80, 24))
         # A terminal that nobody told its size says 0 (ioctl_tty(2)).
         return os.terminal_size((max(size.columns, 20) if size.columns else 80, size.lines or 24))
-
-
-def held(folder: str) -> str:
-    """The bytes of the files below ``folder``, as far as they can be counted at once.
-
-    >>> held("/dev/null/nothing")
-    '0B'
-    """
-    end, total, folders = time.monotonic() + _LOOK, 0, [folder]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as found:
-                for entry in found:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:  # the step goes on, and may remove what was just listed
-            continue
-        if time.monotonic() > end:
-            return f">{show.size(total)}"
-    return show.size(total)
 
 
 def seen(line: str) -> str:
