@@ -2,6 +2,7 @@
 # make test   set up and pass all tests
 # make lint   style and types
 # make bench  layerbuild beside other builders; needs root (bench/README.md)
+# make docker unpack Debian's newest docker.io, and with it today's BuildKit, for `bench` and tests/differential
 # Everything that the project needs from PyPI goes into $(VENV).
 
 PYTHON ?= python3
@@ -15,9 +16,11 @@ TEST_PROGRAMS := skopeo umoci podman buildah mmdebstrap busybox newuidmap fuse-o
 TEST_PACKAGES := skopeo umoci podman buildah mmdebstrap busybox-static uidmap fuse-overlayfs util-linux e2fsprogs git openssh-client \
   openssh-server docker-registry apache2-utils openssl gcc libc6-dev runc crun libseccomp2 qemu-user qemu-user-static \
   docker.io btrfs-progs chromium poppler-utils
-BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs
+BENCH_PACKAGES := buildah podman docker.io umoci runc skopeo e2fsprogs mmdebstrap
+# Its dockerd runs beside the libraries of Debian 12, with the machine's runc.
+DOCKER_SUITE ?= sid
 
-.PHONY: demo test lint bench bench-parts catalogues setup setup-test test-tools clean
+.PHONY: demo test lint docker bench bench-tools bench-parts catalogues setup setup-test test-tools clean
 
 demo: setup
 	$(LAYERBUILD) base host --tag base:host
@@ -40,8 +43,18 @@ lint: setup-test
 
 # Peers are those of BENCH_PACKAGES that are installed, and any BuildKit that buildctl reaches; BENCH='--scale small'
 # tries it quickly.
-bench: setup-test
+bench: setup-test bench-tools
 	$(BIN)/python -m bench $(BENCH)
+
+bench-tools:
+	@[ "$$(id -u)" = 0 ] || { echo 'make bench needs root'; exit 1; }
+	@if command -v apt-get >/dev/null; then \
+	  dpkg -s $(BENCH_PACKAGES) >/dev/null 2>&1 || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(BENCH_PACKAGES); }; \
+	  [ -e $(VENV)/docker ] || $(MAKE) docker || echo 'without the newest docker.io'; \
+	fi
+
+docker: setup-test
+	bench/unpack.sh $(DOCKER_SUITE) $(VENV)/docker docker.io docker-cli docker-buildx containerd
 
 bench-parts: setup-test
 	$(BIN)/python bench/capture.py

@@ -1,6 +1,6 @@
 """Builds the workloads with layerbuild, with every peer that is installed, and at the floor, in turns.
 
-    python -m bench [--scale small] [--rounds 3] [--only W1,W3] [--builders layerbuild,buildah] [--w9] [--w10]
+    python -m bench [--scale small] [--rounds 3] [--only W1,W3] [--builders layerbuild,buildah,docker] [--w9] [--w10]
                     [--scratch FOLDER | --place FOLDER] [--name NAME]
 
 Needs root: the floor mounts and chroots. Writes bench/results/NAME.json, NAME.md and NAME.svg.
@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -50,10 +49,12 @@ class Runner:
         (context / "Dockerfile").write_text(workload.recipe(self._scale))
         workload.files(context, self._scale)
         todo = list(self._builders if builders is None else builders)
-        results = {builder.name: Result(workload.key, workload.title, builder.name) for builder in todo}
-        floor = Result(workload.key, workload.title, "floor")
+        title = f"{workload.title} ({workload.state})"
+        results = {builder.name: Result(workload.key, title, builder.name) for builder in todo}
+        floor = Result(workload.key, title, "floor")
         for builder in list(todo):
             try:
+                builder.forget()
                 results[builder.name].memory = self._watched(builder, workload, context)
             except RuntimeError as error:
                 say(f"{workload.key}: {builder.name} fails: {str(error).strip()[-300:]}")
@@ -70,7 +71,7 @@ class Runner:
         self.results += [*results.values(), floor]
         shutil.rmtree(context)
         for result in (*results.values(), floor):
-            say(f"{workload.key:12} {result.builder:16} {result.median:8.2f} s")
+            say(f"{workload.key:12} {result.builder:30} {result.median:8.2f} s")
 
     @property
     def _out(self) -> Path:
@@ -89,9 +90,11 @@ class Runner:
         return timed(lambda: builder.build(context, self._out, cache=workload.state != "cold"))
 
     def _timed_floor(self, workload: Workload, context: Path) -> float:
-        if workload.state != "cold":
+        if workload.state == "cached":
             return timed(lambda: walk(context))
         seconds = timed(lambda: self._floor.build(workload, self._scale, context, self._out))
+        if workload.state == "changed":  # all its steps depend on the context
+            seconds += timed(lambda: walk(context))
         self._floor.clear()
         for path in self._folder.glob("out.tar.*"):
             path.unlink()
@@ -125,13 +128,6 @@ def make_bases(folder: Path, workloads: list[Workload]) -> tuple[Bases, dict[str
     return Bases(archives), folders
 
 
-def version_of(program: str) -> str:
-    if shutil.which(program) is None:
-        return ""
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).strip().partition("\n")[0]
-
-
 def machine() -> dict[str, object]:
     """What the figures depend on."""
     model = re.search(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
@@ -141,7 +137,6 @@ def machine() -> dict[str, object]:
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "peers": {program: version_of(program) for program, _ in PEERS.values() if program and version_of(program)},
         "load before": os.getloadavg()[0],
     }
 

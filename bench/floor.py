@@ -1,23 +1,22 @@
 """The floor: the recipe's own commands under plain chroot, and one pass of tar, sha256 and the same compressor.
 
 What a stage writes goes to an overlay's upper folder on the unpacked base, as a builder's does; then that folder is
-read once: tar, sha256 of it, igzip at layerbuild's level, sha256 of that, one file. Independent stages go on beside
-each other. Nothing is named, looked up, recorded or synced.
+read once: tar, sha256 of it, layerbuild's own gzip (the same library, level, blocks and threads), sha256 of that, one
+file. Independent stages go on beside each other. Nothing is named, looked up, recorded or synced.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.peers import run
 from bench.workloads import Copy, Run, Scale, Stage, Workload
-
-_LEVEL = 1
+from layerbuild.layer.codecs import WRITTEN
 
 
 class Floor:
@@ -95,25 +94,34 @@ class Floor:
         return [*found, self._bases[stage.base]]
 
     def _pack(self, stage: Stage, out: Path) -> None:
-        from isal import isal_zlib
-
         upper = self._folder / stage.name / "upper"
         command = ["tar", "--sort=name", "--numeric-owner", "-C", str(upper), "-cf", "-", "."]
-        plain, packed = hashlib.sha256(), hashlib.sha256()
-        compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 31)
+        plain, gzip = hashlib.sha256(), WRITTEN["gzip"]
+        assert gzip.compressor is not None
         with (
             subprocess.Popen(command, stdout=subprocess.PIPE) as tar,
             out.with_name(f"{out.name}.{stage.name}").open("wb") as file,
         ):
             assert tar.stdout is not None
-            while data := os.read(tar.stdout.fileno(), 1 << 20):
+            compressor = gzip.compressor(_Hashed(file), gzip.level)
+            while data := tar.stdout.read(1 << 20):
                 plain.update(data)
-                data = compressor.compress(data)
-                packed.update(data)
-                file.write(data)
-            file.write(compressor.flush())
+                compressor.write(data)
+            compressor.close()
+
+
+class _Hashed:
+    """Writes to ``file`` what it hashes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes, /) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
 
 
 def walk(context: Path) -> None:
     """The floor of a build that has nothing to do: one walk over the context."""
-    run(["find", context, "-printf", "%p %s %T@ %C@ %i\n"], stdin=subprocess.DEVNULL)
+    run(["find", context, "-printf", "%p %s %T@ %C@ %i\n"])

@@ -1,4 +1,4 @@
-"""Who builds: layerbuild, the peers that are installed, and the floor. One class each, one table.
+"""Who builds: layerbuild and the peers that are installed. One class each, one table.
 
 A build here is from a context folder to an OCI archive with gzip layers. Each builder has a folder of its own on the
 benchmark's file system, into which the base is imported before the clock starts.
@@ -7,15 +7,16 @@ benchmark's file system, into which the base is imported before the clock starts
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
+import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from bench.docker import NEWEST, Daemon
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +26,44 @@ class Bases:
     archives: dict[str, Path]
 
 
-class Builder(Protocol):
-    """``prepare`` imports the bases; ``build`` makes ``out`` and is what is timed; ``close`` ends what still runs."""
+class Builder(ABC):
+    """``name`` tells the version."""
 
     name: str
 
-    def prepare(self, bases: Bases) -> None: ...
-    def build(self, context: Path, out: Path, *, cache: bool) -> None: ...
-    def daemons(self) -> tuple[int, ...]: ...
-    def close(self) -> None: ...
+    @abstractmethod
+    def prepare(self, bases: Bases) -> None:
+        """Import the bases."""
+
+    @abstractmethod
+    def build(self, context: Path, out: Path, *, cache: bool) -> None:
+        """Make ``out``: this is what is timed."""
+
+    def forget(self) -> None:  # noqa: B027
+        """Drop what earlier workloads have left, the cache too."""
+
+    def daemons(self) -> tuple[int, ...]:
+        """The processes that work for it and aren't its children."""
+        return ()
+
+    def close(self) -> None:  # noqa: B027
+        """End what still runs."""
 
 
-def run(command: Iterable[str | Path], **options: object) -> None:
-    """Run to the end; what it printed is shown if it fails."""
+def run(command: Iterable[str | Path]) -> str:
+    """Run to the end; its standard output. What it printed is shown if it fails."""
     words = [str(word) for word in command]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
+    return done.stdout
 
 
-class Layerbuild:
+class Layerbuild(Builder):
+    """This one; ``codec`` compresses its layers."""
+
     def __init__(self, folder: Path, *, codec: str = "gzip") -> None:
         self.name = "layerbuild" if codec == "gzip" else f"layerbuild {codec}"
         self._codec = codec
@@ -56,124 +73,143 @@ class Layerbuild:
         for name, archive in bases.archives.items():
             run([*self._command, "import", "--tag", name, archive])
 
+    def forget(self) -> None:
+        run([*self._command, "prune", "--all"])
+
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
         codec = "" if self._codec == "gzip" else f",compression={self._codec}"
         options = [] if cache else ["--no-cache"]
         run([*self._command, "build", "-q", *options, "-o", f"type=oci,dest={out}{codec}", context])
 
-    def daemons(self) -> tuple[int, ...]:
-        return ()
 
-    def close(self) -> None:
-        pass
+class Containers(Builder):
+    """buildah and podman. Debian's crun refuses hybrid cgroups, so runc is asked for."""
 
-
-class Buildah:
-    """Debian's crun refuses hybrid cgroups, so runc is asked for."""
-
-    name = "buildah"
-
-    def __init__(self, folder: Path) -> None:
-        self._options = [
-            "--root",
-            folder / "buildah",
-            "--runroot",
-            folder / "buildah-run",
-            "--storage-driver",
-            "overlay",
-        ]
+    def __init__(self, folder: Path, program: str, *more: str) -> None:
+        self._run = tempfile.TemporaryDirectory(prefix="lb-", dir="/run")  # no longer than podman and sockets take
+        places = ("--root", folder / program, "--runroot", self._run.name, "--storage-driver", "overlay")
+        self._command = [program, *map(str, places), *more]
+        self._runtime = ["--runtime", "runc"]
+        if program == "podman":  # it has that option for all commands
+            self._command += self._runtime
+            self._runtime = []
+        self.name = f"{program} {run([program, '--version']).split()[2]}"
 
     def prepare(self, bases: Bases) -> None:
         for name, archive in bases.archives.items():
-            run(["buildah", *self._options, "pull", f"oci-archive:{archive}"])
-            listed = [*map(str, ["buildah", *self._options])]
-            found = subprocess.run([*listed, "images", "-q", "--no-trunc"], capture_output=True, text=True, check=True)
-            run(["buildah", *self._options, "tag", found.stdout.split()[0], f"localhost/{name}"])
+            image = run([*self._command, "pull", "-q", f"oci-archive:{archive}"]).split()[-1]
+            run([*self._command, "tag", image, f"localhost/{name}"])
+
+    def forget(self) -> None:
+        if run([*self._command, "images", "-q", "--filter", "reference=localhost/bench:latest"]).strip():
+            run([*self._command, "rmi", "--force", "localhost/bench:latest"])
+        run([*self._command, *(["rmi", "--prune"] if self._runtime else ["image", "prune", "--force"])])
 
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
-        command = (
-            [self.name, *self._options, "--runtime", "runc"] if self.name == "podman" else [self.name, *self._options]
-        )
-        options: list[str | Path] = ["--layers", "--pull=never", "--network=host", "--isolation=oci"]
-        options += ["--runtime", "runc"] if self.name == "buildah" else []
+        options: list[str | Path] = ["--layers", "--pull=never", "--network=host", "--isolation=oci", *self._runtime]
         options += [] if cache else ["--no-cache"]
-        run([*command, "build", *options, "-t", "bench", context])
-        run([*command, "push", "--format", "oci", "bench", f"oci-archive:{out}"])
-
-    def daemons(self) -> tuple[int, ...]:
-        return ()
+        run([*self._command, "build", *options, "-t", "bench", context])
+        run([*self._command, "push", "--format", "oci", "bench", f"oci-archive:{out}"])
 
     def close(self) -> None:
-        pass
+        self._run.cleanup()
 
 
-class Podman(Buildah):
-    name = "podman"
+class Docker(Builder):
+    """A daemon that is started here. That of Debian 12 has no OCI export: ``docker save`` makes an archive of plain
+    layers there, which is less work. Today's writes an OCI archive itself."""
 
-    def __init__(self, folder: Path) -> None:
-        self._options = [
-            *("--root", folder / "podman", "--runroot", folder / "podman-run", "--storage-driver", "overlay"),
-            *("--cgroup-manager", "cgroupfs", "--events-backend", "none"),
-        ]
-
-    def prepare(self, bases: Bases) -> None:
-        for name, archive in bases.archives.items():
-            command = list(map(str, ["podman", *self._options, "pull", "-q", f"oci-archive:{archive}"]))
-            found = subprocess.run(command, capture_output=True, text=True, check=True)
-            run(["podman", *self._options, "tag", found.stdout.split()[-1], f"localhost/{name}"])
-
-
-class DockerClassic:
-    """Docker's own builder, with a daemon that is started here; ``docker save`` exports, without compression."""
-
-    name = "docker classic"
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "docker"
-        self._folder.mkdir()
-        self._socket = f"unix://{self._folder}/socket"
-        self._environment = {**os.environ, "DOCKER_BUILDKIT": "0", "DOCKER_HOST": self._socket}
-        log = (self._folder / "log").open("wb")
-        options = ["--data-root", self._folder / "data", "--exec-root", self._folder / "exec", "-H", self._socket]
-        options += ["--pidfile", self._folder / "pid", "--iptables=false", "--ip6tables=false", "--bridge=none"]
-        self._daemon = subprocess.Popen(["dockerd", *map(str, options)], stdout=log, stderr=log)
-        end = time.monotonic() + 20
-        while subprocess.run(["docker", "version"], env=self._environment, capture_output=True, check=False).returncode:
-            if self._daemon.poll() is not None or time.monotonic() > end:
-                self.close()
-                last = (self._folder / "log").read_text(errors="replace").splitlines()[-1:]
-                raise RuntimeError(f"dockerd does not start: {' '.join(last)[:200]}")
-            time.sleep(0.2)
+    def __init__(self, folder: Path, *, buildkit: bool, root: Path | None = None) -> None:
+        if root is not None and not root.exists():
+            raise RuntimeError("not unpacked; `make docker` does it")
+        self._exports = root is not None
+        kind = "buildkit" if buildkit else "classic"
+        self._daemon = Daemon(folder / f"docker-{kind}{'-newest' * self._exports}", root=root)
+        self._daemon.environment["DOCKER_BUILDKIT"] = "1" if buildkit else "0"
+        self.name = f"{kind} (docker {self._daemon.version()})"
 
     def prepare(self, bases: Bases) -> None:
         for name, archive in bases.archives.items():
+            if self._exports:
+                loaded = self._daemon("load", "-q", "-i", archive).split()[-1]
+                self._daemon("tag", loaded, name)
+                continue
             plain = archive.with_suffix(".docker.tar")
             run(["skopeo", "copy", f"oci-archive:{archive}", f"docker-archive:{plain}:{name}:latest"])
-            run(["docker", "load", "-i", plain], env=self._environment)
+            self._daemon("load", "-i", plain)
             plain.unlink()
 
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
-        options = [] if cache else ["--no-cache"]
-        run(["docker", "build", "--network=host", *options, "-t", "bench", context], env=self._environment)
-        run(["docker", "save", "-o", out, "bench"], env=self._environment)
+        options: list[str | Path] = ["--network=host"]
+        options += [] if cache else ["--no-cache"]
+        if self._exports:
+            output = f"type=oci,dest={out},compression=gzip"
+            self._daemon("build", *options, "--provenance=false", "--output", output, context)
+        else:
+            self._daemon("build", *options, "-t", "bench", context)
+            self._daemon("save", "-o", out, "bench")
+
+    def forget(self) -> None:
+        if "buildkit" in self.name:
+            self._daemon("builder", "prune", "--all", "--force")
+        self._daemon("image", "prune", "--force")
 
     def daemons(self) -> tuple[int, ...]:
         return (self._daemon.pid,)
 
     def close(self) -> None:
-        self._daemon.terminate()
-        self._daemon.wait()
+        self._daemon.close()
 
 
-class BuildKit:
+class Umoci(Builder):
+    """It knows no recipes: a script unpacks the base, carries each step out under chroot and repacks what has changed.
+    Recipes of one stage only, and no cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "umoci"
+        self._folder.mkdir()
+        self._turn = 0
+        self.name = f"umoci {run(['umoci', '--version']).split()[2]}"
+
+    def prepare(self, bases: Bases) -> None:
+        for name, archive in bases.archives.items():
+            run(["skopeo", "copy", f"oci-archive:{archive}", f"oci:{self._folder}/{name}:base"])
+
+    def forget(self) -> None:
+        for kind in ("layout", "bundle"):
+            run(["rm", "-rf", *self._folder.glob(f"{kind}-*")])
+
+    def build(self, context: Path, out: Path, *, cache: bool) -> None:
+        (_, base), *steps = (line.split(maxsplit=1) for line in (context / "Dockerfile").read_text().splitlines())
+        base = base.split()[0]
+        if cache or any(keyword == "FROM" for keyword, _ in steps):
+            raise RuntimeError("umoci has no cache, and this script no stages")
+        self._turn += 1
+        layout, bundle = (self._folder / f"{kind}-{self._turn}" for kind in ("layout", "bundle"))
+        root = bundle / "rootfs"
+        run(["cp", "-r", self._folder / base, layout])
+        run(["umoci", "unpack", "--image", f"{layout}:base", bundle])
+        for keyword, rest in steps:
+            if keyword == "RUN":
+                # Mounted for the command alone: repack would take it for the image's.
+                run(["unshare", "-m", "sh", "-c", 'mount --rbind /dev "$0"/dev; chroot "$0" sh -c "$1"', root, rest])
+            elif keyword == "COPY":
+                source, dest = rest.split()
+                (root / dest.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+                run(["cp", "-r", context / source, root / dest.lstrip("/")])
+            if keyword in ("RUN", "COPY"):
+                run(["umoci", "repack", "--refresh-bundle", "--image", f"{layout}:base", bundle])
+        run(["tar", "-C", layout, "-cf", out, "."])
+
+
+class BuildKit(Builder):
     """Whatever ``buildctl`` reaches (BUILDKIT_HOST). Its store lies where its daemon put it."""
-
-    name = "buildkit"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "buildkit"
         self._folder.mkdir()
         run(["buildctl", "debug", "workers"])
+        self.name = f"buildkit {run(['buildctl', '--version']).split()[2]}"
         self._bases: list[str] = []
 
     def prepare(self, bases: Bases) -> None:
@@ -183,6 +219,9 @@ class BuildKit:
             run(["tar", "-xf", archive, "-C", layout])
             digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
             self._bases += ["--oci-layout", f"{name}={layout}", "--opt", f"context:{name}=oci-layout://{name}@{digest}"]
+
+    def forget(self) -> None:
+        run(["buildctl", "prune", "--all"])
 
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
         options = [] if cache else ["--no-cache"]
@@ -194,18 +233,23 @@ class BuildKit:
         found = subprocess.run(["pidof", "buildkitd"], capture_output=True, text=True, check=False)
         return tuple(map(int, found.stdout.split()))
 
-    def close(self) -> None:
-        pass
 
+_WITHOUT_SYSTEMD = ("--cgroup-manager=cgroupfs", "--events-backend=none")
 
 #: Which program must be there, and what it makes.
 PEERS: dict[str, tuple[str, Callable[[Path], Builder]]] = {
     "layerbuild": ("", Layerbuild),
     "layerbuild zstd": ("", lambda folder: Layerbuild(folder, codec="zstd")),
     "buildkit": ("buildctl", BuildKit),
-    "buildah": ("buildah", Buildah),
-    "podman": ("podman", Podman),
-    "docker classic": ("dockerd", DockerClassic),
+    "docker": ("skopeo", lambda folder: Docker(folder, buildkit=True, root=NEWEST)),
+    "docker-debian": ("dockerd", lambda folder: Docker(folder, buildkit=True)),
+    "docker-classic": ("dockerd", lambda folder: Docker(folder, buildkit=False)),
+    "buildah": ("buildah", lambda folder: Containers(folder, "buildah")),
+    "podman": (
+        "podman",
+        lambda folder: Containers(folder, "podman", "--cgroup-manager=cgroupfs", "--events-backend=none"),
+    ),
+    "umoci": ("umoci", Umoci),
 }
 
 
@@ -222,9 +266,8 @@ def available(names: Iterable[str], folder: Path, bases: Bases, say: Callable[[s
             builder = make(folder)
             builder.prepare(bases)
             found.append(builder)
-        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        except (OSError, RuntimeError) as error:
             if builder is not None:
                 builder.close()
-            said = f"{error} {error.stderr}" if isinstance(error, subprocess.CalledProcessError) else str(error)
-            say(f"{name}: left out: {said.strip()[-300:]}")
+            say(f"{name}: left out: {str(error).strip()[-300:]}")
     return found

@@ -15,7 +15,7 @@ FROM busybox
 LABEL a=b
 COPY f /d/f
 RUN chmod 600 /d/f && echo secret > /key
-RUN rm /key && rm -r /d && mkdir /d && echo x > /d/x
+RUN rm /key && rm -r /d && mkdir /d && echo x > /d/x && echo y > /d/f
 RUN true
 """
 
@@ -35,7 +35,8 @@ def test_what_each_step_does(told: str) -> None:
     assert "key   new" in change and "d   there below as well: the two are merged" in change
     assert "d   opaque: nothing of the folder below shows through" in delete
     assert re.search(r"^c\S+ 0,0  key   a whiteout: the name below is deleted$", delete, re.MULTILINE)
-    assert "entries:\nd/\nd/.wh.f\nd/x\n.wh.key\n" in delete
+    assert "d/f   new" in delete and "d/x   new" in delete
+    assert "entries:\nd/\nd/f\nd/x\n.wh.key\n" in delete
     assert "The upper folder is empty" in nothing and "no layer" in nothing
 
 

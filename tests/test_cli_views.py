@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,18 +19,48 @@ from test_recipes import RECIPES
 # -- golden: what each recipe's expected.yaml says of its views --------------------------------------------------------
 
 
-def test_the_views_of_each_recipe(rooted: Layerbuild) -> None:
-    for recipe in RECIPES:
-        expected = yaml.safe_load((recipe / "expected.yaml").read_text())["views"]
-        rooted.build(recipe, None, "-t", recipe.name)
-        blame = rooted.json("blame", recipe.name)
-        counted = [[layer[key] for key in ("created", "changed", "deleted")] for layer in blame["layers"][1:]]
-        assert counted == expected["created changed deleted"], recipe.name
-        assert sorted(found["path"] for found in blame["invisible"]) == expected["invisible"], recipe.name
-        advice = rooted.json("advise", recipe)["advice"]
-        told = sorted(f"{found['kind']}, line {found['line']}" for found in advice if found["layer"] != 1)
-        assert told == expected["advice"], recipe.name
-        assert rooted.json("verify", recipe.name) == {"image": recipe.name, "whole": True, "mismatches": []}
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_the_views_of_each_recipe(rooted: Layerbuild, context: Path, recipe: Path) -> None:
+    expected = yaml.safe_load((recipe / "expected.yaml").read_text())["views"]
+    here = shutil.copytree(recipe, context / recipe.name)
+    rooted.build(here, None, "-t", recipe.name)
+    blame = rooted.json("blame", recipe.name)
+    counted = [[layer[key] for key in ("created", "changed", "deleted")] for layer in blame["layers"][1:]]
+    assert counted == expected["created changed deleted"]
+    assert sorted(found["path"] for found in blame["invisible"]) == expected["invisible"]
+    advice = rooted.json("advise", here)["advice"]
+    assert sorted(f"{each['kind']}, line {each['line']}" for each in advice if each["layer"] != 1) == expected["advice"]
+    told = json.loads(rooted.run("diff", "base:host", recipe.name, "--format", "json", code=1).stdout)
+    marks = {"added": "+", "changed": "~", "deleted": "-"}
+    assert [f"{marks[found['change']]} {found['path']}" for found in told["paths"]] == expected["diff to the base"]
+    assert shadows(rooted("report", recipe.name, "-o", "-")) == expected["shadows"]
+    assert [place["diff_id"] for place in rooted.json("where", recipe.name)["layers"]] == [
+        layer["diff_id"] for layer in rooted.layers(recipe.name)
+    ]
+    assert rooted.json("verify", recipe.name) == {"image": recipe.name, "whole": True, "mismatches": []}
+    assert explained(rooted, here) == []
+    edit = expected["edit"]
+    text = (here / edit["file"]).read_text()
+    assert edit["old"] in text
+    (here / edit["file"]).write_text(text.replace(edit["old"], edit["new"], 1))
+    assert explained(rooted, here) == edit["misses"]
+
+
+def shadows(page: str) -> list[str]:
+    """Which layer hides what of which, as the data of the page have it; the base's own are left out."""
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
+    found = [(each["by"], each["layer"], " ".join(each["paths"])) for each in data["shadows"] if each["by"] > 1]
+    return [f"{by} hides of {layer}: {paths}" for by, layer, paths in sorted(found)]
+
+
+def explained(layerbuild: Layerbuild, context: Path) -> list[str]:
+    """The steps that would miss, and why."""
+    steps = layerbuild.json("explain", "--plan", context)["steps"]
+    return [
+        f"{step['stage']}:{step['number']} {step['because'] or step['reason']}"
+        for step in steps
+        if step["verdict"] == "miss"
+    ]
 
 
 # -- blame -------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import Layerbuild, missing
+
+from bench.docker import Daemon
 
 if TYPE_CHECKING:
     from stores import Templates
@@ -25,46 +25,20 @@ FROM busybox
 RUN echo made > /made; rm /bin/wget; mkdir /new; ln /made /new/again
 CMD ["cat", "/new/again"]
 """
-_SECONDS = 60
-
-Docker = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Iterator[Docker]:
-    """The client of a daemon that lives as long as this module, and touches nothing of the machine's own."""
-    client, daemon = program("docker"), program("dockerd")
+def docker(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Iterator[Daemon]:
+    """A daemon that lives as long as this module, and touches nothing of the machine's own."""
+    program("docker"), program("dockerd")
     if os.geteuid() != 0:
         missing("not run as root")
-    folder = tmp_path_factory.mktemp("docker")
-    socket = f"unix://{folder}/socket"
-    places = ("--data-root", folder / "data", "--exec-root", folder / "exec", "--pidfile", folder / "pid", "-H", socket)
-    apart = ("--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs")
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([daemon, *places, *apart], stdout=log, stderr=log)
-
-    def call(*arguments: str | Path) -> str:
-        done = subprocess.run([client, "-H", socket, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"docker {arguments}: {done.stderr}"
-        return done.stdout
-
     try:
-        _wait(process, [client, "-H", socket, "version"], folder / "log")
-        yield call
-    finally:
-        process.terminate()
-        process.wait(_SECONDS)
-
-
-def _wait(process: subprocess.Popen[bytes], ask: list[str], log: Path) -> None:
-    for _ in range(_SECONDS * 2):
-        if subprocess.run(ask, capture_output=True, check=False).returncode == 0:
-            return
-        if process.poll() is not None:
-            break
-        time.sleep(0.5)
-    lines = log.read_text().splitlines()[-3:]
-    missing(f"dockerd does not start on this machine: {' '.join(lines)}")
+        daemon = Daemon(tmp_path_factory.mktemp("docker") / "daemon", options=("--storage-driver=vfs",))
+    except RuntimeError as error:
+        missing(str(error))
+    yield daemon
+    daemon.close()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +66,7 @@ def image_id(layerbuild: Layerbuild, name: str) -> str:
 
 
 @pytest.mark.parametrize("archive", ["output.tar", "saved.tar", "none.tar"])
-def test_docker_loads_and_runs_it(docker: Docker, built: Built, archive: str) -> None:
+def test_docker_loads_and_runs_it(docker: Daemon, built: Built, archive: str) -> None:
     assert "Loaded image: built:1" in docker("load", "-i", built.archives / archive)
     told = docker("image", "inspect", "--format", "{{.Id}}", "built:1").strip()
     assert told == image_id(built.layerbuild, "built:1")
@@ -100,7 +74,7 @@ def test_docker_loads_and_runs_it(docker: Docker, built: Built, archive: str) ->
     docker("rmi", "-f", "built:1")
 
 
-def test_we_load_what_docker_saves(docker: Docker, built: Built, context: Path) -> None:
+def test_we_load_what_docker_saves(docker: Daemon, built: Built, context: Path) -> None:
     docker("load", "-i", built.archives / "output.tar")
     docker("tag", "built:1", "theirs:2")
     docker("save", "-o", context / "saved.tar", "theirs:2", "built:1")

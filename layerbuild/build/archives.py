@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from layerbuild.build.selecting import Match
 from layerbuild.build.tree import StackTree, Tree, changed_meanwhile, file_digest
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
@@ -21,7 +21,7 @@ from layerbuild.store.store import Store
 _BLOCK = 512  # bytes of a tar header
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Archive:
     """An unpacked archive. ``implied`` are the folders that it has only because something lies in them: where such a
     name is a link to a folder in the image, the link holds."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 from layerbuild import events
 from layerbuild.build.keys import FORMAT
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import FormatError, NotFoundError, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.manifest import Descriptor, layer_codec
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
 from layerbuild.store.blobs import Blobs
@@ -53,7 +53,7 @@ class Unusable(Exception):
         self.source = source
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """A record, and the cache that it stands in."""
 
@@ -61,7 +61,7 @@ class Found:
     source: CacheSource
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Missing:
     """A layer on its place in a stack, and where its blob is to be had."""
 

@@ -8,7 +8,6 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, assert_never
 
@@ -25,6 +24,7 @@ from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
 from layerbuild.errors import SpaceError, StepFailed
+from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
@@ -41,7 +41,7 @@ class Unchanged(Exception):
     """Why a layer that was begun is given up: nothing is in it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copied:
     """What a COPY leaves, None: it changed no file; and the digests of what it read, as cache keys tell it."""
 

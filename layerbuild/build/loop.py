@@ -298,7 +298,7 @@ class Build:
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
                 if keys is None:
-                    keys, reads = self._lookup.keys_of(step, progress, copied.digests)
+                    keys, reads = self._lookup.keys_of(stage, step, progress, copied.digests)
                 _check(keys, miss, copied)
         seconds = time.perf_counter() - began
         self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))

@@ -7,7 +7,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.build.accounts import Account, account
 from layerbuild.build.credentials import Mask
@@ -15,6 +15,7 @@ from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError, StepFailed
+from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
 from layerbuild.isolate.backends import Isolation
@@ -32,7 +33,7 @@ INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure n
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """What to execute on a stack of layers, in the image's own words. ``private``: secrets are among what it gets."""
 
@@ -45,9 +46,10 @@ class Command:
     security: Security = "sandbox"
     hostname: str = HOSTNAME
     private: bool = False
+    hosts: Pairs = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ended:
     """How a command ended: its exit code, the same in words, the last of its output, and what helps if it failed."""
 
@@ -58,12 +60,11 @@ class Ended:
 
 
 class Runner:
-    """Executes commands in the sandbox. ``network`` is what a step gets that asks for the default."""
+    """Executes commands in the sandbox."""
 
-    def __init__(self, sandbox: Isolation, driver: Driver, *, network: Network = "host") -> None:
+    def __init__(self, sandbox: Isolation, driver: Driver) -> None:
         self._sandbox = sandbox
         self._driver = driver
-        self._network: Network = network
 
     def run(
         self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
@@ -133,10 +134,11 @@ class Runner:
             env=_merged(step.env, step.proxy),
             cwd=step.cwd or "/",
             user=step.user,
-            network=self._network_of(step),
+            network="none" if step.network == "none" else "host",
             mounts=script_files(step),
             security="insecure" if step.security == "insecure" else "sandbox",
             hostname=step.hostname or HOSTNAME,
+            hosts=step.hosts,
         )
 
     def notes(self, plan: LayerPlan) -> tuple[str, ...]:
@@ -145,11 +147,6 @@ class Runner:
         if seccomp.library() or not any(isinstance(step, RunStep) and step.security == "sandbox" for step in steps):
             return ()
         return ("RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)",)
-
-    def _network_of(self, step: RunStep) -> Network:
-        if step.network == "none":
-            return "none"
-        return "host" if step.network == "host" else self._network
 
 
 def script_files(step: RunStep) -> tuple[File, ...]:
@@ -175,13 +172,18 @@ def remembered(command: Command, instruction: str) -> dict[str, str]:
         "cwd": command.cwd,
         "user": command.user,
         "network": command.network,
+        "hosts": json.dumps(command.hosts),
     }
 
 
 def recalled(meta: Mapping[str, str], argv: tuple[str, ...]) -> Command:
     """A command in the surroundings that ``remembered`` wrote down; mounts of the step are not among them."""
-    env = tuple((str(key), str(value)) for key, value in json.loads(meta["env"]))
-    return Command(argv, env, meta["cwd"], meta["user"], "none" if meta["network"] == "none" else "host")
+    env, hosts = (_pairs(meta.get(name, "[]")) for name in ("env", "hosts"))
+    return Command(argv, env, meta["cwd"], meta["user"], "none" if meta["network"] == "none" else "host", hosts=hosts)
+
+
+def _pairs(text: str) -> Pairs:
+    return tuple((str(key), str(value)) for key, value in json.loads(text))
 
 
 def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False) -> Job:
@@ -200,7 +202,7 @@ def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: boo
             groups=who.groups,
             hostname=command.hostname,
         ),
-        mounts=(*name_files(command.hostname, network=command.network), *command.mounts),
+        mounts=(*name_files(command.hostname, network=command.network, hosts=command.hosts), *command.mounts),
         network=command.network,
         security=command.security,
         terminal=terminal,

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO, Protocol
 
 from layerbuild.digest import ChainID
 from layerbuild.errors import SourceError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.union import Found, Union
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """One path of a tree. ``entry`` is never a hard link or a whiteout; ``inode`` is equal for all names of one file
     that may have several, None for one that has not."""

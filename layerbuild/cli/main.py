@@ -6,7 +6,6 @@ import importlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +15,7 @@ from layerbuild import __version__
 from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
 from layerbuild.errors import LayerbuildError
+from layerbuild.frozen import frozen
 
 # command → module of cli/commands and the click command in it
 COMMANDS = {
@@ -55,7 +55,7 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
     and ``mirrors`` are the texts of the options about registries."""

@@ -6,16 +6,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cli.console import observer
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import this_platform
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import NotFoundError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from layerbuild.views.layers import LayerRow
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """An image that can be looked at. ``name`` is what the caller called it; ``own``: it is in the caller's store."""
 
@@ -105,7 +106,7 @@ def tells_registry(text: str) -> bool:
     return text.startswith(f"{reference.registry}/")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Looking:
     """A look at images some of which are elsewhere; ``cleaning`` takes away what is brought for it."""
 

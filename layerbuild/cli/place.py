@@ -77,7 +77,7 @@ def reading(*, contents: bool = False) -> Iterator[Store]:
     ``contents``: it opens files of layers. Those of a user with ranges of ids are other users', and open to it in its
     namespace alone, which must be entered before any thread exists.
     """
-    from layerbuild.cli.recipes import this_platform
+    from layerbuild.cli.options.platforms import this_platform
     from layerbuild.store.ownership import has_ranges
     from layerbuild.store.store import Store
 
@@ -96,7 +96,7 @@ def inside() -> Iterator[tuple[Store, Identity]]:
     """The store, from inside the private namespaces in which layer folders are written. Call it before any thread
     exists: a process with threads can't enter a user namespace (unshare(2)).
     """
-    from layerbuild.cli.recipes import this_platform
+    from layerbuild.cli.options.platforms import this_platform
     from layerbuild.isolate.namespaces import enter_build_namespaces, id_maps
     from layerbuild.store.ownership import wants_one_id
     from layerbuild.store.store import Store

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 import shutil
-from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, HashingWriter, VerifyingReader, chain_id
 from layerbuild.errors import DigestMismatch, FormatError
+from layerbuild.frozen import frozen
 from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
@@ -20,7 +20,7 @@ from layerbuild.store.unpack import add_blob, diff_id_of
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """What somebody says of a layer. ``size`` is the blob's, in bytes."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from layerbuild.errors import MachineError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.isolate.job import Exit, Job, Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.sandbox import Sandbox
@@ -33,7 +33,7 @@ class Isolation(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Backend:
     """``start`` it once per build, in the build's namespaces and before there are threads, with the limits of each job;
     MachineError if this machine has no such thing."""

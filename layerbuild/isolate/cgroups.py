@@ -18,11 +18,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate.job import Limits
 
 CONTROLLERS: Final = ("memory", "cpu", "pids")
@@ -35,7 +35,7 @@ REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A folder in which groups can be made, and the version of its tree."""
 
@@ -123,7 +123,7 @@ _OPTIONAL: Final = frozenset({"memory.memsw.limit_in_bytes", "memory.swap.max"})
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """A group, in one folder per controller (in version 2 it is the same one)."""
 

@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol
 from layerbuild.errors import BuildError, LayerbuildError, MachineError, SpaceError, StepFailed
 from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept, numbers
-from layerbuild.isolate.executable import NOT_FOUND, execute
+from layerbuild.isolate.executable import NOT_FOUND, check, execute
 from layerbuild.isolate.job import Job, Process, WholeTree
 from layerbuild.isolate.mounts import Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
@@ -89,21 +89,18 @@ class Container:
         rootfs.mount_root(root, (*standard, *job.mounts), init=init_folder(folders.merged))
         # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
         staging(folders.work).attach(folders.work, staging="")
+        places = {}
         for mount in (*standard, *job.mounts):
             self.doing = mount
-            at = rootfs.mount_point(folders.merged, mount)
+            at = places[mount.target] = rootfs.mount_point(folders.merged, mount)
             mount.attach(at, staging=folders.work)
             if mount.target == "/dev":
                 make_devices(at, rootless=self._identity.rootless)
-        self._mask()
-
-    def _mask(self) -> None:
-        merged = self._job.rootfs.merged
-        for mask in standard_masks(self._job.security):
+        for mask in standard_masks(job.security):
             self.doing = mask
-            at = rootfs.locate(merged, mask.target)
-            if Path(at).exists():
-                mask.attach(at, staging=self._job.rootfs.work)
+            # Nothing of the image is on the way: /proc and /sys are the kernel's, and their paths hold no links.
+            _, top, rest = mask.target.split("/", 2)
+            mask.attach(f"{places[f'/{top}']}/{rest}", staging=folders.work)
 
     def _change_root(self) -> None:
         self.doing = "change the root"
@@ -120,6 +117,7 @@ class Container:
             os.chdir(process.cwd)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BuildError(f'the working directory "{process.cwd}" is not a folder of the image') from error
+        check(process.argv, dict(process.env))
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import ids, linux
 
 _ALL_IDS = (ids.Mapping(0, 0, 4294967295),)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Who the build is, after ``enter_build_namespaces``.
 

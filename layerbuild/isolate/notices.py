@@ -19,8 +19,9 @@ import platform
 import stat
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+from layerbuild.frozen import frozen
 
 _AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 
@@ -137,7 +138,7 @@ _AND_SEND: Final = 2  # SECCOMP_ADDFD_FLAG_SEND
 _SAME_CPU: Final = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """A call that waits: ``thread`` (its number in the listener's pid namespace) makes the call ``number``."""
 
@@ -154,6 +155,9 @@ class Listener:
         self._fd = fd
         with suppress(OSError):  # Linux 6.6: the two take turns, so that one processor serves both best
             fcntl.ioctl(fd, _SET_FLAGS, _SAME_CPU)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def next(self) -> Notice | None:
         """Wait for the next call; None for one whose thread has meanwhile been killed."""

@@ -15,10 +15,11 @@ import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.isolate.job import Rootfs, WholeTree
 from layerbuild.isolate.mounts import Mount, Overlay, Whole
 from layerbuild.layer.paths import clean, resolve, split
@@ -27,7 +28,7 @@ from layerbuild.layer.whiteout import is_opaque, is_whiteout
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MountPoint:
     """A path that the image lacks, all links followed, and what it is to be."""
 

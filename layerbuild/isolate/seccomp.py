@@ -20,10 +20,10 @@ import os
 import platform
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 
 _ALLOW: Final = 0x7FFF0000
@@ -33,7 +33,7 @@ _ERRNO: Final = 0x00050000
 Operator = Literal["eq", "lt", "masked_eq"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class When:
     """A condition on the argument ``index``: equal to or less than ``value``; or equal to it under ``mask``."""
 
@@ -43,7 +43,7 @@ class When:
     mask: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """What happens to the calls ``names``, always or ``when``: "allow", "notify" (a listener decides), or an errno."""
 

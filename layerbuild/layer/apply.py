@@ -13,12 +13,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from layerbuild.digest import DiffID
 from layerbuild.errors import BuildError, FormatError, SpaceError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of, sort_key
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join, resolve, split
@@ -35,7 +36,7 @@ Below = Callable[[bytes], Entry | None]
 Opened = Callable[[bytes], BinaryIO]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Applied:
     """What was unpacked. ``tar_size`` (bytes) and the diff ID cover the stream to its last byte, padding included."""
 

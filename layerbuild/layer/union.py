@@ -11,11 +11,11 @@ import heapq
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import join, resolve, split
 
@@ -33,7 +33,7 @@ class Entries(Protocol):
         """The entries directly in ``folder``, in order."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerView:
     """A layer to read: what it holds and, where content is wanted, its diff folder."""
 
@@ -41,7 +41,7 @@ class LayerView:
     folder: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """An entry of the merged tree. ``entry`` is as its layer says it; ``inode`` is the entry that owner, size and
     digest are to be taken from: for a HARDLINK the file that it names, else the same. ``layer`` counts from the top, 0

@@ -10,11 +10,12 @@ import difflib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, ChainID, chain_ids
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
 from layerbuild.image.platforms import best, distance
@@ -34,7 +35,7 @@ _COLUMNS = "manifest, config, created"
 _NO_CONFIG = ""  # what the row of an index has in place of an image ID
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredImage:
     """An image for one platform. ``names`` are complete references, sorted; none: the image is dangling.
 
@@ -72,7 +73,7 @@ class StoredImage:
         return frozenset((self.manifest_digest, self.image_id, *layers))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredIndex:
     """One image for each of several platforms, under the same names. ``images`` are those that the store holds, in the
     index's order: others may have stayed where the index came from."""
@@ -93,7 +94,7 @@ class StoredIndex:
         return best(((image.config.platform, image) for image in self.images), platform)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Removed:
     """What ``remove`` did: the names taken away, and the image that went, None if it has other names."""
 

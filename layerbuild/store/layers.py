@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import StoreError
+from layerbuild.frozen import frozen
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
 from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BlobRecord:
     """One compressed (or plain: codec "none") form of a layer. ``size`` in bytes."""
 
@@ -23,7 +23,7 @@ class BlobRecord:
     codec: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerRecord:
     """A layer: the size of its tar in bytes, the number of its entries (whiteouts included), its blobs."""
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.frozen import frozen
 from layerbuild.store import lease, overlay
 from layerbuild.store.images import StoredImage
 from layerbuild.store.snapshots import Snapshot
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PruneReport:
     """What went, or would go: bytes on the disk, and how many of each kind."""
 
@@ -42,7 +42,7 @@ class PruneReport:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Plan:
     """What is to go: rows by their keys, files and folders by their paths."""
 
@@ -147,7 +147,7 @@ def plan(store: Store, *, all: bool) -> Plan:
 # -- what is live ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Workspaces:
     live: frozenset[str]
     dead: tuple[str, ...]

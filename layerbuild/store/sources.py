@@ -14,10 +14,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from layerbuild.digest import BlobDigest, DiffID, chain_ids
+from layerbuild.frozen import frozen
 from layerbuild.store.arrivals import Arrival
 from layerbuild.store.database import Database, Row
 from layerbuild.store.layers import BlobRecord
@@ -28,7 +28,7 @@ _COLUMNS = "digest, diff_id, size, codec, repository"
 _UNKNOWN = -1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Source:
     """A repository (registry and name, without a tag) that has ``blob``, which is the layer ``diff_id``."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerbuild.digest import BlobDigest, chain_id
 from layerbuild.errors import FormatError, LayerbuildError, StoreError
+from layerbuild.frozen import frozen
 from layerbuild.store import overlay
 from layerbuild.store.images import StoredIndex
 from layerbuild.store.layers import BlobRecord, LayerRecord
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mismatch:
     """``subject`` is what a row or a file names, ``text`` what is wrong with it."""
 

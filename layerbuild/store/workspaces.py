@@ -18,10 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from layerbuild.digest import ChainID, chain_id
 from layerbuild.errors import NotFoundError, SpaceError, StoreError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import canonical_json
 from layerbuild.store import overlay
 from layerbuild.store.database import Database, Row
@@ -33,14 +33,14 @@ from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.space import disk_errors
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Workspace(StackedFolder):
     """A folder to write into. ``parent`` is what ``begin`` was given."""
 
     parent: ChainID | Workspace | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class KeptWorkspace(StackedFolder):
     """A workspace that stays until it is removed. ``meta`` is what its keeper wrote down: command, environment…
 

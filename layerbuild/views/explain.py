@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from layerbuild.digest import ChainID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.steps import masked
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
 from layerbuild.views.text import count, rfc3339, seconds, shorten
@@ -15,7 +16,7 @@ from layerbuild.views.text import count, rfc3339, seconds, shorten
 _SHOWN = 40  # differences of one step, in the text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """A step and why: ``because`` adds what the other steps tell of it (why the layers below changed, say)."""
 
@@ -23,7 +24,7 @@ class Explained:
     because: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """A step in two builds; None: that build has none like it. ``more`` differences were left out."""
 

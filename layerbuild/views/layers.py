@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.frozen import frozen
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
 from layerbuild.views.text import count as show_count
 from layerbuild.views.text import shorten, size, table
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerRow:
     """One history entry. The layer's facts are None for an entry without a layer; ``size`` is the blob's, ``tar_size``
     the uncompressed tar's, both in bytes; ``folder`` is the diff folder. Of a layer that has not come from its registry

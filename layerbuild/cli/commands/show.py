@@ -8,8 +8,8 @@ import click
 
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.operands import place_of, seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import inside, invocation
-from layerbuild.cli.recipes import chosen_platform, platform_option
 from layerbuild.errors import NotFoundError
 from layerbuild.views import images as image_views
 from layerbuild.views import inspect as inspect_view

@@ -5,47 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
-from layerbuild.cli import recipes
-from layerbuild.cli.commands.build import build
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import layer_things, place_of, tells_registry
+from layerbuild.cli.options import isolation, limits, outputs, sources
+from layerbuild.cli.options.command import CACHE, Command, Option
 from layerbuild.cli.place import inside, reading
 from layerbuild.errors import NotFoundError, UsageError
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
+    from layerbuild.cli.options.isolation import Way
+    from layerbuild.cli.options.sources import Request
     from layerbuild.cli.rehearsal import Twice
     from layerbuild.image.config import Platform
     from layerbuild.intake.claims import Claim
+    from layerbuild.isolate.job import Limits
     from layerbuild.store.builds import BuildRecord, StepAccount
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
     from layerbuild.views.verify import Repeated, StepDifference
 
 
-# Options of `build` that say where an image goes, and what is told of it.
-_OUTWARD = frozenset(
-    (
-        *("tags", "outputs", "iidfile", "digest_file", "metadata_file", "push", "cache_from", "cache_to"),
-        *("progress", "quiet", "teach", "check_only", "fail_on_miss", "gate", "allowed", "clock"),
-    )
-)
-_CACHE = frozenset(("no_cache", "no_cache_stages"))  # known as well: both builds are without the cache
-_AS_BUILD = tuple(param for param in build.params if param.name not in _OUTWARD)
-
-
-@click.command(cls=recipes.Command, params=list(_AS_BUILD))
+@click.command(cls=Command)
+@sources.options
+@outputs.label
+@isolation.options
+@limits.options
 @format_option
-def verify(output_format: str, **shared: Any) -> None:
+def verify(request: Request, labels: tuple[str, ...], way: Way, most: Limits, output_format: str) -> None:
     """Recompute every claim of an image, or build a recipe twice and compare.
 
     CONTEXT is a folder with a recipe: then it is built twice without the cache, the second time under another clock,
@@ -55,22 +50,19 @@ def verify(output_format: str, **shared: Any) -> None:
     can't be found out.
     """
     ctx = click.get_current_context()
-    known = signature(recipes.request).parameters
-    request = recipes.request(**{name: value for name, value in shared.items() if name in known})
     with trouble(ctx):
-        if _is_recipe(request):
-            wrong = _recipe(request, _spelled(ctx), output_format)
-        else:
-            wrong = _image(request, output_format)
+        wrong = (
+            _recipe(request, _spelled(ctx), output_format) if _is_recipe(request) else _image(request, output_format)
+        )
     ctx.exit(1 if wrong else 0)
 
 
 def _spelled(ctx: click.Context) -> list[str]:
-    """What ``build`` is to be given besides the context."""
+    """What ``build`` is to be given besides the context. Nothing of the cache, since both builds are without it."""
     words = []
-    for param in _AS_BUILD:
+    for param in ctx.command.params:
         name = str(param.name)
-        if not isinstance(param, click.Option) or name in _CACHE:
+        if not isinstance(param, Option) or param.heading == CACHE:
             continue
         if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
@@ -83,7 +75,7 @@ def _spelled(ctx: click.Context) -> list[str]:
     return words
 
 
-def _is_recipe(request: recipes.Request) -> bool:
+def _is_recipe(request: Request) -> bool:
     from layerbuild.build.origins import is_url, repository
 
     folder = Path(request.context)
@@ -95,7 +87,7 @@ def _is_recipe(request: recipes.Request) -> bool:
 # -- an image ----------------------------------------------------------------------------------------------------------
 
 
-def _image(request: recipes.Request, output_format: str) -> bool:
+def _image(request: Request, output_format: str) -> bool:
     from layerbuild.views.verify import Broken, image_json, image_text
 
     text = request.context
@@ -179,7 +171,7 @@ def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
 # -- a recipe ----------------------------------------------------------------------------------------------------------
 
 
-def _recipe(request: recipes.Request, arguments: list[str], output_format: str) -> bool:
+def _recipe(request: Request, arguments: list[str], output_format: str) -> bool:
     from layerbuild.cli.rehearsal import build_twice
     from layerbuild.views.verify import repeated_json, repeated_text
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import Arguments, Shape
 from layerbuild.recipe.scope import Scope
 from layerbuild.recipe.syntax import Statement
@@ -13,7 +14,7 @@ from layerbuild.recipe.words import Word
 from layerbuild.steps import ConfigStep, Origin, Step, masked
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lowered:
     """A step (None: FROM makes none) and the scope behind it."""
 
@@ -21,7 +22,7 @@ class Lowered:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A name behind ``--from`` or ``from=``: it may mean a stage. ``by_index`` tells whether it may be a number."""
 
@@ -29,7 +30,7 @@ class Reference:
     by_index: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Instruction(ABC):
     """One instruction of a recipe; ``trigger`` tells that an ONBUILD brought it."""
 
