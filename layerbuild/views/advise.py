@@ -101,9 +101,9 @@ class Lines:
             return Maker(step.kind, f"line {step.line}")
         if self._recorded:
             return Maker("base")
-        keyword = _keyword(self._rows[layer - 1].instruction)
-        kind = "run" if keyword == "RUN" else "copy" if keyword else ""
-        return Maker(kind, f"the {keyword} of layer {layer}" if kind == "copy" else f"layer {layer}")
+        word = keyword(self._rows[layer - 1].instruction)
+        kind = "run" if word == "RUN" else "copy" if word else ""
+        return Maker(kind, f"the {word} of layer {layer}" if kind == "copy" else f"layer {layer}")
 
     def line(self, layer: int) -> int:
         """The line of the recipe, 0: not known."""
@@ -117,13 +117,13 @@ class Lines:
         return f"{f'line {step.line}' if step else f'layer {layer}'}{f' ({text})' if text else ''}"
 
 
-def _keyword(created_by: str) -> str:
+def keyword(created_by: str) -> str:
     """The instruction that a line of history tells of, as BuildKit, the classic builder and buildah write it; empty for
     another one, and for what none of them wrote.
 
-    >>> _keyword("RUN /bin/sh -c make # buildkit"), _keyword("|1 A=b /bin/sh -c make")
+    >>> keyword("RUN /bin/sh -c make # buildkit"), keyword("|1 A=b /bin/sh -c make")
     ('RUN', 'RUN')
-    >>> _keyword("/bin/sh -c #(nop) COPY file:4d5e in /f"), _keyword("bazel build")
+    >>> keyword("/bin/sh -c #(nop) COPY file:4d5e in /f"), keyword("bazel build")
     ('COPY', '')
     """
     text = created_by.removeprefix("/bin/sh -c #(nop) ").lstrip()
