@@ -180,6 +180,27 @@ def test_a_damaged_image_is_told_in_full(rooted: Layerbuild, context: Path) -> N
     assert rooted.run("verify", "nothing", code=2).stderr
 
 
+def test_what_is_not_there_and_what_may_have_been_meant(rooted: Layerbuild, context: Path) -> None:
+    (context / "app.sh").write_text("true\n")
+    rooted.build(context, "FROM busybox\nCOPY app.sh /app/app.sh\n", "-t", "named")
+    (context / "image.tar").touch()
+    for words, hint in (
+        (("blame", "name"), "did you mean named:latest?"),
+        (("blame", "named", "/app/ap.sh"), "did you mean /app/app.sh?"),
+        (("blame", "named", "app.sh"), "did you mean /app/app.sh?"),
+        (("layers", context / "imag.tar"), f"did you mean {context}/image.tar?"),
+        (("shell", "name"), "did you mean named:latest?"),
+    ):
+        assert f"hint: {hint}\n" in rooted.run(*words, code=1).stderr
+    for words, hint in (
+        (("verify", context / "imag.tar"), f"did you mean {context}/image.tar?"),
+        (("diff", "name", "named"), "did you mean named:latest?"),
+        (("plan", "--change", "ap.sh", context), "did you mean app.sh?"),
+        (("learn", "whiteot"), "did you mean whiteout?"),
+    ):
+        assert f"hint: {hint}\n" in rooted.run(*words, code=2).stderr
+
+
 # -- advise ------------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,7 +95,17 @@ def _known(store: Store, text: str, platform: Platform | None) -> StoredImage | 
     except NotFoundError:
         if place_of(text) or tells_registry(text):
             return None
+        refuse_path(text)
         raise
+
+
+def refuse_path(text: str) -> None:
+    """NotFoundError for what can be nothing but a path, of which there is nothing."""
+    if text.startswith(("/", "./", "../")) or text.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst")):
+        folder, name = os.path.split(text)
+        beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        near = [os.path.join(folder, each) for each in get_close_matches(name, beside, n=3)]
+        raise NotFoundError(f"there is no {text}", hint=f"did you mean {' or '.join(near)}?" if near else "")
 
 
 def tells_registry(text: str) -> bool:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
-from layerbuild.cli.operands import layer_things, place_of, tells_registry
+from layerbuild.cli.operands import layer_things, place_of, refuse_path, tells_registry
 from layerbuild.cli.options import isolation, limits, outputs, sources
 from layerbuild.cli.options.command import CACHE, Command, Option
 from layerbuild.cli.place import inside, reading
@@ -103,6 +103,7 @@ def _claims(text: str, platform: Platform) -> Iterator[Claim]:
         except NotFoundError:
             place = place_of(text)
             if place is None and not tells_registry(text):
+                refuse_path(text)
                 raise
             yield from _file_claims(store, *place) if place else _registry_claims(store, text, platform)
             return
