@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +139,15 @@ def test_the_style_of_progress_comes_from_buildkits_variable(rooted: Layerbuild,
     (context / "Dockerfile").write_text("FROM busybox\n")
     said = rooted.run("build", context, env={"BUILDKIT_PROGRESS": "rawjson"}).stderr
     assert said.startswith('{"event": ')
+
+
+def test_what_is_written_to_a_device_does_not_replace_it(rooted: Layerbuild, context: Path) -> None:
+    """/dev/stdout is a link to a pipe here; a device stands for /dev/null."""
+    (context / "Dockerfile").write_text("FROM busybox\n")
+    device = context / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    words = ("--iidfile", device, "--metadata-file", device, "-o", f"type=tar,dest={device}")
+    printed = rooted("build", *words, "--digest-file", "/dev/stdout", context)
+    assert stat.S_ISCHR(device.lstat().st_mode)
+    assert sorted(os.listdir(context)) == ["Dockerfile", "null"]
+    assert [line[:7] for line in printed.replace("sha256", "\nsha256").split()] == ["sha256:"] * 2

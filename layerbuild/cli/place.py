@@ -36,15 +36,24 @@ def settings_root() -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that who looks for it finds all of it or nothing. MachineError where it can't be."""
+    """Write a file so that who looks for it finds all of it or nothing; a device or a pipe (/dev/null) is written to as
+    it is. MachineError where it can't be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if is_special(path):
+            path.write_text(text)
+            return
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
         raise MachineError(f"can't write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or the like, which takes what is written and must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def settings_driver() -> str | None:

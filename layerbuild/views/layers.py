@@ -89,10 +89,9 @@ def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
     }
 
 
-def as_text(
-    image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False, absent: str = "(in the registry only)"
-) -> str:
-    """The table; ``full`` spells digests and folders out, ``absent`` tells why a layer has no folder."""
+def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False, absent: str = "") -> str:
+    """The table; ``full`` spells digests and folders out, ``absent`` tells why a layer has no folder, where the
+    row does not."""
     header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "DIGEST", "CHAIN ID", "FOLDER"]
     cells: list[list[str]] = []
     count = 0
@@ -112,7 +111,7 @@ def as_text(
                 row.diff_id if full else row.diff_id.short,
                 row.digest if full else row.digest.short,
                 row.chain if full else row.chain.short,
-                (row.folder if full else _short_folder(row.folder)) or absent,
+                (row.folder if full else _short_folder(row.folder)) or absent or _absent(row),
             ]
         )
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))
@@ -120,6 +119,10 @@ def as_text(
     layers = show_count(count, "layer")
     summary = f"{layers}, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
     return f"{text}\n{summary}"
+
+
+def _absent(row: LayerRow) -> str:
+    return "(in the registry only)" if row.tar_size is None else "(not unpacked)"
 
 
 def _short_folder(folder: str) -> str:

@@ -57,7 +57,7 @@ def layers(image: str, no_trunc: bool, platform: str | None, output_format: str)
     """
     with seen(image, platform=chosen_platform(platform), whole=False) as (found,):
         rows = found.rows()
-    absent = "(in the registry only)" if found.own else "(not in the store)"
+    absent = "" if found.own else "(not in the store)"
     emit(
         output_format,
         layer_view.as_json(found.image, rows),
