@@ -388,7 +388,8 @@ class Build:
         runner = self._runner()
         user_xattr = self._store.user_xattr
         mount = runner.mount_line(workspace, user_xattr=user_xattr) if self._options.step_by_step else ""
-        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount))
+        tree = runner.tree(workspace)
+        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount, tree))
 
     def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
         """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""
