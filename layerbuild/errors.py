@@ -21,10 +21,12 @@ Only the command line turns an error into text on a terminal and an exit code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from layerbuild.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """A place in a recipe: lines and columns count from 1; ``end_line`` is the last line that belongs to it."""
 
@@ -41,7 +43,7 @@ class Span:
         return replace(self, line=line, column=column, end_line=line)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RecipeWarning:
     """A recipe works, but breaks a rule of good writing: never raised. ``description`` is the rule's, ``detail`` this
     case's; ``url`` may be empty. ``str()`` is as BuildKit prints it."""

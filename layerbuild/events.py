@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform
 from layerbuild.steps import LayerPlan, SkippedStage, StagePlan, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BuildStarted:
     """``platform`` is the one that was asked for, None: none was. A build for several starts once for each."""
 
@@ -18,12 +18,12 @@ class BuildStarted:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageSkipped:
     stage: SkippedStage
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageStarted:
     """``layers`` counts those that the base brings."""
 
@@ -31,7 +31,7 @@ class StageStarted:
     layers: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepStarted:
     """A step is about to run. ``number`` counts the stage's steps from 1."""
 
@@ -40,7 +40,7 @@ class StepStarted:
     step: Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheHit:
     """A step need not run. ``by`` is the key that hit, "definition" or "content"; ``chain`` the stack after it;
     ``source`` the cache of another machine that knew it, empty: the store's own."""
@@ -53,10 +53,10 @@ class CacheHit:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RootMounting:
     """The root of a RUN is about to be there. ``lowers`` are the diff folders below, topmost first; ``mount`` is the
-    shell line for it, empty where the ``driver`` mounts nothing."""
+    shell line for it, empty where the ``driver`` mounts nothing and in a build that does not go step by step."""
 
     stage: StagePlan
     number: int
@@ -68,7 +68,7 @@ class RootMounting:
     mount: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UpperWritten:
     """A RUN has ended, and its upper folder is as the command left it: nothing is sealed yet. Told only where a build
     goes step by step. ``lowers`` as in ``RootMounting``."""
@@ -79,7 +79,7 @@ class UpperWritten:
     upper: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepOutput:
     """Bytes that a RUN wrote to its standard output or error, as they came."""
 
@@ -88,7 +88,7 @@ class StepOutput:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerProgress:
     """A step's layer is being written: ``done`` bytes of its tar are hashed and compressed. Told a few times each
     second, so of a small layer never; a COPY is written while it runs, a RUN's changes behind the steps."""
@@ -98,7 +98,7 @@ class LayerProgress:
     done: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerSealed:
     """A step's changes are a layer now: complete, durable, recorded. ``size`` is the blob's, ``tar_size`` the tar's,
     both in bytes. Layers are made behind the steps: later steps may have begun and ended since."""
@@ -113,7 +113,7 @@ class LayerSealed:
     entries: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepFinished:
     """``seconds`` of wall time; ``layer`` tells whether it makes one: ``LayerSealed`` follows when that is whole."""
 
@@ -124,7 +124,7 @@ class StepFinished:
     layer: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageWritten:
     """The result is in the store."""
 
@@ -133,7 +133,7 @@ class ImageWritten:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IndexWritten:
     """The results for several platforms are in the store, under one index."""
 
@@ -142,7 +142,7 @@ class IndexWritten:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BlobMoved:
     """A blob is on its way between the store and a registry: ``done`` of its ``size`` bytes. ``way`` is "pull" or
     "push"; ``place`` names the repository. ``how`` tells of one that is there how it came: "sent", or without being
@@ -156,7 +156,7 @@ class BlobMoved:
     how: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failed:
     """The command ends with an error. ``place`` is file, line and column, ``workspace`` the id of a failed RUN's kept
     workspace, ``output`` the last of what it wrote; each empty where there is none."""
@@ -169,7 +169,7 @@ class Failed:
     workspace: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     """Something that its reader should know, and that is no error."""
 

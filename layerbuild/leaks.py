@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+
+from layerbuild.frozen import frozen
 
 RULES_VERSION = 1  # a change of the rules raises it: layers are scanned anew then
 LIMIT = 1 << 20  # bytes of a file that are looked at
@@ -22,7 +23,7 @@ _HEAD = 4096  # a zero byte in these, and the file is binary (as git and grep te
 _MOST = 20  # findings in one file
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """Something that looks like a credential. ``place`` is a path, or "ENV NAME", or "history"; ``line`` counts from 1,
     0: the name told it. ``hint`` is its harmless beginning."""
@@ -38,7 +39,7 @@ class Finding:
         return f"{where}: {self.rule}{f' ({self.hint}…)' if self.hint else ''} [{self.fingerprint}]"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Rule:
     name: str
     anchors: tuple[bytes, ...]
@@ -144,7 +145,7 @@ def in_history(text: str) -> Iterator[Finding]:
             yield finding
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AllowList:
     """What is known and meant: globs over places (``*`` matches slashes too), and fingerprints."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -22,7 +23,7 @@ PASSING = frozenset((408, 429, 500, 502, 503, 504))  # statuses that may be over
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trust:
     """Files with certificates: of ``authorities`` that are trusted beside the machine's, and pairs of a certificate and
     its key, to be shown to a server that asks for one."""

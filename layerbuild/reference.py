@@ -8,10 +8,11 @@ distribution/reference (grammar), and Docker's rule that the first path componen
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, UsageError
+from layerbuild.frozen import frozen
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
@@ -22,7 +23,7 @@ _REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@frozen
 class Reference:
     """A complete image name. ``tag`` is empty only where a digest alone names the image."""
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from layerbuild.errors import Span
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Pairs, Platform, RuntimeConfig, canonical_json
 
 _USERINFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#\s\"']*)@")
@@ -42,21 +42,21 @@ def _mask(found: re.Match[str]) -> str:
 # -- where files come from ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContextRoot:
     """The build context, or the named context ``name``."""
 
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageRoot:
     """The result of an earlier stage, by its index in the recipe."""
 
     stage: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageRoot:
     """An image, as the recipe spells it."""
 
@@ -66,14 +66,14 @@ class ImageRoot:
 Root = ContextRoot | StageRoot | ImageRoot
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathSource:
     """A path or pattern below the copy's root."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class InlineSource:
     """A heredoc: a file of that name and content."""
 
@@ -81,7 +81,7 @@ class InlineSource:
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class UrlSource:
     """A file to fetch over HTTP(S); ``checksum`` may be empty."""
 
@@ -89,7 +89,7 @@ class UrlSource:
     checksum: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GitSource:
     """A git repository to fetch, as the recipe spells it."""
 
@@ -98,7 +98,7 @@ class GitSource:
     checksum: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EmptyDirectory:
     """Nothing but the destination directory, made if it is absent: what WORKDIR asks for."""
 
@@ -108,7 +108,7 @@ Source = PathSource | InlineSource | UrlSource | GitSource | EmptyDirectory
 # -- what RUN mounts ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunMount:
     """One ``RUN --mount``. ``kind`` is bind, cache, tmpfs, secret or ssh; ``target`` is absolute (or empty: a secret
     that is only a variable). ``size`` is in bytes, 0: no limit. ``root`` is where ``source`` lies, None: nowhere."""
@@ -131,7 +131,7 @@ class RunMount:
 # -- the steps ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where a step comes from: for messages and views, never part of its identity.
 
@@ -144,7 +144,7 @@ class Origin:
     trigger: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConfigStep:
     """Metadata only. ``created_by`` is the history line; None: no history entry (ONBUILD)."""
 
@@ -154,12 +154,12 @@ class ConfigStep:
     author: str | None = None  # MAINTAINER sets it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RunStep:
     """A process. ``argv`` is what is executed, the shell included; ``env`` is the whole environment that the recipe
     determines (ENV and the ARGs in force), in order; ``proxy`` reaches the process but is no part of its identity;
     ``files`` are heredoc scripts, name and content, shown read-only below /dev/pipes. ``hostname`` is what the process
-    finds itself on, empty: what every step does.
+    finds itself on, empty: what every step does; ``hosts`` are further names that it knows, with their addresses.
     """
 
     origin: Origin
@@ -175,9 +175,10 @@ class RunStep:
     proxy: Pairs = ()
     files: tuple[tuple[str, bytes], ...] = ()
     hostname: str = ""
+    hosts: Pairs = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CopyStep:
     """Files from ``root`` to ``dest`` (absolute; a trailing ``/`` means a directory).
 
@@ -206,19 +207,19 @@ Step = ConfigStep | RunStep | CopyStep
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ScratchBase:
     """FROM scratch: no layers."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageBase:
     """FROM an earlier stage, by its index."""
 
     stage: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageBase:
     """FROM an image, as the recipe spells it after expansion."""
 
@@ -228,7 +229,7 @@ class ImageBase:
 Base = ScratchBase | StageBase | ImageBase
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StagePlan:
     """One stage that the target needs. ``start`` is the configuration that it starts with: its base's."""
 
@@ -246,7 +247,7 @@ class StagePlan:
         return self.name or str(self.index)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SkippedStage:
     """A stage that the target does not need: it is neither lowered nor built. ``reason`` is a sentence for people."""
 
@@ -261,7 +262,7 @@ class SkippedStage:
         return self.name or str(self.index)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerPlan:
     """A whole recipe, ready to run. ``stages`` are those that the target needs, in an order in which they can be built;
     the target is the last of them. ``notes`` are remarks for people (a front end named by ``# syntax=``, say)."""
@@ -294,7 +295,8 @@ class LayerPlan:
 def identity(step: RunStep | CopyStep) -> Mapping[str, str]:
     """The step's own inputs by name: all that decides its result, but for its parent and the files it reads.
 
-    Display texts, spans and the configuration after the step are no part of it, and neither are proxies and secrets.
+    Display texts, spans and the configuration after the step are no part of it, and neither are proxies and secrets,
+    nor the addresses of hosts: where a server stands does not decide what it serves.
     """
     match step:
         case RunStep():
@@ -314,11 +316,13 @@ def _run_identity(step: RunStep) -> dict[str, str]:
         "command": _text(step.argv),
         "working directory": step.cwd,
         "user": step.user,
-        "network": step.network,
+        "network": "none" if step.network == "none" else "default",  # which is the machine's, as with "host"
         "security": step.security,
     }
     if step.hostname:
         named["hostname"] = step.hostname
+    if step.hosts:
+        named["hosts"] = _text(tuple(sorted({name for name, _ in step.hosts})))
     named.update((f"env {key}", value) for key, value in step.env)
     named.update((f"mount {mount.target or mount.env}", _text(_mount_values(mount))) for mount in step.mounts)
     named.update((f"file {name}", hashlib.sha256(content).hexdigest()) for name, content in step.files)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
-import tarfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import places
 import pytest
 import registries
 from hypothesis import settings
+from places import fresh
 from stores import Templates, write_busybox
 from support import PROJECT, USER, Layerbuild, missing
 
@@ -24,6 +24,10 @@ settings.register_profile("layerbuild", deadline=None)
 settings.load_profile("layerbuild")
 
 _counter = iter(range(1_000_000))
+
+
+def pytest_unconfigure() -> None:
+    places.remove()
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -93,7 +97,7 @@ def _becoming(mounts: str) -> tuple[str, ...]:
 def _elsewhere() -> Iterator[tuple[str, tuple[str, ...], dict[str, str]]]:
     """The interpreter and the project may lie where only root can look: what shows them elsewhere, for one process
     alone, the interpreter there, and its environment."""
-    public = Path("/tmp") / f"layerbuild-tests-{os.getpid()}-{next(_counter)}"
+    public = fresh("user")
     places = {
         "python": Path(sys.base_prefix),
         "project": PROJECT,
@@ -144,9 +148,7 @@ def closed_registry(
 def templates(
     request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
 ) -> Iterator[Templates]:
-    # Not below pytest's own folder: that one is closed to other users.
-    folder = Path("/tmp") / f"layerbuild-stores-{os.getpid()}"
-    folder.mkdir(mode=0o755)
+    folder = fresh("stores")
     make = {"root": Layerbuild, "user": as_user, "ranged": lambda root: request.getfixturevalue("as_ranged")(root)}
     yield Templates(folder, make, busybox_tar)
     shutil.rmtree(folder, ignore_errors=True)
@@ -177,7 +179,6 @@ def _fresh(templates: Templates, who: str) -> Iterator[Layerbuild]:
 @pytest.fixture
 def context(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for a build context, readable by every user."""
-    folder = Path("/tmp") / f"layerbuild-context-{os.getpid()}-{next(_counter)}"
-    folder.mkdir(mode=0o755)
+    folder = fresh("context")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

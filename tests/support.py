@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +16,19 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
+from places import fresh
 
 PROJECT = Path(__file__).resolve().parent.parent
 USER = 12345  # an id that needs no account
 
-# No test asks a registry but those that it starts itself.
-_NO_REGISTRY = tempfile.NamedTemporaryFile("w", prefix="layerbuild-registries-", suffix=".conf")  # noqa: SIM115
-_NO_REGISTRY.write('[[registry]]\nprefix = "docker.io"\nblocked = true\n')
-_NO_REGISTRY.flush()
-os.chmod(_NO_REGISTRY.name, 0o644)
+
+@functools.cache
+def _no_registry() -> Path:
+    """A configuration: no test asks a registry but those that it starts itself."""
+    path = fresh("configuration") / "registries.conf"
+    path.write_text('[[registry]]\nprefix = "docker.io"\nblocked = true\n')
+    path.chmod(0o644)
+    return path
 
 
 def missing(reason: str) -> NoReturn:
@@ -70,7 +74,7 @@ class Layerbuild:
             **kept,
             "HOME": "/nonexistent",
             "COLUMNS": "200",
-            "LAYERBUILD_REGISTRIES_CONF": _NO_REGISTRY.name,
+            "LAYERBUILD_REGISTRIES_CONF": str(_no_registry()),
             **self.env,
         }
 

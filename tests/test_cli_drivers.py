@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from places import fresh
 from stores import Templates
 from support import USER, Layerbuild, missing
 
@@ -95,8 +96,8 @@ def expected(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> 
     """The diff IDs that root makes with the kernel's overlay."""
     if os.geteuid() != 0:
         missing("not run as root")
-    folder = Path("/tmp") / f"layerbuild-drivers-{os.getpid()}"
-    layerbuild = templates.copy("root", folder)
+    folder = fresh("drivers")
+    layerbuild = templates.copy("root", folder / "root")
     (folder / "context").mkdir()
     (folder / "context/file").write_text("content")
     layerbuild.build(folder / "context", RECIPE, "-t", "it")

@@ -229,3 +229,16 @@ def test_of_a_long_output_both_ends_are_kept(rooted: Layerbuild, context: Path) 
 def test_another_user_s_or_machine_s_zone_changes_nothing(rooted: Layerbuild, context: Path) -> None:
     rooted.build(context, "FROM busybox\nRUN true\n")
     assert rooted("explain", env={"TZ": "Asia/Tokyo"}) == rooted("explain", env={"TZ": os.environ.get("TZ", "UTC")})
+
+
+def test_credentials_in_the_address_of_a_command_are_not_shown(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox\nRUN echo https://me:{}@host/ > /f\n"
+    (context / "Dockerfile").write_text(recipe.format("hunter1"))
+    said = [rooted("plan", context), rooted.build(context)]
+    (context / "Dockerfile").write_text(recipe.format("hunter2"))
+    said += [rooted("explain", "--plan", context), rooted.build(context, None, "--teach")]
+    said += [rooted("explain"), rooted("explain", "--format", "json"), rooted("explain", "--between", "1", "2")]
+    (context / "Dockerfile").write_text(recipe.format("hunter3") + "RUN false https://me:hunter4@host/\n")
+    said += [rooted.build(context, None, "--progress", style, "--no-cache", code=1) for style in ("plain", "rawjson")]
+    assert all("xxxxx:xxxxx@host" in text and "hunter" not in text for text in said)
+    assert "command changed" in said[2] and "command changed" in said[6]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -135,6 +136,17 @@ def test_with_an_emulator_it_runs(emulator: None, layerbuild: Layerbuild, contex
     (context / "Dockerfile").write_text(recipe + 'RUN ["/exit-42"]\n')
     said = layerbuild.run("build", "--platform", f"linux/{OTHER}", context, code=1).stderr
     assert "exit code: 42" in said
+
+
+def test_a_command_runs_again_for_another_platform(rooted: Layerbuild, context: Path) -> None:  # K2
+    """On the very same layers: neither key may find what was made for the other one."""
+    shutil.copy("/bin/busybox", context / "busybox")
+    recipe = 'FROM scratch\nCOPY busybox /\nRUN ["/busybox", "touch", "/made"]\n'
+    options = ("--platform", f"linux/{OWN}/v2")
+    assert "cached" not in rooted.build(context, recipe)
+    said = rooted.build(context, None, *options)
+    assert said.count("cached") == 1 and f"platform linux/{OWN} → linux/{OWN}/v2" in rooted("explain")
+    assert rooted.build(context, None, *options).count("cached") == rooted.build(context, None).count("cached") == 2
 
 
 # -- several platforms -------------------------------------------------------------------------------------------------

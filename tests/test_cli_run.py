@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from support import Layerbuild
+from traces import processes, wait_until
 
 RECIPE = """\
 FROM busybox
@@ -139,7 +140,7 @@ class Terminal:
     def type(self, text: bytes) -> None:
         os.write(self._master, text)
 
-    def wait_for(self, text: str, *, seconds: float = 10.0) -> str:
+    def wait_for(self, text: str, *, seconds: float = 60.0) -> str:
         """What was seen since the last call, up to and with ``text``."""
         end = time.monotonic() + seconds
         while text.encode() not in self._seen:
@@ -195,8 +196,8 @@ def test_a_shell_for_a_person(terminal: Callable[..., Terminal]) -> None:
     person = terminal("run", "busybox", "sh")
     person.type(b"echo $((6 * 7))\r")
     person.wait_for("42\r\n")
-    person.type(b"sleep 100\r")
-    time.sleep(0.2)
+    person.type(b"sleep 123454321\r")
+    wait_until(lambda: processes("123454321"))  # before, the shell itself would get what is typed
     person.type(b"\x03")  # ends the command, not the shell
     person.type(b"echo still $((6 + 1))\r")
     person.wait_for("still 7\r\n")

@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from places import fresh
 from referencing import Registry
 from referencing.jsonschema import DRAFT4
 from support import PROJECT, Layerbuild, missing
@@ -29,8 +30,7 @@ WORDS = "15 words in poem.txt, says uid 999\n"
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
-    folder = Path("/tmp") / f"layerbuild-debian-{os.getpid()}"
-    folder.mkdir()
+    folder = fresh("debian")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -35,7 +35,7 @@ def mounts(root: Path) -> list[str]:
     return found
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Wait until ``condition`` holds; an AssertionError if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():

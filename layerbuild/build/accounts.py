@@ -8,17 +8,17 @@ passwd(5), group(5).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 
 _LIMIT = 10 << 20  # bytes; a larger passwd file is not read
 _LAST_ID = (1 << 32) - 2  # the kernel means "no change" by the next one (chown(2))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Account:
     """Who a process runs as: numeric ids, supplementary groups (the primary one among them) and home folder."""
 
@@ -28,7 +28,7 @@ class Account:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _User:
     name: str
     uid: int
@@ -36,7 +36,7 @@ class _User:
     home: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Group:
     name: str
     gid: int

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from layerbuild.build.selecting import Match
 from layerbuild.build.tree import StackTree, Tree, changed_meanwhile, file_digest
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.index import Index
 from layerbuild.layer.tar import TarReader, is_tar
 from layerbuild.layer.tree import remove_tree
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.store.store import Store
 
 _BLOCK = 512  # bytes of a tar header
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Archive:
     """An unpacked archive. ``implied`` are the folders that it has only because something lies in them: where such a
     name is a link to a folder in the image, the link holds."""
@@ -59,7 +59,7 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
     with match.tree.open(match.node) as file:
         if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
             raise changed_meanwhile(match.tree.name, match.node.path)
-    union = Union([LayerView(Index.open(index), files)])
+    union = Union([LayerView(Index.open(index), in_folder(files))])
     return Archive(StackTree(lambda: union, name=name), frozenset(implied))
 
 

@@ -1,4 +1,4 @@
-"""Layers are made here, behind the steps: tar, hashes, compression, index, and the way to the disk.
+"""Layers are made here, behind the steps: tar, hashes, compression and index.
 
 ::
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +22,7 @@ from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import located
 from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID, chain_id
+from layerbuild.frozen import frozen
 from layerbuild.layer.capture import Captured, LayerWriter
 from layerbuild.steps import Step
 from layerbuild.store.layers import BlobRecord, LayerRecord
@@ -32,7 +32,7 @@ from layerbuild.store.workspaces import Workspace
 _WAITING = 8  # sealed folders that may wait; they cost disk, not memory
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sealed:
     """What a step leaves: its folder, complete; and a writer with two files, which ``write`` is to complete. ``scan``
     watches what is written."""
@@ -59,7 +59,7 @@ class Sealed:
         self.index.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Task:
     """Something to do for ``step`` on ``parent``: make a layer of ``sealed``, or only tell ``then`` when the parent is
     recorded."""
@@ -120,6 +120,7 @@ class Captures:
             then(parent, None, parent)
 
     def __enter__(self) -> Self:
+        self._store.unsynced.confirm_earlier()
         return self
 
     def __exit__(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from layerbuild.errors import BuildError, Span
+from layerbuild.frozen import frozen
 
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
 _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
@@ -14,7 +14,7 @@ _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "s": 0o6000, "t": 0o1000}
 _ALL = 0o7777
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chmod:
     """A mode to set (``octal``), or changes to a mode, in order: whose bits, ``+``, ``-`` or ``=``, which."""
 

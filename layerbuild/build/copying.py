@@ -18,6 +18,7 @@ from layerbuild.build.selecting import Below, Listing, Match
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree, changed_meanwhile, walk
 from layerbuild.errors import BuildError, Span
+from layerbuild.frozen import frozen
 from layerbuild.layer.capture import LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
 from layerbuild.layer.paths import clean, join, resolve, split
@@ -27,7 +28,7 @@ from layerbuild.steps import CopyStep
 _SMALL = 1 << 18  # bytes; files up to this size are read by one call
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One entry to write, and what it is read from: a file of a tree, bytes, or nothing. A file's entry has the digest
     that its content must have. ``inode`` is equal for the names of one source file that has several."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
+
+from layerbuild.frozen import frozen
 
 HIDDEN = b"***"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """What the caller lends to RUN steps, by id: the bytes of secrets, and the sockets of SSH agents."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from layerbuild.build import wildcard
 from layerbuild.layer.paths import clean
+from layerbuild.steps import masked
 from layerbuild.store.builds import Difference
 from layerbuild.store.cache import PARENT
 
@@ -52,8 +53,12 @@ def _differences(
 
 def _value(subject: str, old: str | None, new: str | None) -> Difference:
     if old is None:
-        return Difference(subject, "added", "", new or "")
-    return Difference(subject, "removed", old, "") if new is None else Difference(subject, "value", old, new)
+        return Difference(subject, "added", "", masked(new or ""))
+    if new is None:
+        return Difference(subject, "removed", masked(old), "")
+    if masked(old) == masked(new):  # nothing but the credentials of a URL
+        return Difference(subject, "changed")
+    return Difference(subject, "value", masked(old), masked(new))
 
 
 def _subject(name: str, args: frozenset[str]) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from layerbuild.build.unnamed import Promise
 from layerbuild.digest import DiffID
+from layerbuild.frozen import frozen
 from layerbuild.image.config import History, RuntimeConfig
 from layerbuild.image.image import Image
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """The arguments of ``Image.with_step``; ``layer`` may be a promise."""
 
@@ -20,7 +19,7 @@ class Change:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draft:
     """``base`` with ``changes``, in order."""
 

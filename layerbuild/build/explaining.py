@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 from layerbuild.build.difference import differences
@@ -12,6 +11,7 @@ from layerbuild.build.keys import Keys
 from layerbuild.build.selecting import Match, listing
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.steps import CopyStep, RunStep, StagePlan
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
 from layerbuild.store.cache import PARENT
@@ -21,7 +21,7 @@ _TOLD = 3  # differences in the one line of a reason
 _UNKNOWN = "what it reads is made by a step that runs first"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """Why a step missed: in a line, and as differences, of which ``more`` were left out."""
 

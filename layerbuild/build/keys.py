@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from layerbuild.digest import ChainID
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform, canonical_json
 from layerbuild.layer.tar import TAR_FORMAT_VERSION
 from layerbuild.steps import CopyStep, RunStep, identity
@@ -23,7 +23,7 @@ from layerbuild.store.cache import PARENT
 FORMAT = "1"  # of the keys themselves: a change here empties every cache, on purpose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Read:
     """One thing that a step reads besides its parent: its name, and its value by definition and by content.
     ``content`` is None where the content is not known yet. ``of_stack``: it lies in the stack of layers ``chain``."""
@@ -35,7 +35,7 @@ class Read:
     chain: ChainID | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keys:
     """The definition key of a step; and ``known``, its inputs besides the parent, by name and content. With the
     parent's chain they make the content key, if they are ``complete``: no source is unknown. ``step`` tells the step
@@ -71,26 +71,29 @@ def keys(
     *,
     parent: str,
     reads: tuple[Read, ...],
+    platform: Platform,
     times: str,
 ) -> Keys:
-    """The keys of ``step`` on a parent with definition key ``parent``.
+    """The keys of ``step``, of a stage for ``platform``, on a parent with definition key ``parent``.
 
     ``times`` tells how modification times are written; it decides about a layer's bytes, so it is an input.
     """
-    own = _own(step, times)
+    own = _own(step, platform, times)
     by_definition = {**own, PARENT: parent, **{read.name: read.definition for read in reads}}
     by_content = {read.name: read.content for read in reads if read.content is not None}
     complete = len(by_content) == len({read.name for read in reads})
     return Keys(_digest(by_definition), {**own, **by_content}, complete, _digest(own))
 
 
-def step_key(step: RunStep | CopyStep, *, times: str) -> str:
+def step_key(step: RunStep | CopyStep, *, platform: Platform, times: str) -> str:
     """A key of the step itself, whatever it reads and stands on."""
-    return _digest(_own(step, times))
+    return _digest(_own(step, platform, times))
 
 
-def _own(step: RunStep | CopyStep, times: str) -> dict[str, str]:
-    return {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
+def _own(step: RunStep | CopyStep, platform: Platform, times: str) -> dict[str, str]:
+    own = {**identity(step), "times": times, "tar format": str(TAR_FORMAT_VERSION), "key format": FORMAT}
+    # The same files are another machine to a program, which asks uname(2); a copy is the same on each.
+    return {**own, "platform": str(platform)} if isinstance(step, RunStep) else own
 
 
 def _digest(value: Mapping[str, str]) -> str:

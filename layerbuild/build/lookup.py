@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from layerbuild.build.bases import Bases
@@ -24,6 +24,7 @@ from layerbuild.build.tree import Node, Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform
 from layerbuild.image.image import Image
 from layerbuild.layer.paths import clean
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from layerbuild.build.remote import Remote
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Progress:
     """Where a stage stands: the image so far, the definition key, and the stack. ``known`` is False behind a miss of a
     plan: what the stack will be is not known before the step has run. ``missed`` names the first step that missed."""
@@ -66,12 +67,12 @@ class Progress:
     missed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Metadata:
     """The step only changes the configuration."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hit:
     """A record says what the step makes. ``by`` is the key that found it: "definition" or "content"; ``source`` the
     cache of another machine that it stands in, empty: the store's own."""
@@ -83,7 +84,7 @@ class Hit:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Miss:
     """The step has to run. ``matches`` are the files that its sources name, by source; ``groups`` all that it reads,
     each as one listing tells it. ``keys`` None: no record can match, so nothing was read to make them; what the step
@@ -98,7 +99,7 @@ class Miss:
 Verdict = Metadata | Hit | Miss
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Seen:
     """A step's reads, with what was found while looking."""
 
@@ -165,16 +166,19 @@ class Lookup:
         if hit is not None:
             return hit
         seen = self._seen(stage, step)
-        found = keys(step, parent=progress.definition, reads=seen.reads, times=self._times.key)
+        found = self._keys(stage, step, progress, seen.reads)
         hit = None if always else self._find(step, progress, found, seen.reads)
         return hit or Miss(found, seen.reads, seen.matches, seen.groups)
 
     def keys_of(
-        self, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
+        self, stage: StagePlan, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
     ) -> tuple[Keys, tuple[Read, ...]]:
         """The keys of a step that read ``digests`` of a context, by source; and these reads."""
         reads = tuple(Read(read_name(source), digest, digest) for source, digest in digests.items())
-        return keys(step, parent=progress.definition, reads=reads, times=self._times.key), reads
+        return self._keys(stage, step, progress, reads), reads
+
+    def _keys(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, reads: tuple[Read, ...]) -> Keys:
+        return keys(step, parent=progress.definition, reads=reads, platform=stage.platform, times=self._times.key)
 
     def _unread(
         self, stage: StagePlan, step: RunStep | CopyStep, *, always: bool
@@ -185,7 +189,8 @@ class Lookup:
         source = step.sources[0]
         if len(step.sources) != 1 or not isinstance(source, PathSource):
             return None
-        may_hit = self._imports.has_records or self._store.cache.knows_step(step_key(step, times=self._times.key))
+        identity = step_key(step, platform=stage.platform, times=self._times.key)
+        may_hit = self._imports.has_records or self._store.cache.knows_step(identity)
         tree = self.tree(step.root, stage.platform)
         if tree is None or (may_hit and not always):
             return None
@@ -270,12 +275,12 @@ class Lookup:
         if not any(self._imports.elsewhere(self._chain(root, stage.platform)) for root in _roots(step)):
             return None
         reads = self._seen(stage, step, unseen=True).reads
-        by_definition = keys(step, parent=progress.definition, reads=reads, times=self._times.key).definition
+        by_definition = self._keys(stage, step, progress, reads).definition
         imported = self._imports.by_definition(by_definition)
         if imported is None:
             return None
         told = tuple(_told(read, imported) for read in reads)
-        found = keys(step, parent=progress.definition, reads=told, times=self._times.key)
+        found = self._keys(stage, step, progress, told)
         if found.own is None or found.content(chain_of(progress.stack)) != imported.step.content_key:
             return None
         return _imported(imported, step, progress, found, told)

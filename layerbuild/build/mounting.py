@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +28,7 @@ from layerbuild.build.lookup import Lookup, mounted_node
 from layerbuild.build.options import Options
 from layerbuild.build.tree import Node, StackTree, Tree
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs
 from layerbuild.isolate import linux
 from layerbuild.isolate.mounts import Bind, Extra, File, View, tmpfs
@@ -42,7 +43,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _AS_MADE = (0, 0, 0o755)  # owner and mode of a cache that asks for none
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mounted:
     """What a command gets besides its root: mounts, parents before children; variables; and the secrets that its output
     may not show."""
@@ -270,7 +271,7 @@ class Mounter:
         return (0, 0) if self._options.one_id else (mount.uid, mount.gid)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Wanted:
     """The step whose mounts are prepared, and what takes them down again."""
 

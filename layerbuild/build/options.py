@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from layerbuild.build.credentials import Credentials
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs, Platform
 from layerbuild.leaks import AllowList
 from layerbuild.reference import Reference
@@ -21,7 +22,7 @@ class Gate(StrEnum):
     FAIL = "fail"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
     the build's user namespace has the id 0 alone. ``no_cache`` lets every step run, ``no_cache_stages`` those of the

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
 from layerbuild.build.remote import Remote, temporary_folder
 from layerbuild.errors import RecipeError, SourceError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
@@ -39,7 +40,7 @@ _BLOCK = 512  # bytes of a tar header
 _LARGEST_RECIPE = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """A context that has become a folder. ``name`` is what messages call it; ``recipe`` the recipe, where the thing
     itself is one, ``archive`` what was unpacked; ``changed`` is when the server or the commit says that it was last

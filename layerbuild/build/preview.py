@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.build.explaining import Reason
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Verdict, located
 from layerbuild.build.unnamed import Promise, chain_of
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, StagePlan, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Forecast:
     """What is known of one step: a cache hit or not, whether it makes a layer (None: it will turn out), and why.
 

@@ -14,13 +14,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from layerbuild.build.credentials import Credentials
 from layerbuild.build.turns import Turns
 from layerbuild.errors import MachineError, SourceError
+from layerbuild.frozen import frozen
 from layerbuild.layer.tree import remove_tree
 from layerbuild.recipe.git import GitRef
 from layerbuild.steps import masked
@@ -42,7 +42,7 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     """What a ref of a repository means now. ``name`` is the commit, ``tag`` the annotated tag's own object, if it is
     one; ``ref`` the full name of the ref, empty where a commit was named outright."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import RecipeError, SourceError, Span
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import clean, split
 from layerbuild.recipe.ignore import IgnoreRules, Pattern, read_pattern
@@ -26,7 +27,7 @@ from layerbuild.store.digests import Digests, is_settled
 _LISTING_FORMAT = b"1"  # a change of what listings say makes the remembered ones others
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Below:
     """A path below a folder that is copied, relative to it. ``leads``: a folder that only leads to what is wanted."""
 
@@ -35,7 +36,7 @@ class Below:
     leads: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Match:
     """One path that a source names. ``node`` is what is there, links followed; ``name``, the source's base name, is
     what a file is called in a destination folder. ``include`` and ``exclude`` choose below a folder."""
@@ -84,7 +85,7 @@ def content_digest(matches: list[Match], known: Digests) -> str:
     return digest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class State:
     """In what state the files behind a source were at ``looked``. ``signature`` tells all that decides what their
     listing says, as far as that can be told without reading files, and is empty where a tree can't tell; ``latest`` is

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from layerbuild.frozen import frozen
 
 DEFAULT_EPOCH = 315532800  # 1980-01-01T00:00:00Z: zip files know no earlier time
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Times:
     """``epoch`` in seconds, or None to keep times; ``now`` is when the build began."""
 

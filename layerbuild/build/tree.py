@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import BinaryIO, Protocol
 
 from layerbuild.digest import ChainID
 from layerbuild.errors import SourceError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.union import Found, Union
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """One path of a tree. ``entry`` is never a hard link or a whiteout; ``inode`` is equal for all names of one file
     that may have several, None for one that has not."""
@@ -126,7 +127,9 @@ class StackTree:
     def open(self, node: Node) -> BinaryIO:
         assert isinstance(node.inode, tuple), node.path  # as _node makes it for a file: the layer is known already
         try:
-            return self._union.content(Found(node.entry, node.entry, node.inode[0]))
+            layer, first = node.inode
+            entry = node.entry if node.path == first else replace(node.entry, path=first)
+            return self._union.content(Found(entry, entry, layer))
         except OSError as error:
             name = node.path.decode("utf-8", "backslashreplace")
             raise SourceError(f"can't read {name!r} of {self.name}: {error.strerror}") from error

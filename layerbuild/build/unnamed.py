@@ -12,10 +12,11 @@ A step can run on a layer without a name; only a cache key needs the name.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Generic, TypeVar, cast
 
 from layerbuild.digest import ChainID, DiffID
+from layerbuild.frozen import frozen
 from layerbuild.store.workspaces import Workspace
 
 Value = TypeVar("Value")
@@ -64,7 +65,7 @@ class Promise(Generic[Value]):
                 self._given.set()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@frozen(eq=False)
 class Unnamed:
     """A sealed layer folder.
 

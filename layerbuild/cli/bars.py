@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest
 from layerbuild.events import BlobMoved
+from layerbuild.frozen import frozen
 from layerbuild.views import text as show
 
 _WORDS = {"pull": ("pulling", "pulled"), "push": ("pushing", "pushed")}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Way:
     moved: BlobMoved
     began: float

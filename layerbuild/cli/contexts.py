@@ -7,13 +7,14 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import Request, parse_recipe, this_platform
+from layerbuild.cli.recipes import parse_recipe
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from layerbuild.build.credentials import Credentials
     from layerbuild.build.origins import Origin, Origins
     from layerbuild.build.remote import Remote
+    from layerbuild.cli.options.sources import Request
     from layerbuild.image.config import Platform
     from layerbuild.recipe.contexts import NamedContexts
     from layerbuild.recipe.ignore import IgnoreRules
@@ -36,7 +38,7 @@ _PATH = re.compile(r"[./~]")
 _RECIPES = ("Dockerfile", "dockerfile")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A context as a folder. ``recipe`` is its path, None: it comes on standard input; ``name`` is what messages call
     it. ``origin`` is what was unpacked or checked out from elsewhere, None: the folder is the caller's own."""
@@ -69,7 +71,7 @@ class Place:
         return ContextTree(self.folder, self.rules, known=known)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Opened:
     """All that a build reads besides images. ``trees`` are the files of the context, called "", and of the named
     contexts; ``named`` is what the planner is to know of those; ``origins`` tell when those that came from elsewhere

@@ -14,9 +14,7 @@ from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
     from layerbuild.build.credentials import Credentials
-    from layerbuild.leaks import AllowList
 
-ENTITLEMENTS = ("network.host", "security.insecure")
 _LARGEST = 500 << 10  # bytes of a secret, as in BuildKit
 _SECRET_HINT = "--secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE"
 _SSH_HINT = "--ssh default for the agent of SSH_AUTH_SOCK, --ssh ID=SOCKET for another, --ssh ID=KEYFILE,… for keys"
@@ -37,26 +35,6 @@ def lent(secrets: tuple[str, ...], agents: tuple[str, ...]) -> Iterator[Credenti
             secrets={name: value for name, value in values.items() if value is not None},
             agents=dict(_agent(text, cleaning) for text in agents),
         )
-
-
-def entitlements(texts: tuple[str, ...]) -> frozenset[str]:
-    """The values of ``--allow``."""
-    for text in texts:
-        if text not in ENTITLEMENTS:
-            raise UsageError(f"--allow can't be {text!r}", hint=f"known are {', '.join(ENTITLEMENTS)}")
-    return frozenset(texts)
-
-
-def allow_list(path: Path | None) -> AllowList:
-    """What ``--secrets-allow`` names: the findings that are known and meant."""
-    from layerbuild.leaks import AllowList
-
-    if path is None:
-        return AllowList()
-    try:
-        return AllowList.parse(path.read_text("utf-8", "replace"))
-    except OSError as error:
-        raise UsageError(f"can't read the allow list {str(path)!r}: {error.strerror}") from error
 
 
 def _secret(text: str) -> tuple[str, bytes | None]:

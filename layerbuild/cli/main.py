@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +17,7 @@ from layerbuild import __version__
 from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
 from layerbuild.errors import LayerbuildError
+from layerbuild.frozen import frozen
 
 # command → module of cli/commands and the click command in it
 COMMANDS = {
@@ -55,7 +57,7 @@ COMMANDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
     and ``mirrors`` are the texts of the options about registries."""
@@ -150,13 +152,21 @@ def run() -> None:
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TIDYING = 0.7  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    """Leave, and tidy up on the way; who asks a second time need not wait for that."""
+    """Leave, and tidy up on the way, which has an end; who asks a second time need not wait for that."""
     for each in _STOPPING:
         signal.signal(each, _stop_at_once)
+    # Not by way of `threading`: this thread may hold its locks just now.
+    _thread.start_new_thread(_stop_soon, (number,))
     raise Stopped(number)
+
+
+def _stop_soon(number: int) -> None:
+    time.sleep(_TIDYING)
+    _stop_at_once(number, None)
 
 
 def _stop_at_once(number: int, _frame: FrameType | None) -> None:

@@ -6,16 +6,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cli.console import observer
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import this_platform
 from layerbuild.cli.registries import Bringer
 from layerbuild.errors import NotFoundError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from layerbuild.views.layers import LayerRow
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """An image that can be looked at. ``name`` is what the caller called it; ``own``: it is in the caller's store."""
 
@@ -143,12 +143,12 @@ def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator
     """What a layer of the store says, in its order; contents come from its folder, where one is unpacked."""
     from layerbuild.layer.entry import Kind
     from layerbuild.layer.index import Index
-    from layerbuild.layer.union import Found, LayerView, Union
+    from layerbuild.layer.union import Found, LayerView, Union, in_folder
     from layerbuild.views.diff import Thing
 
     index = cleaning.enter_context(Index.open(store.layers.index_path(diff_id)))
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
-    alone = Union([LayerView(index, folder)])
+    alone = Union([LayerView(index, in_folder(folder) if folder is not None else None)])
     for entry in index:
         link = entry.target if entry.kind is Kind.HARDLINK else b""
         yield Thing(entry, link, partial(alone.content, Found(entry, entry, 0)) if folder is not None else None)

@@ -36,15 +36,24 @@ def settings_root() -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that who looks for it finds all of it or nothing. MachineError where it can't be."""
+    """Write a file so that who looks for it finds all of it or nothing; a device or a pipe (/dev/null) is written to as
+    it is. MachineError where it can't be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if is_special(path):
+            path.write_text(text)
+            return
         temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
         raise MachineError(f"can't write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_special(path: Path) -> bool:
+    """Whether it is a device, a pipe or the like, which takes what is written and must not be replaced."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def settings_driver() -> str | None:
@@ -68,7 +77,7 @@ def reading(*, contents: bool = False) -> Iterator[Store]:
     ``contents``: it opens files of layers. Those of a user with ranges of ids are other users', and open to it in its
     namespace alone, which must be entered before any thread exists.
     """
-    from layerbuild.cli.recipes import this_platform
+    from layerbuild.cli.options.platforms import this_platform
     from layerbuild.store.ownership import has_ranges
     from layerbuild.store.store import Store
 
@@ -87,7 +96,7 @@ def inside() -> Iterator[tuple[Store, Identity]]:
     """The store, from inside the private namespaces in which layer folders are written. Call it before any thread
     exists: a process with threads can't enter a user namespace (unshare(2)).
     """
-    from layerbuild.cli.recipes import this_platform
+    from layerbuild.cli.options.platforms import this_platform
     from layerbuild.isolate.namespaces import enter_build_namespaces, id_maps
     from layerbuild.store.ownership import wants_one_id
     from layerbuild.store.store import Store

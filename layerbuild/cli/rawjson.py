@@ -20,7 +20,7 @@ from layerbuild import events
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error
 from layerbuild.errors import LayerbuildError, StepFailed
 from layerbuild.image.config import Platform
-from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, masked
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan
 
 STYLE = "rawjson"
 
@@ -86,7 +86,7 @@ def _value(value: Any) -> Any:
         case StagePlan() | SkippedStage():
             return value.title
         case ConfigStep() | RunStep() | CopyStep():
-            return masked(value.origin.text)
+            return value.origin.text
         case Platform():
             return str(value)
         case tuple():

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
-    from layerbuild.cli.recipes import Request
+    from layerbuild.cli.options.sources import Request
 
 _LARGEST = 256 << 20  # bytes of a context that is copied into memory
 _DAYS = 400
@@ -48,7 +49,7 @@ class Surroundings:
     same: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Twice:
     """The manifests of both builds, and what was varied."""
 

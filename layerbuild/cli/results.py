@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerbuild.cli.place import write_whole
+from layerbuild.cli.place import is_special, write_whole
 
 if TYPE_CHECKING:
     from layerbuild.image.manifest import Descriptor
@@ -22,7 +22,7 @@ def identifier(found: StoredImage | StoredIndex) -> str:
 def remove_stale(files: Mapping[str, Path | None]) -> None:
     """What an earlier build told must not be taken for what this one tells, should it fail."""
     for path in files.values():
-        if path is not None:
+        if path is not None and not is_special(path):
             path.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ import csv
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +23,7 @@ from layerbuild.export.layers import merge_layers, write_layers
 from layerbuild.export.oci_layout import merge_layout, write_layout, write_layout_archive
 from layerbuild.export.package import AS_IT_IS, Compression, Package, Parcel, Wishes, pack
 from layerbuild.export.rootfs import write_rootfs, write_rootfs_archive
+from layerbuild.frozen import frozen
 from layerbuild.image.annotations import Annotation, read_output_key, refuse_index
 from layerbuild.image.manifest import Descriptor
 from layerbuild.image.platforms import normal
@@ -41,7 +42,7 @@ _DEFAULTS = ("store", "unpack", "name-canonical")  # buildx's; taken where they 
 _PUSHED = ("push", "push-by-digest", _REWRITE, *_DEFAULTS, *_DOCUMENTS)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """A way for an image to leave. ``file`` writes it to a stream, ``folder`` into an empty folder; one of the two may
     be absent. Both get the output; ``folder`` returns notes for people. ``merge`` puts a finished folder into one that
@@ -140,11 +141,12 @@ FORMATS = {
         ),
         Format("image", "image of the store; with push=true sent to the registries of its names", _PUSHED),
         Format("registry", "image sent to the registries of its names", _PUSHED),
+        Format("cacheonly", "nothing: the store has what later builds hit"),
     )
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """One ``-o``. ``dest`` is a path, or "-" for standard output. ``wishes`` tell how the image is to leave.
 
@@ -230,12 +232,13 @@ class Output:
                 raise UsageError(f"output {text!r}: push-by-digest without push", hint="push=true")
             return
         if not self.dest:
-            raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for stdout")
+            to = "`| docker load`" if self.type == "docker" else "stdout"
+            raise UsageError(f"output {text!r} has no dest", hint=f"type={self.type},dest=PATH, or dest=- for {to}")
         if self.to_folder and self.dest == STDOUT:
             raise UsageError(f"output {text!r}: a folder can't go to standard output", hint="dest=PATH")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exported:
     """What was written. ``descriptor`` tells of the manifest or index that left: wishes may make it other than the
     store's."""

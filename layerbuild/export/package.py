@@ -13,11 +13,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, DiffID, chain_ids
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.annotations import (
     INDEX,
     INDEX_DESCRIPTOR,
@@ -47,7 +48,7 @@ from layerbuild.image.manifest import (
 from layerbuild.image.manifest import Index as ImageIndex
 from layerbuild.layer.codecs import compress, named
 from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.layers import BlobRecord
@@ -56,7 +57,7 @@ from layerbuild.store.store import Store
 PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compression:
     """How layers are to be compressed: the codec's name, its level (None: its usual one).
 
@@ -68,7 +69,7 @@ class Compression:
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wishes:
     """How an image is to leave. ``names`` empty: under those that it has. ``compression`` None: as it is.
 
@@ -86,7 +87,7 @@ class Wishes:
 AS_IT_IS = Wishes()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Package:
     """One image. ``manifest_bytes`` are those that ``digest`` names, ``origin`` is the digest that it has in
     the store; ``annotations`` are for whatever names it."""
@@ -133,11 +134,11 @@ class Package:
             views = []
             for snapshot in reversed(snapshots):
                 index = stack.enter_context(Index.open(self.store.layers.index_path(snapshot.diff_id)))
-                views.append(LayerView(index, snapshot.diff))
+                views.append(LayerView(index, in_folder(snapshot.diff)))
             yield Union(views)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parcel:
     """What leaves under one set of names. ``index_bytes`` is None for a single image. ``notes`` are for people."""
 

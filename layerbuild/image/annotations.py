@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from difflib import get_close_matches
 
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs, Platform
 from layerbuild.image.platforms import distance, normal, read_platform
 
@@ -33,7 +33,7 @@ _TARGET = re.compile(r"(?P<kind>[a-z-]*)(?:\[(?P<platform>[^\]]+)\])?")
 _KEY = re.compile(r"annotation(?:-(?P<kind>[a-z-]+))?(?:\[(?P<platform>[^\]]+)\])?\.(?P<key>\S+)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Annotation:
     """One of them, for one kind of document; ``platform`` None: for all platforms."""
 

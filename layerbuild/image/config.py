@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Platform:
     """What an image runs on; ``str()`` is ``os/architecture[/variant]``."""
 
@@ -32,7 +33,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Healthcheck:
     """A HEALTHCHECK; durations in nanoseconds, 0 inherits the runtime's default."""
 
@@ -44,7 +45,7 @@ class Healthcheck:
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuntimeConfig:
     """How a container of the image is started. Sets (ports, volumes) are sorted; ``env`` keeps its order.
 
@@ -71,7 +72,7 @@ class RuntimeConfig:
         return next((value for key, value in self.env if key == name), None)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class History:
     """One line of an image's history. ``created`` is RFC 3339 text, empty where unknown."""
 
@@ -82,7 +83,7 @@ class History:
     empty_layer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ImageConfig:
     """The whole configuration. The number of history entries with a layer equals the number of diff IDs,
     or the history is empty (allowed by the specification; foreign images do it)."""

@@ -7,15 +7,16 @@ entries with a layer as there are diff IDs" (image-spec, config.md) holds at eve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, chain_ids
+from layerbuild.frozen import frozen
 from layerbuild.image.config import History, ImageConfig, Pairs, Platform, RuntimeConfig
 from layerbuild.image.manifest import OCI_CONFIG, Descriptor, Manifest
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Image:
     """A configuration whose history and layers agree. Make one with ``scratch`` or ``of_base``."""
 

@@ -16,11 +16,11 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs, Platform, canonical_json
 from layerbuild.image.platforms import is_unknown
 
@@ -92,7 +92,7 @@ def layer_codec(media_type: str) -> str:
         raise FormatError(f"{media_type} is not the media type of a layer", hint=hint) from None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Descriptor:
     """A pointer to a blob: what it is, its digest, its size in bytes.
 
@@ -129,7 +129,7 @@ class Descriptor:
         return dict(self.annotations).get(key)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """One image for one platform (or an artifact in that form): its configuration and its layers, bottom first."""
 
@@ -156,7 +156,7 @@ class Manifest:
         return canonical_json(_write_manifest(self))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Index:
     """Several manifests under one name, one for each platform; Docker calls it a manifest list."""
 

@@ -16,11 +16,11 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, DiffID, HashingWriter
 from layerbuild.errors import FormatError, LayerbuildError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig
 from layerbuild.image.manifest import (
     DOCKER_CONFIG,
@@ -47,7 +47,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)
 _MOST = 100  # mismatches of one layer's entries
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """A claim that does not hold. ``subject`` is what makes it; a ``remark`` breaks nothing, but should not be so."""
 
@@ -56,7 +56,7 @@ class Claim:
     remark: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Described:
     """A layer as a manifest or an archive names it, and the diff ID that it should have; None: nobody says."""
 

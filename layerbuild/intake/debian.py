@@ -14,10 +14,10 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 
 DEFAULT_SUITE = "bookworm"
 DEFAULT_VARIANT = "minbase"
@@ -48,7 +48,7 @@ _REMEDIES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DebianBase:
     """What to install. ``mirrors`` are URIs or sources.list lines; none means mmdebstrap's own default."""
 
@@ -156,7 +156,7 @@ def machine_mirrors(suite: str, *, apt: Path = Path("/etc/apt")) -> tuple[str, .
     return tuple(found) if any(f" {suite} main" in line for line in found) else ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _AptSource:
     uri: str
     suite: str

@@ -8,10 +8,10 @@ the configuration. Later layers of equal content are links to the first (``../<i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import DigestMismatch, FormatError, NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig
 from layerbuild.image.manifest import OCI_CONFIG, Descriptor, Manifest, layer_media_type
 from layerbuild.intake.layers import add_layer, take_tar
@@ -25,7 +25,7 @@ from layerbuild.store.store import Store
 MANIFEST_FILE = "manifest.json"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Saved:
     """One element of ``manifest.json``: member names, and the image's names."""
 

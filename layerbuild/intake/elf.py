@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 
 MAGIC = b"\x7fELF"
 
@@ -25,7 +25,7 @@ _MOST_DYNAMIC = 1 << 20
 _MOST_STRINGS = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Elf:
     """What an executable or a shared library says about itself.
 
@@ -45,7 +45,7 @@ class Elf:
         return self.kind[0] == 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Segment:
     type: int
     offset: int
@@ -84,7 +84,7 @@ def _read(file: BinaryIO, head: bytes) -> Elf:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Layout:
     """How wide the fields are, and which byte comes first."""
 

@@ -14,12 +14,13 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 
 from layerbuild.errors import FormatError, MachineError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, RuntimeConfig
 from layerbuild.intake.elf import Elf
 from layerbuild.intake.items import Item
@@ -60,7 +61,7 @@ _PYTHON_LEFT_OUT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostBase:
     """A root file system that is not yet written: its paths in a layer's order, and the programs that it is for.
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
 from layerbuild.layer.paths import join, split
 from layerbuild.layer.whiteout import hidden_name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Item:
     """One path. ``content`` of a file is a path on this machine or the bytes themselves; None for all else."""
 

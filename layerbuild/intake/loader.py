@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from glob import glob
 from pathlib import Path
 
 from layerbuild.errors import FormatError
+from layerbuild.frozen import frozen
 from layerbuild.intake.elf import Elf, read_elf
 
 _MUSL_OWN = re.compile(r"lib(?:c|pthread|rt|m|dl|util|xnet)\.")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Library:
     """A library found: ``path`` as the loader opens it.
 

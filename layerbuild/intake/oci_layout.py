@@ -7,11 +7,12 @@ very end: a layout that breaks off in the middle names nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 
 from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
 from layerbuild.errors import FormatError, NotFoundError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import (
     INDEX_TYPES,
@@ -37,7 +38,7 @@ INDEX_FILE = "index.json"
 _MOST_NESTED = 8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chosen:
     """One thing in a layout that may have names there. ``images`` are the manifests that belong to it: one, or one for
     each of several platforms; ``index`` are the bytes of the index that says so, None where the layout has none."""

@@ -18,11 +18,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate.job import Limits
 
 CONTROLLERS: Final = ("memory", "cpu", "pids")
@@ -35,7 +35,7 @@ REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A folder in which groups can be made, and the version of its tree."""
 
@@ -123,7 +123,7 @@ _OPTIONAL: Final = frozenset({"memory.memsw.limit_in_bytes", "memory.swap.max"})
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """A group, in one folder per controller (in version 2 it is the same one)."""
 
@@ -292,10 +292,21 @@ def job_name() -> str:
 
 def remove_stale() -> None:
     """Remove the groups that builds which were killed have left, wherever this process may make some."""
-    known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-    for folder in {place.folder for found in known.values() for place in found}:
+    for folder in _folders():
         for path in folder.glob(f"{_PREFIX}[0-9]*"):
             process = path.name.removeprefix(_PREFIX).partition("-")[0]
             if not Path("/proc", process).exists():
                 with suppress(OSError):  # another user's
                     _remove(path)
+
+
+def remove_groups_of(job: str) -> None:
+    """Remove what an OCI runtime, killed before it could, has left of the groups of the job called ``job``."""
+    for folder in _folders():
+        with suppress(OSError):
+            _remove(folder / job)
+
+
+def _folders() -> set[Path]:
+    known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    return {place.folder for found in known.values() for place in found}

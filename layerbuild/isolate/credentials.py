@@ -7,8 +7,10 @@ the same as users, with the privilege still that of the effective user. Pure: va
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
+
+from layerbuild.frozen import frozen
 
 KEEP: Final = 0xFFFFFFFF  # -1: leave this id as it is
 
@@ -17,7 +19,7 @@ class Refused(Exception):
     """What the kernel answers with EPERM."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ids:
     """The four ids of one kind. ``fs`` counts for files."""
 
@@ -68,7 +70,7 @@ class Ids:
             raise Refused
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credentials:
     """Who a process takes itself for. ``program`` is the set-user-ID program whose owner's id it has got already.
     ``keeps``: it keeps its capabilities when it becomes another user, until it executes something."""

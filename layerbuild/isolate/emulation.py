@@ -13,18 +13,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 
 _ADDRESS = 0x10000  # where the program is loaded: above what mmap_min_addr may forbid
 _ENDS = {32: "<HHIIIIIHHHHHH", 64: "<HHIQQQIHHHHHH"}
 _SECONDS = 30  # for one instruction or three; a loaded machine starts slowly
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Machine:
     """An architecture as elf(5) tells it: bits, ``e_machine``, ``e_flags``; and ``exit``, the instructions that end a
     process with a code (the system call's number and registers: syscall(2))."""

@@ -16,13 +16,25 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
 
+def check(argv: tuple[str, ...], env: dict[str, str]) -> None:
+    """BuildError if what ``execute`` would become is this very program, the machine's Python, because the image says
+    so. To be asked while this process may still read every file of the image, and nothing tells of its calls.
+
+    ``/proc/self/exe`` names it until execve has taken place, and is a way to a file of the machine that no mount of the
+    container shows: what runs as root could write to it (CVE-2019-5736).
+    """
+    own = os.stat("/proc/self/exe")
+    for candidate in _candidates(argv[0], env.get("PATH", _DEFAULT_PATH)):
+        for file in _chain(candidate):
+            if os.path.samestat(os.stat(file), own):
+                raise BuildError(f'"{file}" is no program of the image, but a way to one of the machine that builds it')
+
+
 def execute(argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
-    """Become ``argv``, whose first word is looked up in the PATH of ``env``: execvp(3). StepFailed if that can't be,
-    BuildError if it is no program of the image."""
+    """Become ``argv``, whose first word is looked up in the PATH of ``env``: execvp(3). StepFailed if that can't be."""
     path = env.get("PATH", _DEFAULT_PATH)
     denied = ""
     for candidate in _candidates(argv[0], path):
-        _refuse_own_program(candidate)
         try:
             os.execve(candidate, argv, env)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -49,18 +61,6 @@ _HEAD: Final = 256  # bytes of a file by which the kernel knows its kind (BINPRM
 _ELF_HEADER: Final = 64
 _PT_INTERP: Final = 3
 _PATH_MAX: Final = 4096
-
-
-def _refuse_own_program(path: str) -> None:
-    """BuildError if the kernel would execute this very program, the machine's Python, because the image says so.
-
-    ``/proc/self/exe`` names it until execve has taken place, and is a way to a file of the machine that no mount of the
-    container shows: what runs as root could write to it (CVE-2019-5736).
-    """
-    own = os.stat("/proc/self/exe")
-    for file in _chain(path):
-        if os.path.samestat(os.stat(file), own):
-            raise BuildError(f'"{file}" is no program of the image, but a way to one of the machine that builds it')
 
 
 def _chain(path: str) -> Iterator[str]:

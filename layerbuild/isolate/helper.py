@@ -21,49 +21,31 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from layerbuild.isolate import linux, notices, oci, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept
 from layerbuild.isolate.container import Container, Entering, failure, init_folder, start
-from layerbuild.isolate.credentials import Credentials, Ids
+from layerbuild.isolate.fork import BEGIN
 from layerbuild.isolate.job import Exit, Job, Rootfs, WholeTree, decode, encode
-from layerbuild.isolate.pretender import Stage, pretend
-from layerbuild.layer.owners import Owners
+from layerbuild.isolate.pretenders import Lent, Pretenders, Stage
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
 
 
-def serve(control: socket.socket, *, runtime: str = "") -> NoReturn:
-    """Be the helper until the build is gone. Commands run in containers of its own, or of the OCI ``runtime``.
-
-    Ends the process, without any of the build's own clean-up.
-    """
-    try:
-        _settle(control)
-        _Helper(control, _own_keyring(), runtime).serve()
-    finally:
-        os._exit(0)
-
-
-def _settle(control: socket.socket) -> None:
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()  # Ctrl-C at the terminal is for the build to act upon
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)  # what is ignored here would be so in the commands too (signal(7))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o022)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):
-        os.dup2(null, fd)
-    # The build's open files and locks are none of the helper's business.
-    os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+def serve(control: socket.socket) -> None:
+    """Start what comes on ``control`` until the build is gone. The first message says ``BEGIN``, and behind that which
+    OCI runtime makes the containers; nothing: they are the helper's own."""
+    begun = control.recv(_MESSAGE).decode()
+    if not begun:
+        return
+    runtime = begun.removeprefix(BEGIN)
     # After pivot_root every path is the image's: a module loaded then would be the image's program with our rights.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
     gc.disable()  # a collection would only write to pages that are shared with the build
     gc.freeze()
+    _Helper(control, _own_keyring(), runtime).serve()
 
 
 def _own_keyring() -> OSError | None:
@@ -85,7 +67,7 @@ class _Running:
     ``log``, a file in memory, what an OCI runtime says of itself.
 
     Of that, ``mounts`` holds its mount namespace, ``listener`` tells of system calls, and ``failed`` says why it could
-    not be started. ``pretender`` is the process that answers these calls; none runs before the first has come.
+    not be started. ``pretender`` is the process that answers these calls; there is none before the first has come.
     """
 
     job: Job
@@ -97,7 +79,7 @@ class _Running:
     mounts: int | None = None
     listener: int | None = None
     failed: bytes = b""
-    pretender: int = 0
+    pretender: Lent | None = None
 
     def hear(self) -> bool:
         """Take one message of ``report``; False after the last."""
@@ -120,6 +102,7 @@ class _Helper:
         self._trouble = trouble
         self._runtime = runtime
         self._running: dict[int, _Running] = {}  # by pidfd and by connection
+        self._pretenders = Pretenders()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -172,7 +155,9 @@ class _Helper:
         """A first call waits for its answer: have them all answered."""
         self._forget(listener)
         if running.mounts is not None:
-            running.pretender = _start_pretender(running, listener)
+            running.pretender = self._pretenders.lend(listener, running.mounts, _stage(running))
+            os.close(listener)
+            running.listener = None
 
     def _cancel(self, running: _Running) -> None:
         """The other end has closed the connection: nobody wants the job any more."""
@@ -185,10 +170,42 @@ class _Helper:
             self._forget(fd)
         with running.connection:
             try:
-                answer = _outcome(running, self._runtime)
+                answer = self._outcome(running)
             except Exception as error:  # whatever it is, the other jobs go on
                 answer = {"failure": failure("take the container down", error)}
             _answer(running.connection, answer)
+
+    def _outcome(self, running: _Running) -> dict[str, object]:
+        os.close(running.ended)
+        _, status, usage = os.wait4(running.pid, 0)
+        with running.report:
+            while running.hear():
+                pass
+        if running.pretender is not None:
+            self._pretenders.take_back(running.pretender)
+        # The last hold on the job's mounts: the kernel unmounts before this call returns. Without it the command's own
+        # exit would leave that to a worker, some time later (fs/namespace.c, mntput_no_expire), and the next job would
+        # find an overlay that still has its folders in use.
+        for fd in (running.mounts, running.listener):
+            if fd is not None:
+                os.close(fd)
+        rootfs.take_down(running.job.rootfs, init=init_folder(running.job.rootfs.merged))
+        if running.failed:
+            return {"failure": json.loads(running.failed)}
+        code = os.waitstatus_to_exitcode(status)
+        if running.log is not None:
+            with os.fdopen(running.log, "rb") as log:
+                told = os.pread(log.fileno(), _MESSAGE, 0)
+            error = oci.trouble(self._runtime, told) if code else None
+            if error is not None:
+                return {"failure": failure("", error)}
+        ended = Exit(
+            code=code if code >= 0 else 128 - code,
+            signal=max(0, -code),
+            cpu=usage.ru_utime + usage.ru_stime,
+            max_rss=usage.ru_maxrss * 1024,
+        )
+        return {"exit": encode(ended)}
 
     def _forget(self, fd: int | None) -> None:
         if fd in self._running:
@@ -209,28 +226,11 @@ def _notices(*, one_id: bool) -> bytes | None:
     return notices.program(devices_only=not one_id) if notices.names() else None
 
 
-def _start_pretender(running: _Running, listener: int) -> int:
-    """Fork the process that answers the calls which ``listener`` tells of; its pid."""
-    job = running.job
-    upper = job.rootfs.upper or job.rootfs.tree if isinstance(job.rootfs, WholeTree) else job.rootfs.upper
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    assert running.mounts is not None
-    stage = Stage(
-        mounts=running.mounts,
-        upper=os.open(upper, flags),
-        around=os.open(Path(upper).parent, flags),
-        first=running.pid,
-        credentials=Credentials(Ids.all(job.process.uid), Ids.all(job.process.gid), job.process.groups),
-        owners=Owners.of(_diffs(job.rootfs)).known,
-    )
-    pid = linux.fork_into(0)
-    if pid == 0:
-        _close_all_but(listener, stage.mounts, stage.upper, stage.around)
-        pretend(listener, stage)
-    for fd in (listener, stage.upper, stage.around):
-        os.close(fd)
-    running.listener = None
-    return pid
+def _stage(running: _Running) -> Stage:
+    root, process = running.job.rootfs, running.job.process
+    upper = (root.upper or root.tree) if isinstance(root, WholeTree) else root.upper
+    noted = tuple(map(str, _diffs(root)))
+    return Stage(upper, noted, running.pid, process.uid, process.gid, process.groups)
 
 
 def _diffs(root: Rootfs | WholeTree) -> list[Path]:
@@ -238,14 +238,6 @@ def _diffs(root: Rootfs | WholeTree) -> list[Path]:
     if isinstance(root, WholeTree):
         return [*map(Path, root.noted), Path(root.tree)]
     return [*(Path(lower).resolve() for lower in reversed(root.lowers)), Path(root.upper)]
-
-
-def _close_all_but(*kept: int) -> None:
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...], runtime: str) -> _Running:
@@ -274,40 +266,6 @@ def _namespaces(job: Job) -> int:
 
 # A runtime makes those of the container; in these it ends with all that it started, and its mounts with it.
 _RUNTIME_NAMESPACES: Final = linux.CLONE_NEWNS | linux.CLONE_NEWPID
-
-
-def _outcome(running: _Running, runtime: str) -> dict[str, object]:
-    os.close(running.ended)
-    _, status, usage = os.wait4(running.pid, 0)
-    with running.report:
-        while running.hear():
-            pass
-    if running.pretender:
-        os.kill(running.pretender, signal.SIGKILL)
-        os.waitpid(running.pretender, 0)
-    # The last hold on the job's mounts: the kernel unmounts before this call returns. Without it the command's own exit
-    # would leave that to a worker, some time later (fs/namespace.c, mntput_no_expire), and the next job would find an
-    # overlay that still has its folders in use.
-    for fd in (running.mounts, running.listener):
-        if fd is not None:
-            os.close(fd)
-    rootfs.take_down(running.job.rootfs, init=init_folder(running.job.rootfs.merged))
-    if running.failed:
-        return {"failure": json.loads(running.failed)}
-    code = os.waitstatus_to_exitcode(status)
-    if running.log is not None:
-        with os.fdopen(running.log, "rb") as log:
-            told = os.pread(log.fileno(), _MESSAGE, 0)
-        error = oci.trouble(runtime, told) if code else None
-        if error is not None:
-            return {"failure": failure("", error)}
-    ended = Exit(
-        code=code if code >= 0 else 128 - code,
-        signal=max(0, -code),
-        cpu=usage.ru_utime + usage.ru_stime,
-        max_rss=usage.ru_maxrss * 1024,
-    )
-    return {"exit": encode(ended)}
 
 
 def _answer(connection: socket.socket, answer: dict[str, object]) -> None:

@@ -13,9 +13,10 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from layerbuild.frozen import frozen
 
 Kind = Literal["uid", "gid"]
 KINDS: Final[tuple[Kind, ...]] = ("uid", "gid")
@@ -23,7 +24,7 @@ KINDS: Final[tuple[Kind, ...]] = ("uid", "gid")
 _MAX_LINES: Final = 340  # of a map: user_namespaces(7)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mapping:
     """A line of a map: ``count`` ids from ``inside`` on are those from ``outside`` on."""
 
@@ -35,7 +36,7 @@ class Mapping:
         return f"{self.inside} {self.outside} {self.count}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ranges:
     """What an ordinary user could map: for each kind of id the whole map, id 0 being the user itself.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, Final, Literal
 
+from layerbuild.frozen import frozen
 from layerbuild.isolate.mounts import Bind, Extra, File, Filesystem, View
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import Rlimit
@@ -14,7 +15,7 @@ Network = Literal["host", "none"]
 Security = Literal["sandbox", "insecure"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rootfs:
     """The folders of a stack. All paths are absolute; ``lowers`` has the topmost first and may be empty (scratch).
 
@@ -31,7 +32,7 @@ class Rootfs:
     link_dir: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WholeTree:
     """A complete tree, in place of a stack of folders: the job may change all of it.
 
@@ -47,7 +48,7 @@ class WholeTree:
     upper: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Process:
     """A command. ``env`` is its whole environment; ``argv[0]`` without a slash is looked up in its PATH, in the image.
 
@@ -63,7 +64,7 @@ class Process:
     hostname: str = "layerbuild"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What a process and all that it starts may use together; 0 is no limit.
 
@@ -87,7 +88,7 @@ class Limits:
 NO_LIMITS: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Job:
     """A process in a stack. ``mounts`` come after the sandbox's own (/proc, /sys, /dev), parents before children.
 
@@ -109,7 +110,7 @@ class Job:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exit:
     """How a process ended. ``code`` is 128 + ``signal`` if a signal ended it (``signal`` 0: none did). ``hit`` are the
     limits that it ran into, as their fields are called: "memory", "pids", "timeout".

@@ -20,11 +20,12 @@ import contextlib
 import errno
 import os
 import shlex
-from dataclasses import dataclass
+import stat
 from pathlib import Path
 from typing import Final, Protocol
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.layer.entry import RootMetadata
 
@@ -47,13 +48,14 @@ class Mount(Protocol):
         """Whether its mount point is a folder (else a file)."""
 
     def attach(self, at: str, *, staging: str) -> None:
-        """Mount at the path ``at``. ``staging`` is a folder in memory where files may be put to mount them from."""
+        """Mount at the path ``at``, which may be the name in /proc of a descriptor of what is there. ``staging`` is a
+        folder in memory where files may be put to mount them from."""
 
 
 # -- the stack of layers -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Overlay:
     """A stack of folders as one tree at ``target``. ``lowers`` has the topmost first.
 
@@ -172,7 +174,7 @@ def _escape(path: str) -> str:
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Whole:
     """A tree that is complete already, at ``target``. ``devices`` as for ``Overlay``."""
 
@@ -202,7 +204,7 @@ _FLAGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Filesystem:
     """A file system that the kernel makes. ``flags`` are MS_…, ``options`` its own."""
 
@@ -235,7 +237,7 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
     return Filesystem("tmpfs", target, flags, f"mode={mode:o}{limit}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bind:
     """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it; no device in it
     can be opened."""
@@ -250,16 +252,20 @@ class Bind:
 
     def attach(self, at: str, *, staging: str) -> None:
         # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
-        linux.mount(self.source, at, flags=linux.MS_BIND | linux.MS_REC)
-        read_only = linux.MOUNT_ATTR_RDONLY if self.read_only else 0
-        linux.set_mount_attributes(at, linux.MOUNT_ATTR_NODEV | read_only, recursive=True)
+        tree = linux.open_tree(self.source)
+        try:
+            read_only = linux.MOUNT_ATTR_RDONLY if self.read_only else 0
+            linux.set_mount_attributes(tree, linux.MOUNT_ATTR_NODEV | read_only, recursive=True)
+            linux.move_mount(tree, at)
+        finally:
+            os.close(tree)
 
     def __str__(self) -> str:
         options = "nodev=recursive,ro=recursive" if self.read_only else "nodev=recursive"
         return f"mount --rbind -o {options} {shlex.quote(self.source)} {shlex.quote(self.target)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """What is at ``path`` (no link on the way; empty: the root) of the stack ``lowers``, topmost first.
 
@@ -300,7 +306,7 @@ class View:
         return f"mount -t overlay overlay -o {lowers} {shlex.quote(merged)} && {bind}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class File:
     """A read-only file with ``content``, held in memory and gone with the container: hosts, a script, a secret."""
 
@@ -329,7 +335,7 @@ class File:
 Extra = Bind | View | File | Filesystem
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mask:
     """``target``, a path of /proc or /sys, becomes read-only, and with ``hidden`` empty as well.
 
@@ -340,13 +346,17 @@ class Mask:
     hidden: bool = False
 
     def attach(self, at: str, *, staging: str) -> None:
-        linux.mount(self._cover(at, staging), at, flags=linux.MS_BIND)
+        try:
+            is_folder = stat.S_ISDIR(os.stat(at).st_mode)
+        except FileNotFoundError:
+            return
+        linux.mount(self._cover(at, staging, is_folder=is_folder), at, flags=linux.MS_BIND)
         linux.set_mount_attributes(at, linux.MOUNT_ATTR_RDONLY)
 
-    def _cover(self, at: str, staging: str) -> str:
+    def _cover(self, at: str, staging: str, *, is_folder: bool) -> str:
         if not self.hidden:
             return at
-        if not Path(at).is_dir():
+        if not is_folder:
             return "/dev/null"
         empty = f"{staging}/empty"
         Path(empty).mkdir(exist_ok=True)

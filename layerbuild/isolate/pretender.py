@@ -8,7 +8,7 @@
     stat                           tells the noted owner
     open, mkdir, symlink           what a process makes that is not root any more, is its own
 
-It is forked by the helper when the first such call of a job comes, sees the tree that the job sees, and is none of the
+It is lent to a job when the first such call comes (pretenders.py), sees the tree that the job sees, and is none of the
 processes that the job can see. With ranges of ids only devices are refused, and only they are told of. What is not
 pretended: permissions, which are root's.
 """
@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
+import select
+import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Final, NoReturn
+from dataclasses import replace
+from typing import Final
 
 from layerbuild.isolate import linux, notices
 from layerbuild.isolate.credentials import KEEP, Credentials, Ids, Refused
@@ -34,55 +35,48 @@ _AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
 _PATH_MAX: Final = 4096
+_HOW: Final = 24  # bytes of struct open_how, first version
 _MASK: Final = 0xFFFFFFFF
 _PATH: Final = os.O_PATH | os.O_CLOEXEC
 _OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Where a pretender works. ``mounts``: the job's mount namespace; ``upper``: the folder that holds what the job
-    writes, and ``around`` the one in which that lies; ``owners``: what is noted so far of those that no file can bear.
-    ``first`` is the command's process, and ``credentials`` who it is."""
-
-    mounts: int
-    upper: int
-    around: int
-    first: int
-    credentials: Credentials
-    owners: Mapping[tuple[int, int], tuple[int, int]]
 
 
 class Gone(Exception):
     """The caller has been killed meanwhile."""
 
 
-def pretend(listener: int, stage: Stage) -> NoReturn:
-    """Answer until the last process of the job has ended."""
-    try:
-        proc = linux.own_proc()
-        linux.setns(stage.mounts, linux.CLONE_NEWNS)
-        os.umask(0)
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        _Pretender(Listener(listener), stage, proc).serve()
-    finally:
-        os._exit(0)
+class Pretender:
+    """Answers what ``listener`` tells of, in the job's mount namespace.
 
+    ``first`` is the command's process, and ``who`` whom that takes itself for. ``upper`` is the folder that holds what
+    the job writes, and ``around`` the one in which that lies; ``known`` is what is noted so far of those that no file
+    can bear. ``proc`` shows this process and those of the job.
+    """
 
-class _Pretender:
-    def __init__(self, listener: Listener, stage: Stage, proc: int) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        first: int,
+        who: Credentials,
+        *,
+        upper: int,
+        around: int,
+        known: Mapping[tuple[int, int], tuple[int, int]],
+        proc: int,
+    ) -> None:
         self._listener = listener
-        self._stage = stage
+        self._upper, self._around = upper, around
         self._proc = proc
         self._pid = os.getpid()
         self._root = os.open("/", _PATH)
         self._own_root = os.stat("/")
         self._known: dict[int, tuple[str, Credentials]] = {}  # by thread: when it was started, and who it is
-        self._all_root = stage.credentials.is_root
+        self._first = who
+        self._stranger = Credentials(groups=who.groups)  # whose parent is none of the job's
+        self._all_root = who.is_root
         if not self._all_root:
-            self._remember(stage.first, stage.credentials)
-        self._owners = dict(stage.owners)
+            self._remember(first, who)
+        self._owners = dict(known)
         self._held: list[int] = []
         self._names = notices.names()
         self._calls: dict[str, Callable[[Notice], None]] = {
@@ -108,15 +102,24 @@ class _Pretender:
             "symlinkat": lambda notice: self._symlink(notice, *notice.arguments[:3]),
             "open": lambda notice: self._open(notice, _AT_FDCWD, *notice.arguments[:3]),
             "openat": lambda notice: self._open(notice, *notice.arguments[:4]),
-            "creat": lambda notice: self._creat(notice),
+            "openat2": self._openat2,
+            "creat": self._creat,
         }
 
-    def serve(self) -> None:
+    def serve(self, control: socket.socket) -> None:
+        """Answer until there is something to hear on ``control``."""
+        poll = select.poll()
+        for fd in (self._listener.fileno(), control.fileno()):
+            poll.register(fd, select.POLLIN)
         while True:
-            try:
-                notice = self._listener.next()
-            except OSError:  # nobody is left who could call
+            ready = dict(poll.poll())
+            if control.fileno() in ready:
+                control.recv(16)
                 return
+            if not ready[self._listener.fileno()] & select.POLLIN:
+                poll.unregister(self._listener.fileno())  # nobody is left who could call
+                continue
+            notice = self._listener.next()
             if notice is not None:
                 self._answer(notice)
 
@@ -139,7 +142,7 @@ class _Pretender:
     def _who(self, thread: int) -> Credentials:
         """Whom a thread takes itself for: what it said, else what its process or its parent was."""
         if self._all_root:
-            return self._stage.credentials
+            return self._first
         started = self._started(thread)
         known = self._known.get(thread)
         if known is None or known[0] != started:
@@ -152,7 +155,7 @@ class _Pretender:
         group, parent = int(status["Tgid"]), int(status["PPid"])
         if group != thread:
             return self._who(group)
-        return self._who(parent) if parent > 1 else Credentials(groups=self._stage.credentials.groups)
+        return self._who(parent) if parent > 1 else self._stranger
 
     def _elevated(self, thread: int, who: Credentials) -> Credentials:
         """A set-user-ID program gives its process the owner's id, once: execve(2)."""
@@ -229,7 +232,7 @@ class _Pretender:
         self._listener.go_on(notice)
 
     def _become(self, notice: Notice, who: Credentials) -> None:
-        if who != self._stage.credentials or not self._all_root:
+        if who != self._first or not self._all_root:
             self._all_root = False
             self._remember(notice.thread, who)
         self._listener.result(notice)
@@ -309,13 +312,13 @@ class _Pretender:
             return
         path = os.readlink(self._itself(file), dir_fd=self._proc).encode("utf-8", "surrogateescape").lstrip(b"/")
         with suppress(OSError):  # not in the tree at all, but in a mount that goes with the job
-            written = os.stat(path, dir_fd=self._stage.upper, follow_symlinks=False)
+            written = os.stat(path, dir_fd=self._upper, follow_symlinks=False)
             if stat.S_IFMT(written.st_mode) == stat.S_IFMT(found.st_mode):
                 # Held open: else the next file could get its number, and within a tick of the clock the same birth.
                 with suppress(OSError):
-                    self._held.append(os.open(path, _PATH | os.O_NOFOLLOW, dir_fd=self._stage.upper))
-                birth = owners.born(path, dir_fd=self._stage.upper)
-                owners.note(self._stage.around, written.st_ino, birth, owner)
+                    self._held.append(os.open(path, _PATH | os.O_NOFOLLOW, dir_fd=self._upper))
+                birth = owners.born(path, dir_fd=self._upper)
+                owners.note(self._around, written.st_ino, birth, owner)
                 self._owners[written.st_ino, birth] = owner
                 # What was copied up just now still shows the number from below (overlayfs.rst, "Inode properties").
                 self._owners[os.fstat(file).st_ino, owners.born(b"", dir_fd=file)] = owner
@@ -424,15 +427,25 @@ class _Pretender:
         pointer, mode = notice.arguments[:2]
         self._open(notice, _AT_FDCWD, pointer, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
 
+    def _openat2(self, notice: Notice) -> None:
+        """Where it makes nothing, or asks how links are resolved, it is the kernel's."""
+        folder, pointer, how, size, *_ = notice.arguments
+        flags, mode, resolve = struct.unpack("=3Q", self._read(notice, how, _HOW)) if size >= _HOW else (0, 0, 0)
+        if resolve or not flags & (os.O_CREAT | notices.TMPFILE):
+            return self._listener.go_on(notice)
+        return self._open(notice, folder, pointer, flags, mode)
+
     def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int) -> None:
         """A new file belongs to its maker. One that is there already is the kernel's to open."""
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
+        nameless = bool(flags & notices.TMPFILE)
         with self._making(notice, folder, pointer) as (place, path):
             try:
-                os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
-                return self._listener.go_on(notice)
+                if not nameless:
+                    os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
+                    return self._listener.go_on(notice)
             except OSError:
                 pass
             try:
@@ -444,7 +457,7 @@ class _Pretender:
                     notice
                 )  # the kernel knows what is wrong; or it is a file of the caller's own
             try:
-                self._note(made, os.fstat(made), self._owner_at(place, path, who))
+                self._note(made, os.fstat(made), self._owner_at(place, path + b"/." if nameless else path, who))
                 self._listener.result_file(notice, made, close_on_exec=bool(flags & os.O_CLOEXEC))
             finally:
                 os.close(made)

@@ -12,11 +12,12 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 from layerbuild.errors import LayerbuildError, MachineError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import cgroups, ids, linux, seccomp
 from layerbuild.isolate.mounts import MAX_LOWERS, Overlay
 from layerbuild.isolate.namespaces import Identity, enter_build_namespaces
@@ -26,7 +27,7 @@ _OLDEST: Final = (5, 12)  # mount_setattr; overlay in a user namespace came with
 _STORES: Final = "ext4, xfs (with ftype=1), btrfs or tmpfs"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """What was looked at, whether it will do, what was seen, and, if it will not do, what helps.
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from layerbuild.errors import MachineError
+from layerbuild.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rlimit:
     """A limit by its short name ("nofile"; ``NUMBERS`` has them all); -1 is no limit."""
 

@@ -25,6 +25,7 @@ _LINKS: Final = (
     ("ptmx", "pts/ptmx"),
 )
 _CGROUP2: Final = Path("/sys/fs/cgroup/cgroup.controllers")  # there where version 2 alone is mounted
+_PROCESSORS: Final = "/sys/devices/system/cpu"
 
 _HIDDEN: Final = (
     *("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list"),
@@ -74,13 +75,13 @@ def standard_masks(security: Security) -> tuple[Mask, ...]:
     if security == "insecure":
         return ()
     # How often a processor grew hot tells what its neighbours do.
-    heat = sorted(Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle"))
+    heat = [f"{_PROCESSORS}/{name}/thermal_throttle" for name in sorted(os.listdir(_PROCESSORS)) if name[3:].isdigit()]
     # The host's /sys, where it is bound as a whole, brings the host's groups with it.
     groups = () if _CGROUP2.exists() else ("/sys/fs/cgroup",)
     return (
         *(Mask(f"/proc/{name}", hidden=True) for name in _HIDDEN),
         *(Mask(path, hidden=True) for path in ("/sys/firmware", "/sys/devices/virtual/powercap", *groups)),
-        *(Mask(str(path), hidden=True) for path in heat),
+        *(Mask(path, hidden=True) for path in heat),
         *(Mask(f"/proc/{name}") for name in _FIXED),
     )
 
@@ -105,14 +106,21 @@ def make_devices(dev: str, *, rootless: bool) -> None:
     linux.set_mount_attributes(dev, linux.MOUNT_ATTR_NODEV)
 
 
-def name_files(hostname: str, *, network: Network, resolv_conf: Path = Path("/etc/resolv.conf")) -> tuple[File, ...]:
-    """/etc/hosts and /etc/resolv.conf, to be mounted over the image's own.
+def name_files(
+    hostname: str,
+    *,
+    network: Network,
+    hosts: tuple[tuple[str, str], ...] = (),
+    resolv_conf: Path = Path("/etc/resolv.conf"),
+) -> tuple[File, ...]:
+    """/etc/hosts, with further names and their addresses, and /etc/resolv.conf, to be mounted over the image's own.
 
     With the host's network its list of name servers holds as it is, local ones included; without one there is none.
     """
-    hosts = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    known = f"127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    known += "".join(f"{address}\t{name}\n" for name, address in hosts)
     servers = resolv_conf.read_bytes() if network == "host" and resolv_conf.exists() else b""
-    return (File("/etc/hosts", hosts.encode()), File("/etc/resolv.conf", servers))
+    return (File("/etc/hosts", known.encode()), File("/etc/resolv.conf", servers))
 
 
 def staging(at: str) -> Filesystem:

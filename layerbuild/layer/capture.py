@@ -17,13 +17,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from layerbuild.digest import BlobDigest, DiffID, HashingWriter
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.layer.codecs import Codec, compress
 from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, entry_of
 from layerbuild.layer.index import IndexWriter
@@ -39,7 +40,7 @@ _SMALL = 1 << 18  # files up to this size are read by one call
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Captured:
     """A finished layer. ``tar_size`` and ``size`` (the blob's) are in bytes; ``codec`` is the codec's name."""
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerbuild.errors import BuildError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import RootMetadata, is_copied
 from layerbuild.layer.lowers import contributing, cut, same_content, same_dress, shown, visible
 from layerbuild.layer.owners import NOBODY, Owners
@@ -42,7 +43,7 @@ _SECOND = 1_000_000_000
 _STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sealed:
     """``entries`` counts what the layer holds, whiteouts included; 0: the step changed nothing."""
 

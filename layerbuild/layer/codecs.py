@@ -12,11 +12,11 @@ import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from layerbuild.digest import Sink
 from layerbuild.errors import FormatError, UsageError
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +32,7 @@ class Compressor(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Codec:
     """``suffix`` follows ``…layer.v1.tar`` in an OCI media type. ``level`` is the default one, of ``levels``.
 

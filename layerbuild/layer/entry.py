@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import cast
 
+from layerbuild.frozen import frozen
 from layerbuild.layer import standin
 
 _CAPABILITY = b"security.capability"
@@ -38,7 +39,7 @@ class Kind(StrEnum):
     WHITEOUT = "whiteout"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One path of a layer.
 
@@ -64,7 +65,7 @@ class Entry:
     opaque: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RootMetadata:
     """What a layer's own root folder looks like. No tar of ours says it, so it is the same for every way of making the
     folder: given by the caller, or this. ``mtime`` is in nanoseconds since 1970."""

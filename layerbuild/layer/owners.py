@@ -11,9 +11,11 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
+
+from layerbuild.frozen import frozen
 
 _FILE: Final = "owners"
 _STATX_BTIME: Final = 0x800
@@ -24,7 +26,7 @@ _SIZE: Final = 256  # of struct statx
 _BTIME: Final = 80  # offset of stx_btime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Owners:
     """What is noted for the files of one diff folder."""
 

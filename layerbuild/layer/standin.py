@@ -22,7 +22,8 @@ import os
 import re
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+
+from layerbuild.frozen import frozen
 
 Target = bytes | str | os.PathLike[str] | int
 
@@ -36,7 +37,7 @@ _LETTERS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 _FORMATS = {letter: kind for kind, letter in _LETTERS.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandIn:
     """What a file says that it should be; None where it is what it is. ``device``: S_IFCHR or S_IFBLK, major, minor."""
 

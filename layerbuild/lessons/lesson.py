@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from layerbuild.frozen import frozen
 
 
 def N_(text: str) -> str:
@@ -10,14 +10,14 @@ def N_(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Say:
     """A paragraph."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Write:
     """A file of the lesson's folder, which is shown as it is written."""
 
@@ -25,7 +25,7 @@ class Write:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """A shell line, shown and run in the lesson's folder; ``code`` is how it ends."""
 
@@ -33,7 +33,7 @@ class Run:
     code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ask:
     """A question, its choices, which of them is right (from 0), and why. ``holds`` is a shell condition that is true on
     the machine, at this point of the lesson, if and only if that choice is right."""
@@ -48,7 +48,7 @@ class Ask:
 Scene = Say | Write | Run | Ask
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lesson:
     """``name`` is what `layerbuild learn NAME` takes."""
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lines import ASCII_SPACES
 from layerbuild.recipe.words import Word, cut_blank, split_blanks, split_words
 
 _FIRST = re.compile(f"[{ASCII_SPACES}]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Arguments:
     """``words`` in order; ``json`` tells that they stood in a JSON array, which is the exec form; ``legacy`` that a
     pair was written without ``=``."""

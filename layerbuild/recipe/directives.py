@@ -11,9 +11,9 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from layerbuild.errors import RecipeError, Span
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lines import BACKSLASH, SPACES, Line
 
 DIRECTIVES = ("syntax", "escape", "check")
@@ -21,7 +21,7 @@ DIRECTIVES = ("syntax", "escape", "check")
 _DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Directive:
     """A ``# name=value``. ``reference`` is the value's first word: for ``syntax`` the front end's image, behind which
     its command line may stand."""

@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 
 _SCHEME = re.compile(r"([a-zA-Z0-9]+)://", re.ASCII)
 _SCHEMES = ("http", "https", "ssh", "git")
@@ -28,7 +29,7 @@ _TIMES = ("checkout", "commit")
 _KNOWN = ("ref", "tag", "branch", "subdir", "checksum", "commit", "mtime", *_SWITCHES)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GitRef:
     """``remote`` is what git takes; ``name`` the repository's own. ``ref`` is a branch, tag or commit, empty: the
     default branch; ``subdir`` a folder in it; ``checksum`` the commit, or a prefix of it, that the ref must be. None in

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lines import Line
 from layerbuild.recipe.words import literal_words, raw_words
 
 _FORM = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mark:
     """The word that announces a heredoc. ``chomp`` (``<<-``) drops leading tabs, ``expand`` replaces variables in the
     body: quoting any part of the name turns that off."""
@@ -35,7 +35,7 @@ class Mark:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heredoc:
     """A mark with its body as written, line ends and tabs included."""
 

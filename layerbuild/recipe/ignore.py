@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from layerbuild.errors import RecipeError, Span
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lines import BACKSLASH, SPACES
 
 _SPECIAL = frozenset(".+()|{}$^")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pattern:
     """One line of an ignore file. ``text`` is the line as written, ``glob`` the cleaned pattern without its ``!``."""
 
@@ -46,7 +47,7 @@ class Pattern:
         return f"{self.file} line {self.line} (`{self.text}`)"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """Whether a path is ignored, and by which rule: the last that matched, which may be an exception."""
 
@@ -54,7 +55,7 @@ class Verdict:
     rule: Pattern | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class IgnoreRules:
     """The patterns of one ignore file, in order."""
 

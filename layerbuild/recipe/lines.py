@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from layerbuild.errors import RecipeError, Span
+from layerbuild.frozen import frozen
 
 # White space as Go's unicode.IsSpace sees it, which is how every Dockerfile parser does. Python's own notion has four
 # more characters (U+001C to U+001F), so str.strip() and \s would split where others don't.
@@ -24,7 +24,7 @@ _CONTINUED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """One physical line: ``text`` without its end, ``end`` as written (empty at the end of a file)."""
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.errors import LayerbuildError, Span, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
@@ -26,7 +27,7 @@ from layerbuild.recipe.instructions.onbuild import NO_TRIGGERS, OnBuild
 from layerbuild.recipe.instructions.table import read_instruction
 from layerbuild.recipe.nearest import nearest
 from layerbuild.recipe.platforms import platform_args
-from layerbuild.recipe.scope import Inputs, Roots, Scope, with_default_path
+from layerbuild.recipe.scope import AS_USUAL, Inputs, Roots, RunDefaults, Scope, with_default_path
 from layerbuild.recipe.stages import Outline, Stage, read_stages, refuse_circles, stages_read
 from layerbuild.recipe.syntax import Recipe, parse_trigger, placed
 from layerbuild.recipe.witness import Witness
@@ -66,11 +67,13 @@ def plan(
     build_platform: Platform | None = None,
     named_contexts: NamedContexts = NO_CONTEXTS,
     epoch: int | None = None,
+    defaults: RunDefaults = AS_USUAL,
 ) -> LayerPlan:
     """The plan for ``target``, a stage's name or index (None: the last stage), an image for ``platform``.
 
     ``bases`` is asked for the bases of needed stages only. ``build_platform`` is where RUN executes (None: the same).
-    ``named_contexts`` replace stages, bases and what ``--from`` names. ``epoch`` (seconds) is put in RUN's environment.
+    ``named_contexts`` replace stages, bases and what ``--from`` names. ``epoch`` (seconds) is put in RUN's environment;
+    ``defaults`` is what RUN finds besides.
     RecipeError for a recipe that is wrong, UsageError for an unknown target, and what ``bases`` raises, with the place
     of the FROM.
     """
@@ -78,7 +81,7 @@ def plan(
     last = outline.target(target)
     args = build_args or {}
     known = predefined(last, platform=platform, build_platform=build_platform or platform, build_args=args)
-    inputs = Inputs(args, outline.globals(known, args), epoch)
+    inputs = Inputs(args, outline.globals(known, args), epoch, defaults)
     said = read_epoch(outline, inputs, platform=platform, contexts=named_contexts)  # a wrong one is never passed over
     if not isinstance(said, int | None):
         inputs = inputs.with_epoch("" if epoch is None else str(epoch))
@@ -145,7 +148,7 @@ def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str
     return (f"{named} is not run: layerbuild reads the recipe itself", *kept)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Start:
     """What a FROM means: its base, and the platform asked for. ``files`` is the named context whose files make up the
     base, empty: none does."""
@@ -155,7 +158,7 @@ class _Start:
     files: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Needed:
     """A stage that the target needs: the configuration that an image brings (None: it starts from a stage), and the
     instructions of its triggers."""
@@ -164,7 +167,7 @@ class _Needed:
     triggers: tuple[Instruction, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Opening:
     """What a stage begins with."""
 

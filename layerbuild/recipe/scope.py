@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs, Platform, RuntimeConfig
 from layerbuild.recipe.contexts import NamedContexts, replaced
 from layerbuild.recipe.syntax import Statement
@@ -33,17 +34,32 @@ _INDEX = re.compile(r"[+-]?[0-9]+", re.ASCII)
 Expand = Callable[[Word], str]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
+class RunDefaults:
+    """What every RUN finds around it, and no recipe says: the ``network`` of those that name none, and ``hosts``, names
+    with their addresses. ``env_wins``: an ENV counts more than a later ARG of its name, as before BuildKit."""
+
+    network: str = "default"
+    hosts: Pairs = ()
+    env_wins: bool = False
+
+
+AS_USUAL = RunDefaults()
+
+
+@frozen
 class Inputs:
     """What comes from outside the recipe and holds for all its stages.
 
     ``globals`` are the ARGs before the first FROM and the predefined ones, None: declared without a value. ``epoch``
-    (seconds since 1970) is put in the environment of RUN, None: it is not. ``witness`` is told of each expansion.
+    (seconds since 1970) is put in the environment of RUN, None: it is not. ``defaults`` is what RUN finds around
+    it. ``witness`` is told of each expansion.
     """
 
     build_args: Mapping[str, str] = field(default_factory=dict)
     globals: Mapping[str, str | None] = field(default_factory=dict)
     epoch: int | None = None
+    defaults: RunDefaults = AS_USUAL
     witness: Witness | None = None
 
     def with_epoch(self, value: str) -> Inputs:
@@ -62,7 +78,7 @@ class Inputs:
         return tuple(sorted(both.items()))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Roots:
     """The places that ``--from`` can mean where one stage stands.
 
@@ -111,7 +127,7 @@ class Roots:
         return StageRoot(index)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scope:
     """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, where
     the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value). ``cmd_set``

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.stage import From
 from layerbuild.recipe.instructions.table import read_instruction
@@ -15,7 +16,7 @@ from layerbuild.recipe.scope import Roots
 from layerbuild.recipe.syntax import Recipe, placed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stage:
     """A FROM and what follows it, up to the next one."""
 
@@ -32,7 +33,7 @@ class Stage:
         return self.name or str(self.index)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outline:
     """A recipe understood: the ARGs before the first FROM, and the stages."""
 

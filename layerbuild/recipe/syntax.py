@@ -11,10 +11,11 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 
 from layerbuild.errors import RecipeError, Span
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import Arguments, Misplaced, Shape, json_array
 from layerbuild.recipe.directives import Directive, detect, read_directives
 from layerbuild.recipe.heredoc import Heredoc, read_body, read_marks
@@ -24,7 +25,7 @@ from layerbuild.recipe.words import Word, cut_blank
 WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Comment:
     """A comment line above a statement: ``text`` is what stands behind the ``#``, without the blanks around it."""
 
@@ -32,7 +33,7 @@ class Comment:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """Where a part of a logical line was written: from ``offset`` of its text on, at that line and column."""
 
@@ -41,7 +42,7 @@ class Piece:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Statement:
     """One logical line: split, but not yet understood.
 
@@ -88,7 +89,7 @@ class Statement:
         return RecipeError(message, hint=hint, span=self.span if at is None else self.at(at))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipe:
     """A whole recipe, split. ``frontend`` is the directive by which the text names the front end that it is for, in
     whatever language, ``check`` the one that controls the linter: both may stand where the parser sees none, behind a

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lines import BACKSLASH, SPACES
 
 # Deep enough for any recipe, and shallow enough for Python's stack: each level of ${a:-${b:-…}} is a few frames.
@@ -23,7 +23,7 @@ _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Word:
     """A piece of a statement and the offset in the statement's text where it begins."""
 
@@ -31,7 +31,7 @@ class Word:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expansion:
     """``text`` is the result as one word, ``words`` the result split at blanks that no quote protects. ``used`` and
     ``unset`` are the names of variables that were met and had, or had not, a value."""

@@ -18,12 +18,13 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from layerbuild.errors import RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.network import shown
 from layerbuild.registry.credentials import Credential
 from layerbuild.registry.hosts import Endpoint
@@ -42,7 +43,7 @@ _PART = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Challenge:
     """One way in: the scheme in lower case, and its parameters."""
 
@@ -68,7 +69,7 @@ def read_challenges(header: str) -> tuple[Challenge, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Token:
     text: str = field(repr=False)
     ends: float

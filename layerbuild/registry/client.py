@@ -11,12 +11,13 @@ import json
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from http import HTTPStatus
 from typing import Any
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -37,7 +38,7 @@ _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fetched:
     """A manifest or index as it came."""
 

@@ -25,11 +25,12 @@ from base64 import b64decode, b64encode
 from binascii import Error as BadBase64
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import MachineError, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.reference import DEFAULT_REGISTRY
 
 #: How Docker calls its own registry in such files.
@@ -41,7 +42,7 @@ _ABSENT = "credentials not found in native keychain"
 _HELPER_SECONDS = 60
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Credential:
     """What a user has for a registry: user and password, or an ``identity_token`` (a refresh token of OAuth2), or a
     ``registry_token``, which is sent as it is."""

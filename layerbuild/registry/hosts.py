@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import RegistryError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.network import Trust
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
 
@@ -31,7 +32,7 @@ _DOCKER_HOST = "registry-1.docker.io"  # where docker.io really is
 _KINDS = ("all", "digest-only", "tag-only")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Endpoint:
     """A repository at one place. ``registry`` is a host as image names and credentials have it; ``insecure``: any
     certificate will do, and plain HTTP where no TLS is spoken."""
@@ -58,7 +59,7 @@ class Endpoint:
         return f"{self.registry}/{self.repository}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mirror:
     """A place that has copies; ``kind`` says of what: "all", "digest-only" or "tag-only"."""
 
@@ -67,7 +68,7 @@ class Mirror:
     kind: str = "all"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """What holds for image names that begin with ``prefix``."""
 
@@ -94,7 +95,7 @@ class Rule:
         return registry, repository
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hosts:
     """The rules of a machine and a command line. ``insecure`` are the registries that ``--insecure-registry`` names,
     ``mirrors`` what ``--registry-mirror`` says, by registry."""

@@ -17,10 +17,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import DigestMismatch, FormatError, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest, layer_codec, read_manifest
 from layerbuild.image.platforms import best, distance
@@ -41,7 +41,7 @@ _MOST_NESTED = 8
 _PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Found:
     """An image as a registry has it."""
 

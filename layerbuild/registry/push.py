@@ -10,13 +10,13 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import BinaryIO, Protocol
 
 from layerbuild.crew import Crew
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.manifest import Descriptor
 from layerbuild.registry.client import Repository
 from layerbuild.registry.hosts import Endpoint
@@ -29,7 +29,7 @@ _MOST_MOUNTS = 2  # repositories that are asked to lend a blob, before it is sen
 Told = Callable[[Descriptor, int, How | None], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Document:
     """A manifest or an index, in its exact bytes."""
 
@@ -41,7 +41,7 @@ class Document:
         return BlobDigest.of(self.data)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shipment:
     """What is pushed: blobs, and documents in an order in which each comes behind those that it names. The last one is
     what a tag means."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 from layerbuild.errors import RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.network import PASSING, Network, Trust, origin, reason, shown
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Broken(Exception):
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Patience:
     """How long to wait, in seconds, and how often to try. ``pause`` is the first one, ``longest`` the longest;
     ``read`` is the time without a single byte after which a server counts as stalled."""

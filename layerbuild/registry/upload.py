@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
 from typing import BinaryIO
 from urllib.parse import quote
 
 from layerbuild.errors import DigestMismatch, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.manifest import Descriptor
 from layerbuild.registry.client import Repository
 from layerbuild.registry.transport import Answer
@@ -46,7 +46,7 @@ class How(Enum):
     SENT = "sent"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Place:
     """An upload that has begun: where its next bytes go to, how many have come, and the smallest piece that it takes
     (but for the last one)."""

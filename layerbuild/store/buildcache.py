@@ -18,11 +18,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID, chain_id
 from layerbuild.errors import FormatError, NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, canonical_json
 from layerbuild.image.manifest import LAYER_TYPES, Descriptor, Manifest
 from layerbuild.store.blobs import Blobs
@@ -43,7 +44,7 @@ EMPTY = b"{}"
 _BUILDKIT = "application/vnd.buildkit.cacheconfig.v0"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StackRead:
     """What a step read of a stack of layers: the same ``content`` (its digest) wherever the stack is the same."""
 
@@ -51,7 +52,7 @@ class StackRead:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CachedStep:
     """A step as the cache of another machine knows it.
 
@@ -77,7 +78,7 @@ class CachedStep:
         return self.chain == chain_id(self.parent, self.diff_id)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BuildCache:
     """Records, and the blob of each layer that they name. ``key_format`` and ``tar_format`` tell which keys and which
     tar dialect made them; ``rejected`` counts records that did not add up, and were left out."""

@@ -10,11 +10,12 @@ import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from typing import Any
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import canonical_json
 from layerbuild.store.database import Database, Row
 
@@ -24,11 +25,11 @@ _CONTEXT = 20  # and of what two long ones have in common
 _COLUMNS = "number, began, seconds, outcome, recipe, image, data"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Difference:
-    """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole; for a
-    file below it "added", "removed", "content", "mode", "owner", "kind", "target", "attributes" or "names"; "below" for
-    the layers that a step lies on."""
+    """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole, "changed"
+    where its values are not shown; for a file below it "added", "removed", "content", "mode", "owner", "kind",
+    "target", "attributes" or "names"; "below" for the layers that a step lies on."""
 
     subject: str
     change: str
@@ -41,12 +42,14 @@ class Difference:
                 return "the layers below changed"
             case "value":
                 return f"{self.subject} {_both_shown(self.before, self.after)}"
-            case "added" | "removed" | "content" | "attributes":
-                return f"{self.subject} {self.change}{' changed' * (self.change in ('content', 'attributes'))}"
+            case "changed" | "added" | "removed":
+                return f"{self.subject} {self.change}"
+            case "content" | "attributes":
+                return f"{self.subject} {self.change} changed"
         return f"{self.subject} {self.change} {_both_shown(self.before, self.after)}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Surroundings:
     """What a process on top of a step's result finds: environment, working directory, user."""
 
@@ -55,7 +58,7 @@ class Surroundings:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepAccount:
     """What a build says of one step. ``number`` counts the stage's steps from 1; ``kind`` is "metadata", "run" or
     "copy"; ``verdict`` "metadata", "hit" or "miss", of a hit ``by`` is the key that found it.
@@ -96,7 +99,7 @@ class StepAccount:
         return 0.0 if self.ended is None else self.ended - self.began
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StageAccount:
     """A stage that was built: its FROM line, and the title of the stage that it is based on, empty: an image."""
 
@@ -105,7 +108,7 @@ class StageAccount:
     base: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BuildRecord:
     """One build. ``outcome`` is "running", "done" or "failed", then ``error`` tells why. ``recipe`` is its file as
     errors name it, ``request`` what is needed to plan it again. ``began`` is in seconds since 1970."""
@@ -128,7 +131,7 @@ class BuildRecord:
         return self.stages[-1].title if self.stages else ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Log:
     """What a step said, secrets masked. ``dropped`` counts the bytes that were left out after the first ``kept``."""
 

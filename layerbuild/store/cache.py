@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import canonical_json
 from layerbuild.store.database import Database, Row
 
@@ -28,7 +28,7 @@ WHERE (chain IS NULL OR EXISTS (SELECT 1 FROM snapshot WHERE snapshot.chain = st
 """
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepRecord:
     """A step that was carried out.
 

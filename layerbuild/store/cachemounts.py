@@ -17,10 +17,10 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from layerbuild.frozen import frozen
 from layerbuild.layer.tree import remove_tree
 from layerbuild.store.lease import folder_lock
 from layerbuild.store.space import disk_errors
@@ -28,7 +28,7 @@ from layerbuild.store.space import disk_errors
 Sharing = Literal["shared", "private", "locked"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CacheName:
     """What names a cache: ``id`` in ``namespace``, and what it was made from (its seed, its owner): caches that start
     differently are different ones, so that a user never finds one that it may not write."""

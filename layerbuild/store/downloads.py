@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from layerbuild.digest import BlobDigest
+from layerbuild.frozen import frozen
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Download:
     """A file as it was fetched. ``etag`` and ``modified`` are the headers ETag and Last-Modified, empty: not sent."""
 

@@ -10,18 +10,18 @@ import difflib
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, ChainID, chain_ids
 from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
 from layerbuild.image.platforms import best, distance
 from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database, Row
-from layerbuild.store.durable import replace_file
 from layerbuild.store.layers import Layers
 from layerbuild.store.space import disk_errors
 
@@ -34,7 +34,7 @@ _COLUMNS = "manifest, config, created"
 _NO_CONFIG = ""  # what the row of an index has in place of an image ID
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredImage:
     """An image for one platform. ``names`` are complete references, sorted; none: the image is dangling.
 
@@ -72,7 +72,7 @@ class StoredImage:
         return frozenset((self.manifest_digest, self.image_id, *layers))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredIndex:
     """One image for each of several platforms, under the same names. ``images`` are those that the store holds, in the
     index's order: others may have stayed where the index came from."""
@@ -93,7 +93,7 @@ class StoredIndex:
         return best(((image.config.platform, image) for image in self.images), platform)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Removed:
     """What ``remove`` did: the names taken away, and the image that went, None if it has other names."""
 
@@ -273,7 +273,9 @@ class Images:
         with disk_errors(self.index):
             data = self.index_json()
             if self.index.read_bytes() != data:
-                replace_file(self.index, data, temporary=self._temporary())
+                temporary = self._temporary()
+                temporary.write_bytes(data)
+                temporary.replace(self.index)  # not synced: the rows are, and ``recover`` writes it again
 
     def index_json(self) -> bytes:
         """What ``index.json`` ought to be: a descriptor for each name, so two names of an image are two of them."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import StoreError
+from layerbuild.frozen import frozen
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
-from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
+from layerbuild.store.unsynced import Unsynced
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BlobRecord:
     """One compressed (or plain: codec "none") form of a layer. ``size`` in bytes."""
 
@@ -23,7 +23,7 @@ class BlobRecord:
     codec: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerRecord:
     """A layer: the size of its tar in bytes, the number of its entries (whiteouts included), its blobs."""
 
@@ -34,11 +34,14 @@ class LayerRecord:
 
 
 class Layers:
-    """What the store knows of layers. A record appears when its blobs and its index are whole and on the disk."""
+    """What the store knows of layers. A record appears when its blobs and its index are whole."""
 
-    def __init__(self, database: Database, blobs: Blobs, folder: Path, *, temporary: Callable[[], Path]) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, unsynced: Unsynced, folder: Path, *, temporary: Callable[[], Path]
+    ) -> None:
         self._database = database
         self._blobs = blobs
+        self._unsynced = unsynced
         self._temporary = temporary
         self.folder = folder
 
@@ -51,16 +54,13 @@ class Layers:
         return self._temporary()
 
     def adopt_index(self, temporary: Path, diff_id: DiffID) -> None:
-        """Make a finished temporary file the index of ``diff_id``. It need not be synced: ``add`` sees to that."""
+        """Make a finished temporary file the index of ``diff_id``."""
         with disk_errors(self.folder):
-            temporary.replace(self.index_path(diff_id))
+            self._unsynced.rename(temporary, self.index_path(diff_id))
 
     def add(self, record: LayerRecord) -> None:
         """Record a layer, or further blobs of a known one; StoreError if a blob or the index is not here."""
         self.require_files(record)
-        with disk_errors(self.folder):
-            sync_file(self.index_path(record.diff_id))
-            sync_folder(self.folder)
         with self._database.transaction():
             self.insert(record)
 

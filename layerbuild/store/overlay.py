@@ -18,9 +18,9 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import RootMetadata
 from layerbuild.layer.owners import note_file
 from layerbuild.layer.tree import remove_tree
@@ -28,7 +28,7 @@ from layerbuild.layer.tree import remove_tree
 LINKS = "l"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class LayerFolder:
     """``overlay2/<id>``; ``overlay`` is the folder overlay2, and ``link`` the short name."""
 
@@ -63,7 +63,7 @@ class LayerFolder:
         return self.diff.is_dir()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StackedFolder(LayerFolder):
     """A folder with the layers that it lies on: ``below``, top first."""
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.store.database import Database, Row
 from layerbuild.store.overlay import LayerFolder
 
 _COLUMNS = "chain, parent, diff_id, id, link, created"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Snapshot(LayerFolder):
     """A layer on its place in a stack. ``created`` in seconds since 1970."""
 

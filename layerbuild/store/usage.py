@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerbuild.frozen import frozen
 from layerbuild.store.prune import plan
 from layerbuild.store.space import used_bytes
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from layerbuild.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """One row: how many there are, the bytes that they take, and how many of them ``prune`` with ``all`` would free."""
 

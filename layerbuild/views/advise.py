@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from layerbuild.digest import DiffID
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.leaks import Finding
 from layerbuild.store.builds import BuildRecord, StepAccount
@@ -21,7 +22,7 @@ _PATHS = 5  # that an advice names
 _METADATA = frozenset(("mode", "owner", "attributes", "time"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Advice:
     """One thing to mend. ``kind`` is "copied up", "package cache", "deleted later", "replaced later", "duplicates",
     "order" or "secret"; ``layer`` counts from 1, 0: none in particular; ``line`` is the recipe's, 0: not known.
@@ -37,7 +38,7 @@ class Advice:
     paths: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Cache:
     """A place where a tool leaves what only its next call needs, and what keeps it out of a layer."""
 

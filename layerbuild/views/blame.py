@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.views.layers import LayerRow
 from layerbuild.views.text import count, shorten, size, table
@@ -14,7 +14,7 @@ from layerbuild.views.versions import Version, invisible
 _LARGEST = 15  # invisible files that the text names
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerBlame:
     """What one layer did: how many paths it created, changed and deleted, the bytes of content that it ships, and how
     many of them nothing shows."""

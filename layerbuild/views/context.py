@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.views.text import size, table
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContextRow:
     """One path. ``size`` is in bytes, 0 for what is no file."""
 
@@ -19,7 +20,7 @@ class ContextRow:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Why:
     """Whether ``path`` is in the context. ``file`` and ``line`` name the deciding line of the ignore file, ``pattern``
     is what it says; empty: no line matches. ``there``: something has that path, sent or not."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, write_runtime
 from layerbuild.layer.entry import Entry, Kind, sort_key
 from layerbuild.store.builds import Difference
@@ -17,7 +18,7 @@ TEXT_LIMIT = 64 << 10  # bytes of a file whose lines are compared
 _MOST_LINES = 400  # of one file's text difference
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Thing:
     """A path of one side. ``entry`` is what it is, of a hard link the file behind it under its own path; ``link`` is
     that file's path. ``open`` gives a file's content, None where it can't be had."""
@@ -27,7 +28,7 @@ class Thing:
     open: Callable[[], BinaryIO] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PathDifference:
     """``change`` is "added", "deleted" or "changed", then ``facts`` tell in what; ``text`` are the lines of a unified
     difference, of a small file that is text on both sides. Sizes are in bytes, None where there is nothing."""

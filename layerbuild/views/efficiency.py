@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import split
 from layerbuild.views.text import size
@@ -29,7 +30,7 @@ _UNITS = {"": 1, "b": 1} | {
 _DEFAULTS = {"lowestEfficiency": "0.9", "highestWastedBytes": "disabled", "highestUserWastedPercent": "0.1"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Efficiency:
     """``score`` is between 0 and 1; ``user_bytes`` are those above the first layer."""
 
@@ -45,7 +46,7 @@ class Efficiency:
         return self.wasted_bytes / self.user_bytes if self.user_bytes else float("inf")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rules:
     """What an image must keep to; None: anything goes."""
 

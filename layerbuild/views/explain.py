@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from layerbuild.digest import ChainID
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
+from layerbuild.steps import masked
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount
 from layerbuild.views.text import count, rfc3339, seconds, shorten
 
 _SHOWN = 40  # differences of one step, in the text
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explained:
     """A step and why: ``because`` adds what the other steps tell of it (why the layers below changed, say)."""
 
@@ -22,7 +24,7 @@ class Explained:
     because: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """A step in two builds; None: that build has none like it. ``more`` differences were left out."""
 
@@ -66,7 +68,7 @@ def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
         "recipe": build.recipe,
         "began": None if planned else rfc3339(build.began),
         "seconds": build.seconds,
-        "steps": [{**asdict(found.step), "because": found.because} for found in steps],
+        "steps": [_step_json(found) for found in steps],
     }
 
 
@@ -130,6 +132,11 @@ def match_steps(before: BuildRecord, after: BuildRecord) -> list[tuple[StepAccou
             left.remove(found)
         pairs.append((found, step))
     return [*pairs, *((step, None) for step in left)]
+
+
+def _step_json(found: Explained) -> dict[str, Any]:
+    inputs = {name: masked(value) for name, value in found.step.inputs.items()}
+    return {**asdict(found.step), "inputs": inputs, "because": found.because}
 
 
 def _step_lines(found: Explained, *, stage: bool) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, assert_never
 
+from layerbuild.frozen import frozen
 from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, LayerPlan, RunStep, Step
 from layerbuild.views.text import count, seconds, shorten, size, table
 
@@ -27,7 +28,7 @@ _METADATA = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PlanRow:
     """One line. ``makes`` is "layer", "no layer" or "metadata"; ``cache`` is "hit", "miss" or, for metadata, "".
 
@@ -48,7 +49,7 @@ class PlanRow:
     tar_size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cost:
     """What the steps that miss will take, as far as they ran before: ``unknown`` of them never did."""
 

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.store.builds import BuildRecord, StepAccount
 from layerbuild.store.images import StoredImage
@@ -44,7 +45,7 @@ _NAME = 120  # of a name
 _NAMES = 10  # of an image
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Line:
     """A history entry. ``layer`` counts from 1, the lowest; 0: the entry made none, and the rest is empty. ``line`` is
     the recipe's and ``recipe`` what stands there, 0 and empty: not known. ``size`` is the blob's; ``bytes`` of content,
@@ -65,7 +66,7 @@ class Line:
     chain_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """A folder or file of a layer. ``files`` counts what is no folder in it, ``invisible`` the bytes of ``bytes`` that
     nothing shows. Folders with nothing in them but one folder are one node. ``more`` counts the children that were
@@ -82,7 +83,7 @@ class Node:
     more_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hidden:
     """A file of ``layer`` that is shipped though invisible, since layer ``by`` deleted or replaced it."""
 
@@ -93,7 +94,7 @@ class Hidden:
     deleted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shadow:
     """What layer ``by`` takes out of sight of layer ``layer``: paths replaced and deleted, folders not counted; their
     bytes; and the largest of them."""
@@ -106,7 +107,7 @@ class Shadow:
     paths: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timed:
     """A step of the recorded build. Times are in seconds since it began: it went on from ``began`` to ``ended`` (None:
     it did not end), and its layer was made behind it until ``sealed`` (None: in the step itself, or none)."""
@@ -124,7 +125,7 @@ class Timed:
     sealed: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeline:
     """The recorded build. ``capture`` are the seconds in which layers were made behind their steps, summed over the
     layers; in ``overlapped`` of them another step went on. ``more`` steps were left out."""
@@ -139,7 +140,7 @@ class Timeline:
     overlapped: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """Everything. ``size`` counts the bytes of all blobs of layers. ``hidden_files`` and ``hidden_bytes`` count all
     that is hidden, also what was left out of ``hidden``; ``history_more`` and ``shadows_more`` what was left out."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from layerbuild.frozen import frozen
 from layerbuild.store.builds import Difference
 from layerbuild.views.diff import PathDifference
 from layerbuild.views.diff import as_text as paths_text
 from layerbuild.views.text import count, shorten
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Broken:
     """A claim that does not hold; a ``remark`` breaks nothing."""
 
@@ -21,7 +22,7 @@ class Broken:
     remark: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StepDifference:
     """A step whose layer is another one in the second build; ``line`` is the recipe's."""
 
@@ -32,7 +33,7 @@ class StepDifference:
     paths: tuple[PathDifference, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repeated:
     """Two builds of a recipe. ``varied`` and ``same`` tell what was other in the second one, and what could not be."""
 

@@ -6,11 +6,11 @@ workdir mean is the kernel's word (filesystems/overlayfs.rst).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layerbuild.errors import NotFoundError
+from layerbuild.frozen import frozen
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
 from layerbuild.views.layers import layer_rows
@@ -25,7 +25,7 @@ _PARTS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """One layer of an image: its number (1 is the lowest), what made it, its names, and its folder."""
 

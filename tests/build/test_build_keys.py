@@ -14,6 +14,7 @@ from layerbuild.steps import CopyStep, Origin, RunStep
 
 ONE = ChainID("sha256:" + "1" * 64)
 TWO = ChainID("sha256:" + "2" * 64)
+HERE = Platform("linux", "amd64")
 RUN = RunStep(ORIGIN, RuntimeConfig(), "RUN true", ("/bin/sh", "-c", "true"), (("A", "1"),), "/", "")
 FILES = Read("files a", "by definition", "by content")
 
@@ -23,9 +24,10 @@ def key(
     *,
     parent: str = "p",
     reads: tuple[Read, ...] = (FILES,),
+    platform: Platform = HERE,
     times: str = "t",
 ) -> Keys:
-    return keys(asked, parent=parent, reads=reads, times=times)
+    return keys(asked, parent=parent, reads=reads, platform=platform, times=times)
 
 
 def differ(other: Keys, *, chain: ChainID | None = ONE) -> tuple[bool, bool]:
@@ -52,6 +54,16 @@ def test_the_step_and_its_times_count_for_both() -> None:
     assert differ(key(times="kept")) == (True, True)
     assert differ(key(step("a", dest="/b"))) == (True, True)
     assert key(step("a", dest="/b")).definition != key(step("a", dest="/b/")).definition
+
+
+def test_the_platform_of_a_command_counts_for_both() -> None:  # K2
+    assert differ(key(platform=Platform("linux", "arm64"))) == (True, True)
+    assert differ(key(platform=Platform("linux", "amd64", "v2"))) == (True, True)
+
+
+def test_a_copy_is_the_same_for_every_platform() -> None:
+    here, there = (key(step("a", dest="/b"), platform=platform) for platform in (HERE, Platform("linux", "arm64")))
+    assert here == there
 
 
 def test_what_only_people_read_counts_for_neither() -> None:

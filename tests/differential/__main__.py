@@ -21,12 +21,13 @@ HERE = Path(__file__).parent
 RECORD = HERE / "recorded.json"
 sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
 
-from bench.docker import NEWEST, Daemon  # noqa: E402
 from differential_builders import buildkit, import_busybox, ours, outcome  # noqa: E402
 from differential_cases import Case  # noqa: E402
 from differential_images import Layout, differences  # noqa: E402
 from differential_random import all_cases, random_case  # noqa: E402
 from support import Layerbuild  # noqa: E402
+
+from bench.docker import NEWEST, Daemon  # noqa: E402
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.docker import Daemon
 from differential_cases import Case
 from differential_images import Layout, facts
 from stores import write_busybox
 from support import Layerbuild, add_member
+
+from bench.docker import Daemon
 
 #: Builds a context with the case's options into a folder; RuntimeError with the reason if it fails.
 Build = Callable[[Path, tuple[str, ...], Path], None]

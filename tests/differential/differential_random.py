@@ -9,7 +9,7 @@ from differential_cases import Case, read_cases
 
 _NAMES = ("a", "b", "c", "link")
 _DEPTH = 3
-_RECORDED = 60  # seeds from 0 on
+_RECORDED = 40  # seeds from 0 on
 
 
 def all_cases() -> list[Case]:
@@ -29,10 +29,18 @@ class _Maker:
         self._size = 0
 
     def case(self, name: str) -> Case:
-        commands = tuple(command for _ in range(self._chance.randint(3, 8)) for command in self._file())
+        commands = [command for _ in range(self._chance.randint(2, 6)) for command in self._file()]
+        there = (
+            "mkdir -p a",
+            "[ -d a ] && echo 1 > a/one",
+            "[ -e b ] || echo 22 > b",
+            "mkdir c; echo 333 > c/a; ln -s a c/l",
+        )
         stages = self._chance.randint(1, 3)
         lines = [line for number in range(stages) for line in self._stage(number)]
-        return Case(name, "\n".join(lines) + "\n", (*commands, "true"))
+        return Case(
+            name, "\n".join(lines) + "\n", (*commands, *(f"{{ {make}; }} 2>/dev/null || true" for make in there))
+        )
 
     def _path(self, *, absolute: bool = True) -> str:
         names = [self._chance.choice(_NAMES) for _ in range(self._chance.randint(1, _DEPTH))]
@@ -84,20 +92,18 @@ class _Maker:
         )
 
     def _copy(self, stage: int) -> str:
-        flags = ""
+        flags, keyword = "", self._chance.choice(("COPY", "COPY", "ADD"))
+        sources = [".", "a", "a/", "b", "c", "c/*", "*", "[ab]", "?", "*/*", self._path(absolute=False)]
         if stage and self._chance.random() < 0.4:
-            flags += f" --from=s{self._chance.randrange(stage)}"
+            flags, keyword = f" --from=s{self._chance.randrange(stage)}", "COPY"
+            sources = ["/etc", "/tmp/", "/home", "etc/*", "/[a-c]*", self._path()]
         if self._chance.random() < 0.3:
             flags += self._chance.choice((" --chown=5:6", " --chown=nobody", " --chmod=750", " --chmod=4644"))
-        sources = [self._source() for _ in range(self._chance.choice((1, 1, 1, 2)))]
-        dest = self._chance.choice((self._path(), f"{self._path()}/", ".", "./", self._path(absolute=False), "/"))
-        return f"{self._chance.choice(('COPY', 'COPY', 'ADD') if '--from' not in flags else ('COPY',))}{flags} {' '.join(sources)} {dest}"
-
-    def _source(self) -> str:
-        path = self._path(absolute=False)
-        return self._chance.choice(
-            (path, path, f"{path}/", ".", "*", f"{self._chance.choice(_NAMES)}/*", "*/*", "[ab]")
+        chosen = [self._chance.choice(sources) for _ in range(self._chance.choice((1, 1, 1, 2)))]
+        dest = self._chance.choice(
+            (self._path(), f"{self._path()}/", f"{self._path()}/", ".", "./", self._path(absolute=False), "/")
         )
+        return f"{keyword}{flags} {' '.join(chosen)} {dest}"
 
     def _workdir(self, stage: int) -> str:
         return f"WORKDIR {self._path(absolute=self._chance.random() < 0.5)}"

@@ -6,7 +6,6 @@ import ctypes
 import itertools
 import os
 import shutil
-import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import fresh
 
 from layerbuild.isolate import probe  # noqa: F401 -- the child, as another user, may have no way to the code
 from layerbuild.isolate.job import Exit, Job, Process, Rootfs
@@ -111,7 +111,7 @@ def fork_build(base: Path, user: int, scenario: Callable[[World], None]) -> tupl
 
 def new_base(user: int) -> Path:
     """A folder that ``user`` can reach and write."""
-    base = Path(tempfile.mkdtemp(prefix="layerbuild-test-"))
+    base = fresh("world")
     os.chown(base, user, user if os.geteuid() == 0 else -1)
     base.chmod(0o755)
     return base

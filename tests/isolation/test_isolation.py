@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from attempts import EXPECTED, SHELL
+from places import fresh
 from stores import Templates
 from support import USER, Layerbuild, missing
 from traces import assert_whole, mounts, wait_until
@@ -69,7 +70,7 @@ class Target:
 def target(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Target]:
     if request.param == "root" and os.geteuid() != 0:
         missing("not run as root")
-    folder = Path("/tmp") / f"layerbuild-isolation-{os.getpid()}-{request.param}"
+    folder = fresh("isolation") / "store"
     with ExitStack() as cleaning:
         cleaning.callback(shutil.rmtree, folder, ignore_errors=True)
         layerbuild = templates.copy(request.param, folder)

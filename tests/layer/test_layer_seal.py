@@ -7,7 +7,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_trees import EPOCH, applied, captured, described, entries, overlay
+from places import fresh
 
 from layerbuild.errors import BuildError
 from layerbuild.layer.changes import seal
@@ -265,7 +265,7 @@ def test_random_edits_give_the_same_tree_again(
     first: list[tuple[str, str, str]], second: list[tuple[str, str, str]], third: list[tuple[str, str, str]]
 ) -> None:
     """Three layers of random edits: what the next step sees is the same after sealing, and from unpacked layers."""
-    scratch = Path(tempfile.mkdtemp(prefix="layerbuild-seal-"))
+    scratch = fresh("seal")
     try:
         _three_layers(scratch, (first, second, third))
     finally:

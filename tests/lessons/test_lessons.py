@@ -11,6 +11,7 @@ from babel.messages.catalog import Catalog
 from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
+from places import fresh
 from support import PROJECT, Layerbuild, missing
 
 from layerbuild.errors import BuildError, UsageError
@@ -49,7 +50,7 @@ class Scripted:
 def folder(templates: object) -> Iterator[Path]:
     if os.geteuid() != 0:
         missing("not run as root")
-    folder = Path("/tmp") / f"layerbuild-lessons-{os.getpid()}"
+    folder = fresh("lessons") / "world"
     yield folder
     for world in folder.iterdir() if folder.exists() else ():
         World(folder, world.name, os.environ).remove()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from layerbuild.build.drivers.driver import Driver
 from layerbuild.errors import MachineError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.isolate import probe
 from layerbuild.isolate.namespaces import Identity
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rung:
     """A driver by its name. ``trial`` says what it finds where a store is or will be, in the build's namespaces, and
     raises MachineError with the remedy if the driver can't be used there."""
@@ -27,7 +27,7 @@ class Rung:
     make: Callable[[Identity], Driver]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """The driver to use; ``passed`` says of each better one why it is not."""
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
-from layerbuild.cli.recipes import chosen_platform, layer_times, platform_option, this_platform
+from layerbuild.cli.recipes import layer_times
 from layerbuild.cli.results import identifier
 from layerbuild.errors import UsageError
 from layerbuild.reference import Reference

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import inside
-from layerbuild.cli.recipes import layer_times, this_platform
+from layerbuild.cli.recipes import layer_times
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.contexts import Place, opened_place
+from layerbuild.cli.options import sources
 from layerbuild.steps import masked
 from layerbuild.views import context as view
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 @format_option
 def context(context: str, recipe: str | None, why: str | None, output_format: str) -> None:
     """List what of CONTEXT (default: this folder) COPY can take, after the ignore file."""
-    request = recipes.request(context, recipe, (), None, False, None, ())
-    with opened_place(request) as place:
+    with opened_place(sources.request(context, recipe=recipe)) as place:
         if why is not None:
             answer = _why(place, why)
             emit(output_format, view.why_json(answer), lambda: view.why_text(answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import layer_things, place_of, seen
 from layerbuild.cli.place import reading
 from layerbuild.errors import UsageError
+from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from layerbuild.digest import ChainID, DiffID
@@ -28,7 +29,7 @@ _STEP = "step:"
 _LAYER = re.compile(r"(?:sha256:)?[0-9a-f]{12,64}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Side:
     """One operand: the ``kind`` of thing that it is, its paths, and an image's configuration."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +13,13 @@ from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, observer
 from layerbuild.cli.contexts import opened, store_for
 from layerbuild.cli.credentials import lent
+from layerbuild.cli.options import sources
+from layerbuild.cli.options.command import Command
 from layerbuild.cli.place import reading
 from layerbuild.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from layerbuild.cli.options.sources import Request
     from layerbuild.store.builds import BuildRecord
     from layerbuild.store.store import Store
     from layerbuild.views.explain import Explained
@@ -23,12 +27,12 @@ if TYPE_CHECKING:
 build_option = click.option("--build", "number", type=int, metavar="N", help="Another build than the last one.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("step", required=False)
 @build_option
 @click.option("--plan", "context", metavar="CONTEXT", help="A build that has not run, of the recipe in CONTEXT.")
 @click.option("--between", nargs=2, metavar="A B", help="What differs between two builds, by number or by image.")
-@recipes.settings
+@sources.settings
 @format_option
 def explain(
     step: str | None,
@@ -36,7 +40,7 @@ def explain(
     context: str | None,
     between: tuple[str, str] | None,
     output_format: str,
-    **shared: Any,
+    requested: Callable[[str], Request],
 ) -> None:
     """Tell why the steps of the last build hit the cache or missed, as a difference between their inputs.
 
@@ -46,7 +50,7 @@ def explain(
         _between(*between, output_format=output_format)
         return
     if context is not None:
-        build = _planned(recipes.request(context=context, **shared))
+        build = _planned(requested(context))
     else:
         with reading() as store:
             build = store.builds.get(number)
@@ -94,7 +98,7 @@ def _chosen(build: BuildRecord, step: str | None) -> list[Explained]:
     return found
 
 
-def _planned(request: recipes.Request) -> BuildRecord:
+def _planned(request: Request) -> BuildRecord:
     """A build that has not run, as if it were recorded."""
 
     from layerbuild.build.preview import preview

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,10 +14,14 @@ from layerbuild.cli.console import emit, observer
 from layerbuild.cli.contexts import Opened, Place, is_local, local_place, opened, store_for
 from layerbuild.cli.credentials import lent
 from layerbuild.cli.failures import quoted
+from layerbuild.cli.options import sources
+from layerbuild.cli.options.command import Command
+from layerbuild.cli.options.platforms import this_platform
 from layerbuild.cli.place import settings_root
 from layerbuild.errors import NotFoundError, RecipeError
 
 if TYPE_CHECKING:
+    from layerbuild.cli.options.sources import Request
     from layerbuild.events import Observer
     from layerbuild.image.config import ImageConfig, Platform
     from layerbuild.recipe.contexts import NamedContexts
@@ -29,20 +33,20 @@ if TYPE_CHECKING:
 FORMATS = ("text", "json", "yaml", "sarif")
 
 
-@click.command(cls=recipes.Command)
-@recipes.options
+@click.command(cls=Command)
+@sources.options
 @click.option(
     "--format", "output_format", type=click.Choice(FORMATS), default="text", help="How to print the warnings."
 )
-def lint(output_format: str, **shared: Any) -> None:
+def lint(request: Request, output_format: str) -> None:
     """Check the recipe in CONTEXT against BuildKit's rules of good writing: all stages, or those that --target needs.
 
     The exit code is 0 whatever is found, unless the recipe says `# check=error=true`.
     """
-    check(recipes.request(**shared), output_format=output_format)
+    check(request, output_format=output_format)
 
 
-def check(request: recipes.Request, *, output_format: str = "text") -> None:
+def check(request: Request, *, output_format: str = "text") -> None:
     """Print the warnings. RecipeError if the recipe is wrong, BuildError if it wants warnings to count as errors."""
     from layerbuild.views import lint as view
 
@@ -58,7 +62,7 @@ def check(request: recipes.Request, *, output_format: str = "text") -> None:
         raise failure
 
 
-def warn(request: recipes.Request, found: Opened, recipe: Recipe, bases: Bases, observe: Observer) -> None:
+def warn(request: Request, found: Opened, recipe: Recipe, bases: Bases, observe: Observer) -> None:
     """Tell a build's observer how many warnings there are for what it is about to build; BuildError as ``check``."""
     from layerbuild.events import Note
     from layerbuild.views.lint import count
@@ -71,7 +75,7 @@ def warn(request: recipes.Request, found: Opened, recipe: Recipe, bases: Bases, 
         observe(Note(f"{count(report.warnings)} ({rules}): `layerbuild lint` tells where and why"))
 
 
-def _report(request: recipes.Request) -> tuple[str, Report]:
+def _report(request: Request) -> tuple[str, Report]:
     """What the recipe is called, and what is to be said of it."""
     from layerbuild.recipe.lint.linter import Report
 
@@ -85,15 +89,15 @@ def _report(request: recipes.Request) -> tuple[str, Report]:
 
 
 def _lint(
-    request: recipes.Request, recipe: Recipe, bases: Bases, rules: IgnoreRules, *, named: NamedContexts, every: bool
+    request: Request, recipe: Recipe, bases: Bases, rules: IgnoreRules, *, named: NamedContexts, every: bool
 ) -> Report:
     from layerbuild.recipe.lint.facts import Setting
     from layerbuild.recipe.lint.linter import lint
 
     setting = Setting(
         bases=bases,
-        platform=request.platforms[0] if request.platforms else recipes.this_platform(),
-        build_platform=recipes.this_platform(),
+        platform=request.platforms[0] if request.platforms else this_platform(),
+        build_platform=this_platform(),
         build_args=request.build_args,
         target=request.target,
         every=every,
@@ -104,7 +108,7 @@ def _lint(
 
 
 @contextmanager
-def _surroundings(request: recipes.Request) -> Iterator[tuple[Place, NamedContexts, Bases]]:
+def _surroundings(request: Request) -> Iterator[tuple[Place, NamedContexts, Bases]]:
     """The context, the named contexts, and the bases. Where there is no store, none is made and no registry is asked,
     unless the context has to be brought in: a linter only reads."""
     if is_local(request) and not os.path.isdir(settings_root()):

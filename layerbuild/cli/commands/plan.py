@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,13 +11,18 @@ from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option, observer, width
 from layerbuild.cli.contexts import opened, store_for
 from layerbuild.cli.credentials import lent
+from layerbuild.cli.options import sources
+from layerbuild.cli.options.command import Command
+
+if TYPE_CHECKING:
+    from layerbuild.cli.options.sources import Request
 
 
-@click.command(cls=recipes.Command)
-@recipes.options
+@click.command(cls=Command)
+@sources.options
 @click.option("--change", "changed", metavar="PATH", multiple=True, help="Take this file of the context to be edited.")
 @format_option
-def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
+def plan(request: Request, changed: tuple[str, ...], output_format: str) -> None:
     """Show which step of the recipe makes a layer, which hits the cache, and why; of those that miss, what they took
     when they last ran. Nothing runs.
 
@@ -26,7 +31,6 @@ def plan(changed: tuple[str, ...], output_format: str, **shared: Any) -> None:
     from layerbuild.build.preview import preview
     from layerbuild.views.plan import as_json, as_text, describe
 
-    request = recipes.request(**shared)
     with (
         lent(request.secrets, request.agents) as credentials,
         store_for(request) as store,

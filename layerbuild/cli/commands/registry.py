@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.console import observing
+from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
 from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
-from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.cli.registries import Bringer, client, keychain
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError

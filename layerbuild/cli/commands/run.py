@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli import limits
 from layerbuild.cli.failures import report
+from layerbuild.cli.options import limits
+from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import driver, inside, invocation
-from layerbuild.cli.recipes import chosen_platform, platform_option, this_platform
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
 

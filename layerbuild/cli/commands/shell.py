@@ -14,6 +14,7 @@ from layerbuild.cli.commands.run import exit_code_of_docker
 from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import lent
+from layerbuild.cli.options import sources
 from layerbuild.cli.place import driver, inside
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -146,7 +147,7 @@ def _mounted(store: Store, build: BuildRecord, account: StepAccount, credentials
     from layerbuild.build.preview import preview
     from layerbuild.build.running import script_files
 
-    request = recipes.recalled(build.request)
+    request = sources.recalled(build.request)
     with opened(request, store, credentials) as found:
         planned = recipes.planned(request, store, found, observer("quiet"), look_only=False)
         forecasts = list(preview(planned.plan, planned.lookup))

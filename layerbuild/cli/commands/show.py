@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import inside, reading
-from layerbuild.cli.recipes import chosen_platform, platform_option
 from layerbuild.views import images as image_views
 from layerbuild.views import inspect as inspect_view
 from layerbuild.views import layers as layer_view

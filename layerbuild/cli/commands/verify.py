@@ -6,18 +6,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli import recipes
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import layer_things
+from layerbuild.cli.options import sources
+from layerbuild.cli.options.command import Command
 from layerbuild.cli.place import reading, settings_root
 from layerbuild.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from layerbuild.cli.options.sources import Request
     from layerbuild.cli.rehearsal import Twice
     from layerbuild.intake.claims import Claim
     from layerbuild.store.builds import BuildRecord, StepAccount
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from layerbuild.views.verify import Repeated, StepDifference
 
 
-@click.command()
-@recipes.options
+@click.command(cls=Command)
+@sources.options
 @format_option
-def verify(output_format: str, **shared: Any) -> None:
+def verify(request: Request, output_format: str) -> None:
     """Recompute every claim of an image, or build a recipe twice and compare.
 
     CONTEXT is a folder with a recipe: then it is built twice without the cache, the second time under another clock,
@@ -38,13 +40,12 @@ def verify(output_format: str, **shared: Any) -> None:
     code is 0 if all holds, 1 if something does not, 2 and above if it can't be found out.
     """
     ctx = click.get_current_context()
-    request = recipes.request(**shared)
     with trouble(ctx):
         wrong = _recipe(request, output_format) if _is_recipe(request) else _image(request.context, output_format)
     ctx.exit(1 if wrong else 0)
 
 
-def _is_recipe(request: recipes.Request) -> bool:
+def _is_recipe(request: Request) -> bool:
     folder = Path(request.context)
     if request.recipe is not None:
         return True
@@ -105,14 +106,14 @@ def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
 # -- a recipe ----------------------------------------------------------------------------------------------------------
 
 
-def _recipe(request: recipes.Request, output_format: str) -> bool:
+def _recipe(request: Request, output_format: str) -> bool:
     from layerbuild.cli.rehearsal import build_twice
     from layerbuild.views.verify import repeated_json, repeated_text
 
     if len(request.platforms) > 1:
         raise UsageError("a recipe is verified for one platform at a time", hint="name one with --platform")
     began = time.time()
-    twice = build_twice(settings_root(), request, recipes.spelled(request))
+    twice = build_twice(settings_root(), request, sources.spelled(request))
     with reading(contents=True) as store:
         records = [_record(store, manifest) for manifest in twice.manifests]
         try:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import Arguments, Shape
 from layerbuild.recipe.scope import Scope
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import Word
-from layerbuild.steps import ConfigStep, Origin, Step
+from layerbuild.steps import ConfigStep, Origin, Step, masked
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lowered:
     """A step (None: FROM makes none) and the scope behind it."""
 
@@ -21,7 +22,7 @@ class Lowered:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """A name behind ``--from`` or ``from=``: it may mean a stage. ``by_index`` tells whether it may be a number."""
 
@@ -29,7 +30,7 @@ class Reference:
     by_index: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Instruction(ABC):
     """One instruction of a recipe; ``trigger`` tells that an ONBUILD brought it."""
 
@@ -54,7 +55,8 @@ class Instruction(ABC):
 
     @property
     def origin(self) -> Origin:
-        return Origin(self.statement.span, self.statement.keyword, self.statement.text, self.trigger)
+        """Where it stands. What is shown of it, and recorded, is without the credentials of the URLs in it."""
+        return Origin(self.statement.span, self.statement.keyword, masked(self.statement.text), self.trigger)
 
     def as_trigger(self) -> Self:
         """The same, brought by an ONBUILD."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import Arguments, json_or_whole
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one, shell_or_exec
@@ -13,7 +14,7 @@ from layerbuild.recipe.scope import Scope
 from layerbuild.recipe.syntax import Statement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Cmd(Instruction):
     """``CMD ["exec", "form"]`` or ``CMD shell form``: the default command, or the default arguments of ENTRYPOINT."""
 
@@ -33,7 +34,7 @@ class Cmd(Instruction):
         return self.metadata(scope, f"CMD {quoted_list(cmd)}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Entrypoint(Instruction):
     """``ENTRYPOINT ["exec", "form"]`` or ``ENTRYPOINT shell form``; ``ENTRYPOINT []`` takes an inherited one away."""
 
@@ -54,7 +55,7 @@ class Entrypoint(Instruction):
         return self.metadata(scope, f"ENTRYPOINT {quoted_list(entrypoint)}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Shell(Instruction):
     """``SHELL ["program", "argument"]``: what the shell forms of RUN, CMD and ENTRYPOINT are handed to."""
 

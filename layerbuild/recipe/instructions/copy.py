@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import json_or_blanks
 from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.heredoc import Heredoc, read_mark
@@ -21,7 +21,6 @@ from layerbuild.steps import (
     CopyStep,
     GitSource,
     InlineSource,
-    Origin,
     PathSource,
     Root,
     UrlSource,
@@ -60,7 +59,7 @@ def is_url(source: str) -> bool:
     return _URL.match(source) is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class _Transfer(Instruction):
     """What COPY and ADD share. ``sources`` are the words without heredocs, ``documents`` the heredocs in order."""
 
@@ -153,7 +152,7 @@ class _Transfer(Instruction):
         return " ".join((*shown, *words, "# buildkit"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Copy(_Transfer):
     """``COPY [--from=…] [--chown=…] [--chmod=…] [--link] [--parents] [--exclude=…] SOURCE… DESTINATION``."""
 
@@ -183,16 +182,12 @@ class Copy(_Transfer):
         return ContextRoot()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Add(_Transfer):
     """``ADD [--chown=…] [--chmod=…] [--link] [--checksum=…] [--unpack] [--keep-git-dir] [--exclude=…] SOURCE… DEST``:
     a COPY that also fetches, and unpacks local archives."""
 
     known = _ADD_FLAGS
-
-    @property
-    def origin(self) -> Origin:
-        return Origin(self.statement.span, self.statement.keyword, masked(self.statement.text), self.trigger)
 
     def lower(self, scope: Scope) -> Lowered:
         expand_word = scope.expander(self.statement)

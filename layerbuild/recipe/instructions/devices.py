@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")  # Go's strconv.ParseBool
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """``vendor.com/class`` or ``vendor.com/class=name``. A build without a ``required`` one must not go on."""
 

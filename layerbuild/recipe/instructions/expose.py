@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import blank_separated
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one
@@ -21,7 +21,7 @@ PROTOCOLS = ("tcp", "udp", "sctp")
 _HINT = "write PORT, PORT/udp or FIRST-LAST"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Expose(Instruction):
     """``EXPOSE PORT[-LAST][/PROTOCOL] …``. Docker also takes ``ip:host:container``; only the last part counts."""
 

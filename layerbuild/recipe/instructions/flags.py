@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import Word
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FlagSet:
     """The flags that an instruction takes. ``texts`` have a value, ``switches`` are true or false, ``lists`` have a
     value and may be repeated."""
@@ -27,7 +27,7 @@ class FlagSet:
 NONE = FlagSet()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Flags:
     """The values that a statement gives; the words know their places."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Healthcheck as Check
 from layerbuild.recipe.arguments import Arguments, type_and_command
 from layerbuild.recipe.instructions import flags
@@ -18,7 +18,7 @@ _FLAGS = flags.FlagSet(texts=frozenset((*_TIMES, "retries")))
 _SHORTEST = 10**6  # nanoseconds: a runtime takes no shorter duration
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Healthcheck(Instruction):
     """``HEALTHCHECK [--interval=…] CMD command``, or ``HEALTHCHECK NONE``."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import key_values, whole
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, exactly_one
@@ -15,7 +16,7 @@ from layerbuild.recipe.words import Word
 from layerbuild.steps import ConfigStep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Label(Instruction):
     """``LABEL KEY=VALUE …``, or the old ``LABEL KEY VALUE``. The later of equal keys counts."""
 
@@ -36,7 +37,7 @@ class Label(Instruction):
         return self.metadata(scope, "LABEL " + " ".join(f"{key}={value}" for key, value in pairs))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Maintainer(Instruction):
     """``MAINTAINER TEXT``: the image's author; nothing in it is expanded."""
 

@@ -6,9 +6,10 @@ import csv
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.scope import Roots
 from layerbuild.recipe.words import Word
 from layerbuild.steps import ContextRoot, Root, RunMount
@@ -43,7 +44,7 @@ _SCALES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1
 _LARGEST_ID = 2**32 - 2  # (uid_t) -1 means "unchanged" to chown(2)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Surroundings:
     """What a mount's values are read against. ``agents`` counts the ssh mounts before this one in the same RUN."""
 
@@ -68,7 +69,7 @@ def read_mount(text: str, around: Surroundings) -> RunMount:
     return _READERS[keys.kind](keys, around)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Keys:
     """The keys of one mount by their full names; a switch is "true" or "false"."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import whole
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one
@@ -16,7 +16,7 @@ from layerbuild.recipe.words import cut_blank
 NO_TRIGGERS = frozenset(("FROM", "MAINTAINER", "ONBUILD"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class OnBuild(Instruction):
     """``ONBUILD INSTRUCTION``. ``text`` is the trigger as the image's configuration keeps it, heredocs included."""
 

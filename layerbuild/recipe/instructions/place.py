@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import whole
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, exactly_one
@@ -15,7 +15,7 @@ from layerbuild.recipe.words import Word
 from layerbuild.steps import ContextRoot, CopyStep, EmptyDirectory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Workdir(Instruction):
     """``WORKDIR PATH``. The directory is made if it is absent, and then belongs to the current USER."""
 
@@ -60,7 +60,7 @@ def directory(path: str, current: str) -> str:
     return posixpath.normpath("/" + posixpath.join(current, path).lstrip("/")) if path else current
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class User(Instruction):
     """``USER NAME[:GROUP]``: stored as it is; whether the image knows the name shows when something runs."""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from layerbuild.errors import RecipeError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs
 from layerbuild.recipe.arguments import Arguments, json_or_whole
 from layerbuild.recipe.heredoc import Heredoc, read_mark
@@ -28,7 +29,7 @@ _FLAGS = flags.FlagSet(texts=frozenset(("network", "security")), lists=frozenset
 Files = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Run(Instruction):
     """``RUN [--mount=…] [--network=…] [--security=…] [--device=…] command``, in shell or exec form, or with
     heredocs."""
@@ -77,11 +78,12 @@ class Run(Instruction):
             cwd=scope.working_dir,
             user=scope.config.user,
             mounts=self._mounts(scope),
-            network=self.network,
+            network=scope.inputs.defaults.network if self.network == "default" else self.network,
             security=self.security,
             proxy=tuple(pair for pair in scope.inputs.proxies if pair[0] not in names),
             files=files,
             hostname=scope.inputs.build_args.get(HOSTNAME, ""),
+            hosts=scope.inputs.defaults.hosts,
         )
         return Lowered(step, scope)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import blank_separated
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered
@@ -17,7 +17,7 @@ _FLAGS = flags.FlagSet(texts=frozenset({"platform"}))
 _NAME = re.compile(r"[a-z][a-z0-9_.-]*", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class From(Instruction):
     """``FROM [--platform=P] BASE [AS NAME]``. ``name`` is lower case, empty where the stage has none."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import whole
 from layerbuild.recipe.instructions.base import Instruction, Lowered, exactly_one
 from layerbuild.recipe.scope import Scope
@@ -27,7 +27,7 @@ NAMES = frozenset(
 _NUMBER = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StopSignal(Instruction):
     """``STOPSIGNAL NAME`` or ``STOPSIGNAL NUMBER``; stored as written."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import key_values, quoted_words
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one, named
@@ -14,7 +15,7 @@ from layerbuild.recipe.syntax import Statement, placed
 from layerbuild.recipe.words import Word, expand
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Env(Instruction):
     """``ENV NAME=VALUE …``, or the old ``ENV NAME VALUE``."""
 
@@ -43,7 +44,7 @@ def pairs_of(statement: Statement) -> tuple[tuple[Word, Word], ...]:
     return tuple(zip(words[::2], words[1::2], strict=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Arg(Instruction):
     """``ARG NAME[=DEFAULT] …``; ``defaults`` has None where there is no ``=``."""
 
@@ -67,7 +68,7 @@ class Arg(Instruction):
             # Unlike ENV, each default sees the names before it in the same instruction.
             value = self._value(name, default, scope)
             scope = replace(scope, args=(*scope.args, (name, value)))
-            if value is not None and name not in STEERING:
+            if value is not None and name not in STEERING and not _kept(name, scope):
                 scope = scope.with_variable(name, value)
             shown.append(name if value is None else f"{name}={value}")
         return self.metadata(scope, "ARG " + " ".join(shown))
@@ -92,3 +93,8 @@ class Arg(Instruction):
             else:
                 values.setdefault(name, None)
         return values
+
+
+def _kept(name: str, scope: Scope) -> bool:
+    """Whether an ENV of that name keeps its value (BuildKit's later one counts; classic builder and buildah: ENV)."""
+    return scope.inputs.defaults.env_wins and any(key == name for key, _ in scope.config.env)

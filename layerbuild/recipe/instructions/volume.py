@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
+from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import json_or_blanks
 from layerbuild.recipe.instructions import flags
 from layerbuild.recipe.instructions.base import Instruction, Lowered, at_least_one
@@ -15,7 +15,7 @@ from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import Word
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Volume(Instruction):
     """``VOLUME PATH …`` or ``VOLUME ["PATH", …]``. What later steps write there stays in their layers."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Self
 
 from layerbuild.errors import RecipeError, UsageError
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lint.rule import Rule
 from layerbuild.recipe.syntax import Recipe, Statement, placed
 
@@ -21,7 +22,7 @@ _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Control:
     """``skip`` are rules that are silent, ``experimental`` those that speak although they are experimental; ``error``
     makes every warning count as an error."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from layerbuild.errors import NotFoundError, RecipeError, RegistryError
+from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.recipe.contexts import NamedContexts
 from layerbuild.recipe.ignore import IgnoreRules
@@ -22,7 +23,7 @@ from layerbuild.recipe.words import Expansion, Word
 Values = Mapping[str, str | None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Setting:
     """What a build of the recipe would know. ``bases`` raises NotFoundError or RegistryError for a base that can't be
     had. ``build_platform`` None is ``platform``, ``target`` None the last stage; ``every`` has all stages examined, and
@@ -39,12 +40,12 @@ class Setting:
     ignore: IgnoreRules = field(default_factory=IgnoreRules)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unknown(ImageConfig):
     """Stands in for a base that is not at hand."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Named:
     """A word of a FROM, expanded."""
 
@@ -53,7 +54,7 @@ class Named:
     found: Expansion
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Based:
     """A stage that starts from an image, and what asked for that."""
 
@@ -63,7 +64,7 @@ class Based:
     image: ImageConfig
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Visit:
     """An instruction of an examined stage, and the scope that holds where it stands."""
 
@@ -75,7 +76,7 @@ class Visit:
         return self.scope.roots.current
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expanded:
     """A word of an instruction, or a heredoc, expanded in ``scope``."""
 
@@ -88,7 +89,7 @@ class Expanded:
         return self.scope.roots.current
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Facts:
     """A recipe, as far as it could be examined: where it is wrong (``failure``), all that lies behind is missing.
 

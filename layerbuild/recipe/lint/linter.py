@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from layerbuild.errors import BuildError, RecipeError, RecipeWarning
+from layerbuild.frozen import frozen
 from layerbuild.recipe.lint.control import Control
 from layerbuild.recipe.lint.facts import Setting, gather
 from layerbuild.recipe.lint.rule import Finding, Rule
@@ -12,7 +11,7 @@ from layerbuild.recipe.lint.table import RULES
 from layerbuild.recipe.syntax import Recipe
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """``warnings`` by line. ``strict`` tells that the recipe wants them to count as errors. ``failure`` is what is
     wrong with the recipe, as a build would say it: what lies behind was not examined."""

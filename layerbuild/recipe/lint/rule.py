@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from layerbuild.errors import RecipeWarning, Span
+from layerbuild.frozen import frozen
 from layerbuild.recipe.syntax import Statement
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PAGES = "https://docs.docker.com/go/dockerfile/rule/"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One place that breaks a rule: ``statement``, or only its line ``line``. ``partner`` is another statement that
     has a part in it, so that a comment above either silences it."""
@@ -31,7 +31,7 @@ class Finding:
         return whole if self.line is None else whole.at(self.line)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """``page`` is the last part of the address of its documentation, empty: it has none. An experimental rule speaks
     only where it is asked for."""

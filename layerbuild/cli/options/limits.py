@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
+from layerbuild.cli.options.command import LIMITS, gathered, option
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,33 +17,27 @@ if TYPE_CHECKING:
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _SCALES: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
-_NAMES: Final = ("memory", "memory_swap", "cpus", "pids_limit", "ulimits", "shm_size", "timeout")
 _LEAST_MEMORY: Final = 6 << 20  # as in docker: with less hardly a program starts
+
+
+_limit = partial(option, heading=LIMITS)
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options; ``command`` gets what they say as ``most``. UsageError for what can't be."""
 
-    @functools.wraps(command)
-    def limited(*arguments: Any, **named: Any) -> Any:
-        texts = {name: named.pop(name) for name in _NAMES}
-        return command(*arguments, most=_limits(**texts), **named)
-
-    for option in reversed(
-        [
-            click.option("-m", "--memory", metavar="SIZE", help="Memory that a command may use: 512m, 1.5g."),
-            click.option("--memory-swap", metavar="SIZE", help="Memory and swap together; -1: any.  [default: twice]"),
-            click.option("--cpus", metavar="NUMBER", help="Processors that a command may use: 1.5."),
-            click.option("--pids-limit", metavar="NUMBER", help="Processes and threads of a command."),
-            click.option(
-                "--ulimit", "ulimits", metavar="NAME=SOFT[:HARD]", multiple=True, help="A limit of ulimit(1)."
-            ),
-            click.option("--shm-size", metavar="SIZE", help="Size of /dev/shm.  [default: 64m]"),
-            click.option("--timeout", metavar="TIME", help="End a command after that: 90, 1m30s, 2h."),
-        ]
-    ):
-        limited = option(limited)
-    return limited
+    return gathered(
+        command,
+        "most",
+        _limits,
+        _limit("-m", "--memory", metavar="SIZE", help="Memory that a command may use: 512m, 1.5g."),
+        _limit("--memory-swap", metavar="SIZE", help="Memory and swap together; -1: any.  [default: twice]"),
+        _limit("--cpus", metavar="NUMBER", help="Processors that a command may use: 1.5."),
+        _limit("--pids-limit", metavar="NUMBER", help="Processes and threads of a command."),
+        _limit("--ulimit", "ulimits", metavar="NAME=SOFT[:HARD]", multiple=True, help="A limit of ulimit(1)."),
+        _limit("--shm-size", metavar="SIZE", help="Size of /dev/shm.  [default: 64m]"),
+        _limit("--timeout", metavar="TIME", help="End a command after that: 90, 1m30s, 2h."),
+    )
 
 
 def _limits(

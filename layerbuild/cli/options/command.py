@@ -1,0 +1,78 @@
+"""A command whose ``--help`` has its options under headings, and which knows those of other builders."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from layerbuild.cli.options import elsewhere
+
+SOURCES = "Recipe and context"
+OUTPUTS = "Image and output"
+CACHE = "Cache"
+RUN = "What RUN gets"
+LIMITS = "Limits of each command"
+CHECKS = "Checks"
+PROGRESS = "Progress"
+HEADINGS = (SOURCES, OUTPUTS, CACHE, RUN, LIMITS, CHECKS, PROGRESS)
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Option(click.Option):
+    """An option under a heading."""
+
+    def __init__(self, *arguments: Any, heading: str = "", **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.heading = heading
+
+
+def option(*names: str, heading: str, **named: Any) -> Decorator:
+    """As ``click.option``."""
+    return click.option(*names, cls=Option, heading=heading, **named)
+
+
+def gathered(
+    command: Callable[..., Any], into: str, read: Callable[..., object], *options: Decorator
+) -> Callable[..., Any]:
+    """``command`` with ``options``, listed in this order; as ``into`` it gets what ``read`` makes of their texts."""
+    names: list[str] = []
+
+    @functools.wraps(command)
+    def gathering(*arguments: Any, **named: Any) -> Any:
+        texts = {name: named.pop(name) for name in names}
+        return command(*arguments, **{into: read(**texts)}, **named)
+
+    called: Callable[..., Any] = gathering
+    known = len(getattr(called, "__click_params__", ()))
+    for each in reversed(options):
+        called = each(called)
+    added: list[click.Parameter] = called.__click_params__[known:]  # type: ignore[attr-defined]
+    names += [str(parameter.name) for parameter in added if parameter.expose_value]
+    return called
+
+
+class Command(click.Command):
+    """``--pull`` alone means always, as in ``docker build``, and takes no further word: a value stands behind ``=``,
+    which click knows no way to say."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        words = ["--pull=always" if word == "--pull" else word for word in args]
+        try:
+            return super().parse_args(ctx, words)
+        except click.NoSuchOption as error:
+            raise elsewhere.explained(error) from error
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                rows.setdefault(getattr(parameter, "heading", "") or "Options", []).append(row)
+        for heading, listed in rows.items():
+            if listed:
+                with formatter.section(heading):
+                    formatter.write_dl(listed)
