@@ -9,6 +9,7 @@ from differential_cases import Case, read_cases
 
 _NAMES = ("a", "b", "c", "link")
 _DEPTH = 3
+_THERE = ("mkdir -p a", "[ -d a ] && echo 1 > a/one", "[ -e b ] || echo 22 > b", "mkdir c; echo 333 > c/a; ln -s a c/l")
 _RECORDED = 40  # seeds from 0 on
 
 
