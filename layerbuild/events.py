@@ -56,7 +56,7 @@ class CacheHit:
 @frozen
 class RootMounting:
     """The root of a RUN is about to be there. ``lowers`` are the diff folders below, topmost first; ``mount`` is the
-    shell line for it, empty where the ``driver`` mounts nothing."""
+    shell line for it, empty where the ``driver`` mounts nothing and in a build that does not go step by step."""
 
     stage: StagePlan
     number: int

@@ -94,7 +94,7 @@ def ran(told: list[dict[str, Any]]) -> list[str]:
 
 def notes(told: list[dict[str, Any]]) -> str:
     texts = [event["text"] for event in told if event["event"] == "Note"]
-    return "\n".join(text for text in texts if not text.startswith("one id for all files"))
+    return "\n".join(text for text in texts if not text.startswith("owners of files are noted"))
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

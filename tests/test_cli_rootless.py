@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from stores import Templates
-from support import Layerbuild
+from support import USER, Layerbuild
 
 
 @pytest.fixture
@@ -123,6 +124,45 @@ def test_root_and_users_make_the_same_layers(three: dict[str, Layerbuild], conte
     assert len(found) == 1
 
 
+MAKER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) {
+  char name[64];
+  mkdir("/tmp/shared", 0777);
+  chmod("/tmp/shared", 02777);
+  int file = open("/tmp/shared", O_TMPFILE | O_RDWR, 0640);
+  snprintf(name, sizeof name, "/proc/self/fd/%d", file);
+  if (write(file, "x", 1) != 1 || linkat(AT_FDCWD, name, AT_FDCWD, "/tmp/shared/nameless", AT_SYMLINK_FOLLOW)) return 1;
+  struct open_how how = {.flags = O_CREAT | O_WRONLY, .mode = 0604};
+  file = syscall(SYS_openat2, AT_FDCWD, "/tmp/second", &how, sizeof how);
+  how.flags = O_RDONLY;
+  how.mode = 0;
+  return file < 0 || syscall(SYS_openat2, AT_FDCWD, "/tmp/second", &how, sizeof how) < 0;
+}
+"""
+
+
+def test_rarer_ways_to_make_a_file(three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]) -> None:
+    """O_TMPFILE and openat2(2): what is made belongs to its maker, in the group of a folder that hands it down."""
+    command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "maker"), "-"]
+    subprocess.run(command, input=MAKER.encode(), check=True)
+    recipe = (
+        "FROM busybox\nCOPY maker /bin/\nUSER 1000:77\nRUN maker && stat -c %u:%g:%a /tmp/second /tmp/shared/nameless\n"
+    )
+    seen = set()
+    for layerbuild in three.values():
+        said = layerbuild.build(context, recipe, "-t", "it")
+        assert "| 1000:77:604" in said
+        seen.add(layerbuild.layers("it")[-1]["diff_id"])
+    assert len(seen) == 1
+
+
 def test_permissions_are_roots_where_there_is_one_id(three: dict[str, Layerbuild], context: Path) -> None:
     """A difference that is told: another user than root may read what is closed to it."""
     recipe = "FROM busybox\nRUN echo closed > /root/it\nUSER 7:8\nRUN (cat /root/it; id -u) > /tmp/seen 2>&1\n"
@@ -169,3 +209,19 @@ def test_what_is_closed_to_others_is_read_all_the_same(three: dict[str, Layerbui
         layerbuild("rmi", "one", "two")
         layerbuild("prune", "--all")
         assert not list((layerbuild.root / "tmp").iterdir())
+
+
+def test_that_there_is_one_id_is_told_once(templates: Templates, context: Path) -> None:
+    folder = context.with_name(f"{context.name}-store")
+    folder.mkdir()
+    try:
+        if os.geteuid() == 0:
+            os.chown(folder, USER, USER)
+        single = templates.make["user"](folder / "store")
+        (context / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+        told = "owners of files are noted, since there is one id for all"
+        assert told in single.build(context)
+        assert told not in single.build(context)
+        assert told not in single.build(context, None, "--no-cache")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

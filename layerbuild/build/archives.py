@@ -15,7 +15,7 @@ from layerbuild.layer.entry import Kind
 from layerbuild.layer.index import Index
 from layerbuild.layer.tar import TarReader, is_tar
 from layerbuild.layer.tree import remove_tree
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.store.store import Store
 
 _BLOCK = 512  # bytes of a tar header
@@ -59,7 +59,7 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
     with match.tree.open(match.node) as file:
         if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
             raise changed_meanwhile(match.tree.name, match.node.path)
-    union = Union([LayerView(Index.open(index), files)])
+    union = Union([LayerView(Index.open(index), in_folder(files))])
     return Archive(StackTree(lambda: union, name=name), frozenset(implied))
 
 

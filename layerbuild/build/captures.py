@@ -1,4 +1,4 @@
-"""Layers are made here, behind the steps: tar, hashes, compression, index, and the way to the disk.
+"""Layers are made here, behind the steps: tar, hashes, compression and index.
 
 ::
 
@@ -120,6 +120,7 @@ class Captures:
             then(parent, None, parent)
 
     def __enter__(self) -> Self:
+        self._store.unsynced.confirm_earlier()
         return self
 
     def __exit__(

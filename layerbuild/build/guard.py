@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from layerbuild.build.options import Gate
 from layerbuild.digest import DiffID
-from layerbuild.errors import BuildError, NotFoundError, Span
+from layerbuild.errors import BuildError, Span
 from layerbuild.image.config import ImageConfig
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.index import Index
-from layerbuild.layer.union import Found, LayerView, Union
+from layerbuild.layer.union import Contents, in_folder
 from layerbuild.leaks import LIMIT, AllowList, Finding, in_file, in_history, in_variable
 from layerbuild.steps import Step
 from layerbuild.store.store import Store
@@ -90,10 +90,11 @@ def scanned(store: Store, diff_id: DiffID) -> tuple[Finding, ...]:
         return known
     scan = Scan()
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
+    contents = in_folder(folder) if folder is not None else None
     with Index.open(store.layers.index_path(diff_id)) as index:
         for entry in index:
             if entry.kind is Kind.FILE and entry.size:
-                scan.take(entry, _beginning(LayerView(index, folder), entry))
+                scan.take(entry, _beginning(contents, entry))
     if folder is not None:
         store.findings.put(diff_id, tuple(scan.found))
     return tuple(scan.found)
@@ -117,12 +118,14 @@ def _in_config(config: ImageConfig) -> Iterator[Finding]:
         yield from in_history(entry.created_by)
 
 
-def _beginning(layer: LayerView, entry: Entry) -> bytes:
+def _beginning(contents: Contents | None, entry: Entry) -> bytes:
     """The beginning of a file; where it can't be read, bytes that tell nothing."""
+    if contents is None:
+        return b"\0"
     try:
-        with Union([layer]).content(Found(entry, entry, 0)) as file:
+        with contents(entry) as file:
             return file.read(LIMIT)
-    except (OSError, NotFoundError):  # a namespace of one id can't read what another user's mode closes
+    except OSError:  # a namespace of one id can't read what another user's mode closes
         return b"\0"
 
 

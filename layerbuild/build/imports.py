@@ -124,8 +124,9 @@ class Imports:
         """Whether the store does not have that stack (yet), and a cache does."""
         return chain in self._by_chain and self._store.snapshots.get(chain) is None
 
-    def bring(self, chain: ChainID | None) -> None:
-        """Bring the stack ``chain`` into the store, as far as it is elsewhere; Unusable if a layer can't be had."""
+    def bring(self, chain: ChainID | None, *, unpacked: bool = False) -> None:
+        """Bring the stack ``chain`` into the store, as far as it is elsewhere, with its folders if it is to be
+        ``unpacked``; Unusable if a layer can't be had."""
         with self._lock:
             missing: list[_Missing] = []
             while chain is not None and self.elsewhere(chain):
@@ -138,9 +139,10 @@ class Imports:
 
             with Crew(_AT_ONCE, name="cache-fetch") as crew:
                 blobs = crew.map(self._blob, missing)
+            add = self._store.add_from_blob if unpacked else self._store.add_indexed
             for layer, blob in zip(missing, blobs, strict=True):
                 with _verified(layer.source):
-                    self._store.add_from_blob(layer.parent, layer.diff_id, blob)
+                    add(layer.parent, layer.diff_id, blob)
 
     def _blob(self, missing: _Missing) -> BlobRecord:
         """The layer's blob, from the store if it has one."""

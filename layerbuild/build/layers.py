@@ -18,7 +18,7 @@ from layerbuild.build.copying import Placement, write, write_stream
 from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import Lookup
 from layerbuild.build.mounting import Mounted
-from layerbuild.build.running import Ended, Runner, remembered
+from layerbuild.build.running import Command, Ended, Runner, remembered
 from layerbuild.build.selecting import Listing, Match, State, listing, only_folder
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
@@ -62,13 +62,10 @@ class LayerMaker:
     layers at once.
     """
 
-    def __init__(
-        self, store: Store, lookup: Lookup, runner: Runner, guard: Guard, *, times: Times, codec: str, one_id: bool
-    ) -> None:
+    def __init__(self, store: Store, lookup: Lookup, guard: Guard, *, times: Times, codec: str, one_id: bool) -> None:
         self._store = store
         self._secrets = guard
         self._lookup = lookup
-        self._runner = runner
         self._times = times
         self._codec = codec
         self._one_id = one_id
@@ -82,19 +79,19 @@ class LayerMaker:
             self._stopped = error
             for writer in self._writing:
                 writer.abort(error)
-        self._runner.stop()
 
     def run(
         self,
         step: RunStep,
         stack: Stack,
+        runner: Runner,
         mounted: Mounted,
         *,
         output: Callable[[bytes], None],
         watch: Watch,
         tell: Tell,
     ) -> Sealed | None:
-        """Execute the process in an overlay mount, and seal its upperdir; None: it changed no file.
+        """Have ``runner`` execute the process in an overlay mount, and seal its upperdir; None: it changed no file.
 
         ``watch`` is shown the workspace before the process, and after it; ``tell`` is told how large the tar is
         while it grows. StepFailed keeps the workspace.
@@ -104,9 +101,9 @@ class LayerMaker:
             watch(workspace, written=False)
             root = RootMetadata.of(workspace.diff)
             tree = self._lookup.stacks.below(workspace, name="the image")
-            ended = self._runner.run(step, tree, workspace, mounted, output=output)
+            ended = runner.run(step, tree, workspace, mounted, output=output)
             if ended.code:
-                raise self._failed(step, stack, workspace, ended)
+                raise self._failed(step, stack, workspace, runner.command(step), ended)
             watch(workspace, written=True)
             lowers = [below.diff for below in workspace.below]
             owners = Owners.beside(workspace.diff) if self._one_id else NOBODY
@@ -133,14 +130,27 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
             raise
 
-    def copy(self, step: CopyStep, stack: Stack, matches: Mapping[PathSource, list[Match]], *, tell: Tell) -> Copied:
+    def copy(
+        self,
+        step: CopyStep,
+        stack: Stack,
+        matches: Mapping[PathSource, list[Match]],
+        *,
+        mounted_soon: bool,
+        tell: Tell,
+    ) -> Copied:
         """Write the files that the sources name into a fresh diff folder and its tar, in one read of each; ``tell`` as
-        in ``run``."""
-        for match in (match for found in matches.values() for match in found):
-            if isinstance(match.tree, StackTree):
+        in ``run``. ``mounted_soon``: a RUN will need all that lies below, so what has to be brought is unpacked at
+        once."""
+        sources = [match for found in matches.values() for match in found]
+        for match in sources:
+            if isinstance(match.tree, StackTree) and (len(sources) > 1 or match.node.entry.kind is not Kind.FILE):
                 self._store.ensure_unpacked(match.tree.chain)
-        workspace = self._begin(stack, empty_handed=not _looks_below(step))
+        looks_below = _looks_below(step)
+        workspace = self._begin(stack, empty_handed=not (looks_below and mounted_soon))
         try:
+            if looks_below:
+                self._match_root(workspace)
             folder = only_folder(step, matches)
             if folder:
                 copied = self._stream(step, workspace, *folder, tell)
@@ -207,6 +217,14 @@ class LayerMaker:
             self._store.ensure_unpacked(stack)
         return self._store.workspaces.begin(stack)
 
+    def _match_root(self, workspace: Workspace) -> None:
+        """Give the workspace the root that the stack below shows, also where that has no folder yet."""
+        root = self._lookup.stacks.below(workspace, name="the image").look(b"")
+        if root is not None and workspace.below and not workspace.below[0].unpacked:
+            entry = root.entry
+            time = entry.mtime * 1_000_000_000 + entry.mtime_ns
+            RootMetadata(entry.mode, entry.uid, entry.gid, time).put(workspace.diff)
+
     @contextmanager
     def _stoppable(self, writer: LayerWriter) -> Iterator[None]:
         with self._guard:
@@ -257,10 +275,10 @@ class LayerMaker:
             return None
         return unpacked(match, self._store, cleaning)
 
-    def _failed(self, step: RunStep, stack: Stack, workspace: Workspace, ended: Ended) -> StepFailed:
+    def _failed(self, step: RunStep, stack: Stack, workspace: Workspace, command: Command, ended: Ended) -> StepFailed:
         """The error for a failed RUN; its workspace stays, with all that is needed to enter it again."""
         recorded(stack)  # it can only stay on what stays
-        kept = self._keep(step, workspace)
+        kept = self._keep(step, command, workspace)
         return StepFailed(
             f"process {masked(shlex.join(step.argv))!r} did not complete successfully: {ended.how}",
             exit_code=ended.code,
@@ -270,12 +288,12 @@ class LayerMaker:
             span=step.origin.span,
         )
 
-    def _keep(self, step: RunStep, workspace: Workspace) -> KeptWorkspace | None:
+    def _keep(self, step: RunStep, command: Command, workspace: Workspace) -> KeptWorkspace | None:
         """Keep the workspace in place of the one that the same instruction of the same recipe left when it failed
         before: who builds again and again should not fill the disk. None if the disk is full already."""
         workspaces = self._store.workspaces
         mark = f"{step.origin.span.file}: {step.origin.text}"
-        meta = {**remembered(self._runner.command(step), step.origin.text), "failed": mark}
+        meta = {**remembered(command, step.origin.text), "failed": mark}
         try:
             for earlier in workspaces.kept():
                 if earlier.meta.get("failed") == mark:

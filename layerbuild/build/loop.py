@@ -14,6 +14,7 @@ from layerbuild import events
 from layerbuild.build.bases import Bases
 from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
+from layerbuild.build.entitlements import check_entitlements
 from layerbuild.build.guard import Guard
 from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.keys import Keys
@@ -23,7 +24,6 @@ from layerbuild.build.options import Options
 from layerbuild.build.platforms import check_platforms
 from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
-from layerbuild.build.running import Runner, check_entitlements
 from layerbuild.build.schedule import Abandoned, Schedule, needs
 from layerbuild.build.selecting import listing
 from layerbuild.build.times import Times
@@ -45,14 +45,15 @@ from layerbuild.store.workspaces import Workspace
 
 if TYPE_CHECKING:
     from layerbuild.build.layers import Copied, LayerMaker
+    from layerbuild.build.running import Runner
 
 _OFTEN = 0.25  # seconds between two events about a layer that is being made
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
 class Build:
-    """One build. ``runner`` executes RUN steps; ``observe`` is told everything as it happens, by one thread at a time;
-    ``caches`` are those of other machines, ``here`` is this machine's platform.
+    """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``observe`` is told everything as
+    it happens, by one thread at a time; ``caches`` are those of other machines, ``here`` is this machine's platform.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
     folder of the one before it, whether that has a name yet or not.
@@ -65,7 +66,7 @@ class Build:
         bases: Bases,
         contexts: Mapping[str, Tree],
         remote: Remote,
-        runner: Runner,
+        begin: Callable[[], Runner],
         *,
         options: Options,
         times: Times,
@@ -75,7 +76,7 @@ class Build:
     ) -> None:
         self._plan = plan
         self._here = here
-        self._runner = runner
+        self._begin_runner = begin
         self._store = store
         self._bases = bases
         self._options = options
@@ -103,6 +104,8 @@ class Build:
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
         self._making = threading.Lock()
         self._made: LayerMaker | None = None
+        self._started: Runner | None = None
+        self._stopped: Exception | None = None
         self._begin()
 
     @property
@@ -133,7 +136,7 @@ class Build:
 
     def _run(self, known: Mapping[int, Build]) -> StoredImage:
         self._observe(events.BuildStarted(self._plan, self._options.platform))
-        for note in (*self._plan.notes, *self._runner.notes(self._plan)):
+        for note in self._plan.notes:
             self.note(note)
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
@@ -184,19 +187,38 @@ class Build:
     def _stop(self, error: Exception) -> None:
         for promise in self._lookup.results.values():
             promise.fail(error)
-        self._maker().stop(error)
+        with self._making:
+            self._stopped = error
+            if self._made is not None:
+                self._made.stop(error)
+            if self._started is not None:
+                self._started.stop()
+
+    # A build that finds all in the cache needs neither of these two, nor their modules.
+
+    def _runner(self) -> Runner:
+        """What executes RUN steps."""
+        with self._making:
+            if self._stopped is not None:
+                raise self._stopped
+            if self._started is None:
+                self._started = self._begin_runner()
+                for note in self._started.notes(self._plan):
+                    self.note(note)
+            return self._started
 
     def _maker(self) -> LayerMaker:
-        """What carries steps out: a build that finds all in the cache needs none, nor its modules."""
+        """What carries steps out."""
         from layerbuild.build.layers import LayerMaker
 
         with self._making:
+            if self._stopped is not None:
+                raise self._stopped
             if self._made is None:
                 options = self._options
                 self._made = LayerMaker(
                     self._store,
                     self._lookup,
-                    self._runner,
                     self._guard,
                     times=self._times,
                     codec=options.codec,
@@ -276,7 +298,7 @@ class Build:
         """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
         for some steps are known only now."""
         if not isinstance(progress.stack, Unnamed):
-            self._imports.bring(progress.stack)
+            self._imports.bring(progress.stack, unpacked=isinstance(step, RunStep))
         tell = self._growing(stage, number)
         match step:
             case RunStep():
@@ -288,13 +310,17 @@ class Build:
                     if not written or self._options.step_by_step:
                         self._show(stage, number, workspace, written=written)
 
+                runner = self._runner()
                 self._keep_listings(miss)
                 with self._mounter.mounted(stage, step) as mounted:
-                    sealed = self._maker().run(step, progress.stack, mounted, output=output, watch=watch, tell=tell)
+                    sealed = self._maker().run(
+                        step, progress.stack, runner, mounted, output=output, watch=watch, tell=tell
+                    )
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                copied = self._maker().copy(step, progress.stack, miss.matches, tell=tell)
+                soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                copied = self._maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
                 if keys is None:
@@ -321,8 +347,10 @@ class Build:
             self._observe(events.UpperWritten(stage, number, lowers, upper))
             return
         work, merged = str(workspace.work), str(workspace.merged)
-        mount = self._runner.mount_line(workspace, user_xattr=self._store.user_xattr)
-        self._observe(events.RootMounting(stage, number, self._runner.driver, lowers, upper, work, merged, mount))
+        runner = self._runner()
+        user_xattr = self._store.user_xattr
+        mount = runner.mount_line(workspace, user_xattr=user_xattr) if self._options.step_by_step else ""
+        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount))
 
     def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
         """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 
 from layerbuild.build.accounts import Account, account
 from layerbuild.build.credentials import Mask
 from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
-from layerbuild.build.tree import Tree
-from layerbuild.errors import BuildError, StepFailed
+from layerbuild.build.tree import Node, Tree
+from layerbuild.errors import StepFailed
 from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
@@ -24,12 +24,12 @@ from layerbuild.isolate.mounts import Extra, File, Overlay
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer import standin
 from layerbuild.layer.entry import Entry
-from layerbuild.layer.paths import clean, join, split
+from layerbuild.layer.paths import clean, join
 from layerbuild.steps import LayerPlan, RunStep
 from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
-INSECURE = "security.insecure"  # the entitlement that RUN --security=insecure needs
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
@@ -60,11 +60,12 @@ class Ended:
 
 
 class Runner:
-    """Executes commands in the sandbox."""
+    """Executes commands in the sandbox. ``unusual`` is what a person should know about how."""
 
-    def __init__(self, sandbox: Isolation, driver: Driver) -> None:
+    def __init__(self, sandbox: Isolation, driver: Driver, *, unusual: tuple[str, ...] = ()) -> None:
         self._sandbox = sandbox
         self._driver = driver
+        self._unusual = unusual
 
     def run(
         self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
@@ -140,22 +141,14 @@ class Runner:
         """What the person who builds ``plan`` should know about how its commands are executed."""
         steps = (step for stage in plan.stages for step in stage.steps)
         if seccomp.library() or not any(isinstance(step, RunStep) and step.security == "sandbox" for step in steps):
-            return ()
-        return ("RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)",)
+            return self._unusual
+        free = "RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)"
+        return (*self._unusual, free)
 
 
 def script_files(step: RunStep) -> tuple[File, ...]:
     """The heredocs of ``step``, as files that it can execute."""
     return tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
-
-
-def check_entitlements(plan: LayerPlan, granted: frozenset[str]) -> None:
-    """BuildError for the first step that asks for more than ``granted``; before anything runs."""
-    for step in (step for stage in plan.stages for step in stage.steps):
-        if isinstance(step, RunStep) and step.security == "insecure" and INSECURE not in granted:
-            raise BuildError(
-                f"entitlement {INSECURE} is not allowed", hint=f"build --allow {INSECURE}", span=step.origin.span
-            )
 
 
 def remembered(command: Command, instruction: str) -> dict[str, str]:
@@ -232,31 +225,47 @@ def _merged(first: Pairs, second: Pairs) -> Pairs:
 
 
 def _make_working_directory(tree: Tree, upper: str, cwd: str, who: Account) -> None:
-    """A WORKDIR that the image does not have (a base may name one) is made, 0755 and the user's, and stays."""
+    """A WORKDIR that the image does not have (a base may name one) is made, 0755 and the user's, and stays.
+
+    Made in the upper before the mount: what lies above it must look there as it looks below. In a workspace that is
+    entered again a command may have put a link in the way; it leads nowhere that this process may go.
+    """
     path = tree.resolve(clean(cwd.encode("utf-8", "surrogateescape")))
-    if tree.get(path) is None:
-        _make_folder(tree, os.fsencode(upper), path, who)
-
-
-def _make_folder(tree: Tree, upper: bytes, path: bytes, who: Account) -> None:
-    # Made in the upper before the mount: what lies above it must look there as it looks below.
-    if not path or os.path.lexists(join(upper, path)):
-        return  # a link, in a workspace that is entered again, leads nowhere that this process may go
-    parent = split(path)[0]
-    _make_folder(tree, upper, parent, who)
-    if parent and not stat.S_ISDIR(os.lstat(join(upper, parent)).st_mode):
+    if tree.get(path) is not None:
         return
-    node = tree.get(path)
-    os.mkdir(join(upper, path), 0o755)
+    done = b""
+    with ExitStack() as stack:
+        folder: int | None = os.open(upper, _FOLDER)
+        for name in path.split(b"/"):
+            if folder is None:
+                return
+            stack.callback(os.close, folder)
+            done = join(done, name)
+            folder = _folder_in(folder, name, tree.get(done), who)
+        if folder is not None:
+            os.close(folder)
+
+
+def _folder_in(parent: int, name: bytes, node: Node | None, who: Account) -> int | None:
+    """A descriptor of the folder ``name``, which is made, as it is below, if it is not there; None for a link."""
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:
+        try:
+            return os.open(name, _FOLDER, dir_fd=parent)
+        except OSError:
+            return None
+    folder = os.open(name, _FOLDER, dir_fd=parent)
     if node is None:
-        standin.own(join(upper, path), who.uid, who.gid)
+        standin.own(folder, who.uid, who.gid)
     else:
-        _dress(join(upper, path), node.entry)
+        _dress(folder, node.entry)
+    return folder
 
 
-def _dress(path: bytes, entry: Entry) -> None:
-    standin.own(path, entry.uid, entry.gid)
-    os.chmod(path, entry.mode)
+def _dress(folder: int, entry: Entry) -> None:
+    standin.own(folder, entry.uid, entry.gid)
+    os.chmod(folder, entry.mode)
     for name, value in entry.xattrs:
-        os.setxattr(path, name, value)
-    os.utime(path, ns=(entry.mtime * 10**9 + entry.mtime_ns,) * 2)
+        os.setxattr(folder, name, value)
+    os.utime(folder, ns=(entry.mtime * 10**9 + entry.mtime_ns,) * 2)

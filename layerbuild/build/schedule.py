@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, StageRoot, Step
 
-_GRACE = 2.0  # seconds that a stage gets to end when the build does; what then still waits (a server, say) is left
+_GRACE = 0.3  # seconds that a stage gets to end when the build does; what then still waits (a server, say) is left
 
 
 class Abandoned(Exception):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.layer.entry import Owner
 from layerbuild.layer.folder import SealedFolder
 from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.store.overlay import LayerFolder
 from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.store import Store
@@ -17,9 +18,9 @@ from layerbuild.store.workspaces import Workspace
 
 
 class Stacks:
-    """Trees of stacks. A stack is brought and unpacked when something in it is looked up for the first time: by
-    ``bring``, if a cache has it, else by the store. ``look_only``: never, and only stacks that are here can be looked
-    into."""
+    """Trees of stacks. A stack is brought and indexed when something in it is looked up for the first time: by
+    ``bring``, if a cache has it, else by the store; only the content of large files has it unpacked. ``look_only``:
+    never, and only stacks that are here can be looked into."""
 
     def __init__(
         self, store: Store, *, look_only: bool = False, bring: Callable[[ChainID | None], None] = lambda chain: None
@@ -49,11 +50,12 @@ class Stacks:
     def _recorded(self, chain: ChainID | None) -> Union:
         if not self._look_only:
             self._bring(chain)
-        snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_unpacked(chain)
+        snapshots = self._store.snapshots.stack(chain) if self._look_only else self._store.ensure_indexed(chain)
         return self._union(tuple(reversed(snapshots)))
 
     def _below(self, workspace: Workspace) -> Union:
-        self._store.ensure_below(workspace)
+        snapshots = (folder for folder in workspace.below if isinstance(folder, Snapshot))
+        self._store.ensure_indexed(next((snapshot.chain for snapshot in snapshots), None))
         return self._union(workspace.below)
 
     def _union(self, folders: Sequence[LayerFolder]) -> Union:
@@ -61,8 +63,8 @@ class Stacks:
 
     def _view(self, folder: LayerFolder) -> LayerView:
         if isinstance(folder, Snapshot):
-            return LayerView(self._index(folder.diff_id), folder.diff)
-        return LayerView(SealedFolder(folder.diff, owner=self._owners.get(folder.id)), folder.diff)
+            return LayerView(self._index(folder.diff_id), partial(self._store.open_file, folder))
+        return LayerView(SealedFolder(folder.diff, owner=self._owners.get(folder.id)), in_folder(folder.diff))
 
     def _index(self, diff_id: DiffID) -> Index:
         if diff_id not in self._indexes:

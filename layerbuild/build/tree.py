@@ -127,7 +127,9 @@ class StackTree:
     def open(self, node: Node) -> BinaryIO:
         assert isinstance(node.inode, tuple), node.path  # as _node makes it for a file: the layer is known already
         try:
-            return self._union.content(Found(node.entry, node.entry, node.inode[0]))
+            layer, first = node.inode
+            entry = node.entry if node.path == first else replace(node.entry, path=first)
+            return self._union.content(Found(entry, entry, layer))
         except OSError as error:
             name = node.path.decode("utf-8", "backslashreplace")
             raise SourceError(f"can't read {name!r} of {self.name}: {error.strerror}") from error

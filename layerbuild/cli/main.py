@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -159,13 +161,21 @@ def _open_standard_streams() -> None:
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_TIDYING = 0.7  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    """Leave, and tidy up on the way; who asks a second time need not wait for that."""
+    """Leave, and tidy up on the way, which has an end; who asks a second time need not wait for that."""
     for each in _STOPPING:
         signal.signal(each, _stop_at_once)
+    # Not by way of `threading`: this thread may hold its locks just now.
+    _thread.start_new_thread(_stop_soon, (number,))
     raise Stopped(number)
+
+
+def _stop_soon(number: int) -> None:
+    time.sleep(_TIDYING)
+    _stop_at_once(number, None)
 
 
 def _stop_at_once(number: int, _frame: FrameType | None) -> None:

@@ -143,12 +143,12 @@ def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator
     """What a layer of the store says, in its order; contents come from its folder, where one is unpacked."""
     from layerbuild.layer.entry import Kind
     from layerbuild.layer.index import Index
-    from layerbuild.layer.union import Found, LayerView, Union
+    from layerbuild.layer.union import Found, LayerView, Union, in_folder
     from layerbuild.views.diff import Thing
 
     index = cleaning.enter_context(Index.open(store.layers.index_path(diff_id)))
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
-    alone = Union([LayerView(index, folder)])
+    alone = Union([LayerView(index, in_folder(folder) if folder is not None else None)])
     for entry in index:
         link = entry.target if entry.kind is Kind.HARDLINK else b""
         yield Thing(entry, link, partial(alone.content, Found(entry, entry, 0)) if folder is not None else None)

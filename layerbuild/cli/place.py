@@ -36,7 +36,8 @@ def settings_root() -> Path:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that who looks for it finds all of it or nothing. MachineError where it can't be."""
+    """Write a file so that who looks for it finds all of it or nothing; a device or a pipe (/dev/null) is written to as
+    it is. MachineError where it can't be."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if is_special(path):

@@ -25,15 +25,15 @@ Merge = Callable[[Path, Path], None]
 
 @contextmanager
 def new_file(place: Path) -> Iterator[BinaryIO]:
-    """A file that takes ``place`` when the context ends well; otherwise nothing is left of it. A device or a pipe is
-    written to."""
+    """A file that takes ``place`` when the context ends well; otherwise nothing is left of it. A device or a pipe that
+    is there already is written to as it is: /dev/null is no place for an image."""
     if place.is_dir():
         raise UsageError(f"{place} is a folder; this format writes a file", hint=f"dest={place}/image.tar")
-    if place.exists() and not place.is_file():
-        with writing(place), place.open("wb") as file:
-            yield file
-        return
     with writing(place):
+        if place.exists() and not place.is_file():
+            with open(place, "wb") as file:
+                yield file
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=place.parent)
         try:

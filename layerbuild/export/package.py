@@ -48,7 +48,7 @@ from layerbuild.image.manifest import (
 from layerbuild.image.manifest import Index as ImageIndex
 from layerbuild.layer.codecs import compress, named
 from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.layers import BlobRecord
@@ -134,7 +134,7 @@ class Package:
             views = []
             for snapshot in reversed(snapshots):
                 index = stack.enter_context(Index.open(self.store.layers.index_path(snapshot.diff_id)))
-                views.append(LayerView(index, snapshot.diff))
+                views.append(LayerView(index, in_folder(snapshot.diff)))
             yield Union(views)
 
 

@@ -9,13 +9,13 @@ import io
 import shutil
 from typing import BinaryIO, cast
 
-from layerbuild.digest import BlobDigest, ChainID, DiffID, HashingWriter, VerifyingReader, chain_id
+from layerbuild.digest import BlobDigest, ChainID, DiffID, HashingWriter, VerifyingReader
 from layerbuild.errors import DigestMismatch, FormatError
 from layerbuild.frozen import frozen
 from layerbuild.layer.codecs import GZIP, MAGIC_SIZE, WRITTEN, ZSTD, compress, detect
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
-from layerbuild.store.unpack import add_blob, diff_id_of
+from layerbuild.store.unpack import diff_id_of
 
 _PIECE = 1 << 20
 
@@ -73,16 +73,12 @@ def take_tar(store: Store, source: BinaryIO) -> tuple[DiffID, BlobRecord]:
 
 
 def add_layer(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> ChainID:
-    """Unpack a blob of the store on top of ``parent``, unless that is done already; the chain ID.
+    """Record a blob of the store as a layer on top of ``parent``, and index it unless that is done already; the chain
+    ID. It is unpacked when its folder is asked for.
 
     DigestMismatch if the blob holds another layer than ``diff_id``.
     """
-    chain = chain_id(parent, diff_id)
-    snapshot, known = store.snapshots.get(chain), store.layers.by_blob(blob.digest)
+    known = store.layers.by_blob(blob.digest)
     if known is not None and known.diff_id != diff_id:
         raise DigestMismatch(f"layer {blob.digest} has diff ID {known.diff_id} instead of {diff_id}")
-    if snapshot is None or not snapshot.unpacked:
-        return store.add_from_blob(parent, diff_id, blob).chain
-    if known is None:  # the same layer, compressed in another way
-        add_blob(store, diff_id, blob)
-    return chain
+    return store.add_indexed(parent, diff_id, blob).chain

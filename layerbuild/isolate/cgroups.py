@@ -293,10 +293,21 @@ def job_name() -> str:
 
 def remove_stale() -> None:
     """Remove the groups that builds which were killed have left, wherever this process may make some."""
-    known = places(*(linux.proc_text(f"/proc/self/{name}") for name in ("mountinfo", "cgroup")))
-    for folder in {place.folder for found in known.values() for place in found}:
+    for folder in _folders():
         for path in folder.glob(f"{_PREFIX}[0-9]*"):
             process = path.name.removeprefix(_PREFIX).partition("-")[0]
             if not Path("/proc", process).exists():
                 with suppress(OSError):  # another user's
                     _remove(path)
+
+
+def remove_groups_of(job: str) -> None:
+    """Remove what an OCI runtime, killed before it could, has left of the groups of the job called ``job``."""
+    for folder in _folders():
+        with suppress(OSError):
+            _remove(folder / job)
+
+
+def _folders() -> set[Path]:
+    known = places(*(linux.proc_text(f"/proc/self/{name}") for name in ("mountinfo", "cgroup")))
+    return {place.folder for found in known.values() for place in found}

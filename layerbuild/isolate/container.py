@@ -22,7 +22,7 @@ from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept, numbers
 from layerbuild.isolate.executable import NOT_FOUND, check, execute
 from layerbuild.isolate.job import Job, Process, WholeTree
-from layerbuild.isolate.mounts import Overlay, Whole
+from layerbuild.isolate.mounts import Extra, Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
 from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
@@ -89,18 +89,30 @@ class Container:
         rootfs.mount_root(root, (*standard, *job.mounts), init=init_folder(folders.merged))
         # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
         staging(folders.work).attach(folders.work, staging="")
+        top = os.open(folders.merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         places = {}
-        for mount in (*standard, *job.mounts):
-            self.doing = mount
-            at = places[mount.target] = rootfs.mount_point(folders.merged, mount)
-            mount.attach(at, staging=folders.work)
+        for mount in standard:
+            places[mount.target] = self._attach(mount, top)
             if mount.target == "/dev":
-                make_devices(at, rootless=self._identity.rootless)
+                make_devices(places["/dev"], rootless=self._identity.rootless)
         for mask in standard_masks(job.security):
             self.doing = mask
             # Nothing of the image is on the way: /proc and /sys are the kernel's, and their paths hold no links.
-            _, top, rest = mask.target.split("/", 2)
-            mask.attach(f"{places[f'/{top}']}/{rest}", staging=folders.work)
+            _, first, rest = mask.target.split("/", 2)
+            mask.attach(f"{places[f'/{first}']}/{rest}", staging=folders.work)
+        for extra in job.mounts:
+            self._attach(extra, top)
+        os.close(top)
+
+    def _attach(self, mount: Extra, top: int) -> str:
+        """Where it is now."""
+        self.doing = mount
+        place = rootfs.mount_point(top, mount)
+        at = f"/proc/self/fd/{place}"
+        path = os.readlink(at)
+        mount.attach(at, staging=self._job.rootfs.work)
+        os.close(place)
+        return path
 
     def _change_root(self) -> None:
         self.doing = "change the root"
@@ -117,6 +129,8 @@ class Container:
             os.chdir(process.cwd)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise BuildError(f'the working directory "{process.cwd}" is not a folder of the image') from error
+        if not _is_inside():
+            raise BuildError(f'the working directory "{process.cwd}" leads out of the image')
         check(process.argv, dict(process.env))
 
     # -- what it is ----------------------------------------------------------------------------------------------------
@@ -216,6 +230,14 @@ def _become(process: Process, identity: Identity) -> None:
     os.setgroups(process.groups)
     os.setresgid(process.gid, process.gid, process.gid)
     os.setresuid(process.uid, process.uid, process.uid)
+
+
+def _is_inside() -> bool:
+    """Whether the working directory is below the root, and was not come to by an open descriptor (CVE-2024-21626)."""
+    try:
+        return os.getcwd().startswith("/")
+    except FileNotFoundError:  # getcwd(3), "(unreachable)"
+        return False
 
 
 def _is_null(fd: int) -> bool:

@@ -21,11 +21,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from layerbuild.isolate import linux, notices, oci, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept
 from layerbuild.isolate.container import Container, Entering, failure, init_folder, start
+from layerbuild.isolate.fork import BEGIN
 from layerbuild.isolate.job import Exit, Job, Rootfs, WholeTree, decode, encode
 from layerbuild.isolate.pretenders import Lent, Pretenders, Stage
 
@@ -33,35 +34,18 @@ DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, 
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
 
 
-def serve(control: socket.socket, *, runtime: str = "") -> NoReturn:
-    """Be the helper until the build is gone. Commands run in containers of its own, or of the OCI ``runtime``.
-
-    Ends the process, without any of the build's own clean-up.
-    """
-    try:
-        _settle(control)
-        _Helper(control, _own_keyring(), runtime).serve()
-    finally:
-        os._exit(0)
-
-
-def _settle(control: socket.socket) -> None:
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()  # Ctrl-C at the terminal is for the build to act upon
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)  # what is ignored here would be so in the commands too (signal(7))
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o022)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):
-        os.dup2(null, fd)
-    # The build's open files and locks are none of the helper's business.
-    os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+def serve(control: socket.socket) -> None:
+    """Start what comes on ``control`` until the build is gone. The first message says ``BEGIN``, and behind that which
+    OCI runtime makes the containers; nothing: they are the helper's own."""
+    begun = control.recv(_MESSAGE).decode()
+    if not begun:
+        return
+    runtime = begun.removeprefix(BEGIN)
     # After pivot_root every path is the image's: a module loaded then would be the image's program with our rights.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
     gc.disable()  # a collection would only write to pages that are shared with the build
     gc.freeze()
+    _Helper(control, _own_keyring(), runtime).serve()
 
 
 def _own_keyring() -> OSError | None:

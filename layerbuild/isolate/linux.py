@@ -56,6 +56,7 @@ PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 # Older than the common numbers; most machines have those of asm-generic/unistd.h.
 _SYS_KEYCTL: Final = {"x86_64": 250, "ppc64le": 271, "s390x": 280}.get(platform.machine(), 219)
 _SYS_SECCOMP: Final = {"x86_64": 317, "ppc64le": 358, "s390x": 348}.get(platform.machine(), 277)
+_SYS_OPEN_TREE: Final = 428
 _SYS_MOVE_MOUNT: Final = 429
 _SYS_FSOPEN: Final = 430
 _SYS_FSCONFIG: Final = 431
@@ -72,7 +73,9 @@ _FSMOUNT_CLOEXEC: Final = 1
 _FSCONFIG_SET_FLAG: Final = 0
 _FSCONFIG_SET_STRING: Final = 1
 _FSCONFIG_CMD_CREATE: Final = 6
-_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 0x04
+_MOVE_MOUNT_T_SYMLINKS: Final = 0x10
+_OPEN_TREE_CLONE: Final = 1
 _CLOSE_RANGE_CLOEXEC: Final = 4
 
 
@@ -182,7 +185,7 @@ def keep_from_abstract_sockets() -> bool:
 _AT_EMPTY_PATH: Final = 0x1000
 # struct stat: the number of the call for a descriptor, the structure's size, where st_uid is; st_gid follows it.
 _STAT: Final = {"x86_64": (5, 144, 28)}.get(platform.machine(), (80, 128, 24))
-_SYS_STATX: Final = {"x86_64": 332}.get(platform.machine(), 291)
+_SYS_STATX: Final = {"x86_64": 332, "ppc64le": 383, "s390x": 379}.get(platform.machine(), 291)
 _STATX_SIZE, _STATX_MASK, _STATX_UID = 256, 0, 20
 _STATX_UID_GID: Final = 0x18
 
@@ -252,16 +255,19 @@ def pivot_root(new: str, old: str) -> None:
     _check(_libc.pivot_root(_text(new), _text(old)), new)
 
 
-def set_mount_attributes(target: str, attributes: int, *, clear: int = 0, recursive: bool = False) -> None:
-    """Add ``attributes`` (MOUNT_ATTR_…) to the mount at ``target`` (``recursive``: and all below), and ``clear``
-    others; the rest is kept: mount_setattr(2).
+def set_mount_attributes(target: str | int, attributes: int, *, clear: int = 0, recursive: bool = False) -> None:
+    """Add ``attributes`` (MOUNT_ATTR_…) to the mount at ``target``, a path or the mount's own descriptor, and ``clear``
+    others; the rest is kept. ``recursive``: of all mounts below, too. mount_setattr(2).
 
     MS_REMOUNT would have to repeat the flags that a user namespace may not clear; this call only adds. Linux 5.12.
     """
     argument = struct.pack("4Q", attributes, clear, 0, 0)
     flags = AT_RECURSIVE if recursive else 0
-    result = _libc.syscall(_SYS_MOUNT_SETATTR, AT_FDCWD, _text(target), flags, argument, ctypes.c_size_t(len(argument)))
-    _check(result, target)
+    folder, path = (target, "") if isinstance(target, int) else (AT_FDCWD, target)
+    if not path:
+        flags |= _AT_EMPTY_PATH
+    result = _libc.syscall(_SYS_MOUNT_SETATTR, folder, _text(path), flags, argument, ctypes.c_size_t(len(argument)))
+    _check(result, path)
 
 
 def fsopen(kind: str) -> int:
@@ -300,21 +306,43 @@ def own_proc() -> int:
 
 
 def move_mount(fd: int, target: str) -> None:
-    """Attach the mount ``fd`` at ``target``: move_mount(2)."""
-    result = _libc.syscall(_SYS_MOVE_MOUNT, fd, b"", AT_FDCWD, _text(target), _MOVE_MOUNT_F_EMPTY_PATH)
-    _check(result, target)
+    """Attach the mount ``fd`` at ``target``, links followed as by mount(2): move_mount(2)."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_SYMLINKS
+    _check(_libc.syscall(_SYS_MOVE_MOUNT, fd, b"", AT_FDCWD, _text(target), flags), target)
+
+
+def open_tree(source: str) -> int:
+    """A copy, as yet mounted nowhere, of the mount that shows ``source``, with all below: open_tree(2)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    return _check(_libc.syscall(_SYS_OPEN_TREE, AT_FDCWD, _text(source), flags), source)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
+_RESOLVE_IN_ROOT: Final = 0x10
 
 
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
     """A descriptor of ``path`` in ``folder``, if no link is on the way and nothing leads out of it: openat2(2)."""
-    how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
-    return _check(_libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how))), os.fsdecode(path))
+    return _open(folder, path, flags, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+
+
+def open_in_root(root: int, path: bytes, flags: int) -> int:
+    """A descriptor of what a process with the root ``root`` would find at ``path``, whoever changes links on the way
+    meanwhile: openat2(2)."""
+    return _open(root, path, flags, _RESOLVE_IN_ROOT)
+
+
+def _open(folder: int, path: bytes, flags: int, resolve: int) -> int:
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, resolve)
+    while True:
+        try:
+            result = _libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how)))
+            return _check(result, os.fsdecode(path))
+        except BlockingIOError:  # EAGAIN: something was renamed just then, and the kernel can't say whether it matters
+            continue
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

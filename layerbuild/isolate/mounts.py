@@ -48,7 +48,8 @@ class Mount(Protocol):
         """Whether its mount point is a folder (else a file)."""
 
     def attach(self, at: str, *, staging: str) -> None:
-        """Mount at the path ``at``. ``staging`` is a folder in memory where files may be put to mount them from."""
+        """Mount at the path ``at``, which may be the name in /proc of a descriptor of what is there. ``staging`` is a
+        folder in memory where files may be put to mount them from."""
 
 
 # -- the stack of layers -----------------------------------------------------------------------------------------------
@@ -251,9 +252,13 @@ class Bind:
 
     def attach(self, at: str, *, staging: str) -> None:
         # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
-        linux.mount(self.source, at, flags=linux.MS_BIND | linux.MS_REC)
-        read_only = linux.MOUNT_ATTR_RDONLY if self.read_only else 0
-        linux.set_mount_attributes(at, linux.MOUNT_ATTR_NODEV | read_only, recursive=True)
+        tree = linux.open_tree(self.source)
+        try:
+            read_only = linux.MOUNT_ATTR_RDONLY if self.read_only else 0
+            linux.set_mount_attributes(tree, linux.MOUNT_ATTR_NODEV | read_only, recursive=True)
+            linux.move_mount(tree, at)
+        finally:
+            os.close(tree)
 
     def __str__(self) -> str:
         options = "nodev=recursive,ro=recursive" if self.read_only else "nodev=recursive"

@@ -30,7 +30,7 @@ class Identity:
     ``rootless``: in a user namespace, so that devices can't be made and a device file can't be opened from a file
     system mounted here. ``user_xattr``: overlay keeps its marks as ``user.overlay.*`` (else ``trusted.overlay.*``,
     which only real root can write). ``one_id``: 0 is the only id there is; the kernel refuses a chown to another.
-    ``uid`` and ``gid`` are those on the host. ``lack`` says why there is one id only.
+    ``uid`` and ``gid`` are those on the host. ``lack`` says why there is one id only, unless that was asked for.
     """
 
     rootless: bool
@@ -82,11 +82,11 @@ def _try_mount_namespace() -> bool:
 
 
 def _enter_user_namespace(uid: int, gid: int, *, one_id: bool) -> str:
-    """Why there is one id only; empty if there are more."""
+    """Why there is one id only; empty if there are more, or it was asked for."""
     wanted = ids.ranges(uid, gid)
-    lack = wanted.lack or ("the store was made with one" if one_id else "")
+    lack = "" if one_id else wanted.lack
     try:
-        if lack:
+        if one_id or lack:
             _unshare_user()
             _map_one(uid, gid)
         else:

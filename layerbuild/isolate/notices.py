@@ -67,11 +67,13 @@ _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "creat": (85, None),
     "open": (2, None),
     "openat": (257, 56),
+    "openat2": (437, 437),
 }
 _DEVICES: Final = ("mknod", "mknodat")
 _FLAGS: Final = {"open": 1, "openat": 2}  # which argument has them
 _MODE: Final = {"mknod": 1, "mknodat": 2}
 
+TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 _KEEP_CAPABILITIES: Final = 8  # PR_SET_KEEPCAPS
 
 _ALLOW: Final = 0x7FFF0000
@@ -80,19 +82,20 @@ _LOAD, _AND, _RETURN, _IF_EQUAL, _IF_ANY = 0x20, 0x54, 0x06, 0x15, 0x45
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
-def names() -> dict[int, str]:
-    """The calls by their numbers on this machine; empty on one whose numbers are not known here."""
-    column = {"x86_64": 0, "aarch64": 1}.get(platform.machine())
+def names(machine: str | None = None) -> dict[int, str]:
+    """The calls by their numbers on ``machine`` (default: this); empty on one whose numbers are not known here."""
+    column = {"x86_64": 0, "aarch64": 1}.get(machine or platform.machine())
     if column is None:
         return {}
     return {number: name for name, pair in _NUMBERS.items() if (number := pair[column]) is not None}
 
 
-def program(*, devices_only: bool) -> bytes:
+def program(*, devices_only: bool, machine: str | None = None) -> bytes:
     """A filter that tells of the calls of ``names``; or, ``devices_only``, of those that make a device."""
     code = _instruction(_LOAD, _ARCHITECTURE)
-    code += _instruction(_IF_EQUAL, _AUDIT_ARCHITECTURES[platform.machine()], yes=1) + _instruction(_RETURN, _ALLOW)
-    for number, name in names().items():
+    architecture = _AUDIT_ARCHITECTURES[machine or platform.machine()]
+    code += _instruction(_IF_EQUAL, architecture, yes=1) + _instruction(_RETURN, _ALLOW)
+    for number, name in names(machine).items():
         if devices_only and name not in _DEVICES:
             continue
         told = _told_of(name, devices_only=devices_only)
@@ -103,7 +106,7 @@ def program(*, devices_only: bool) -> bytes:
 def _told_of(name: str, *, devices_only: bool) -> bytes:
     if name in _FLAGS:
         load = _instruction(_LOAD, _ARGUMENTS + 8 * _FLAGS[name])
-        return load + _instruction(_IF_ANY, os.O_CREAT, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)
+        return load + _instruction(_IF_ANY, os.O_CREAT | TMPFILE, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)
     if name == "prctl":
         load = _instruction(_LOAD, _ARGUMENTS)
         return load + _instruction(_IF_EQUAL, _KEEP_CAPABILITIES, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)

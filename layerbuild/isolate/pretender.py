@@ -35,6 +35,7 @@ _AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
 _PATH_MAX: Final = 4096
+_HOW: Final = 24  # bytes of struct open_how, first version
 _MASK: Final = 0xFFFFFFFF
 _PATH: Final = os.O_PATH | os.O_CLOEXEC
 _OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
@@ -101,7 +102,8 @@ class Pretender:
             "symlinkat": lambda notice: self._symlink(notice, *notice.arguments[:3]),
             "open": lambda notice: self._open(notice, _AT_FDCWD, *notice.arguments[:3]),
             "openat": lambda notice: self._open(notice, *notice.arguments[:4]),
-            "creat": lambda notice: self._creat(notice),
+            "openat2": self._openat2,
+            "creat": self._creat,
         }
 
     def serve(self, control: socket.socket) -> None:
@@ -425,15 +427,25 @@ class Pretender:
         pointer, mode = notice.arguments[:2]
         self._open(notice, _AT_FDCWD, pointer, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
 
+    def _openat2(self, notice: Notice) -> None:
+        """Where it makes nothing, or asks how links are resolved, it is the kernel's."""
+        folder, pointer, how, size, *_ = notice.arguments
+        flags, mode, resolve = struct.unpack("=3Q", self._read(notice, how, _HOW)) if size >= _HOW else (0, 0, 0)
+        if resolve or not flags & (os.O_CREAT | notices.TMPFILE):
+            return self._listener.go_on(notice)
+        return self._open(notice, folder, pointer, flags, mode)
+
     def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int) -> None:
         """A new file belongs to its maker. One that is there already is the kernel's to open."""
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
+        nameless = bool(flags & notices.TMPFILE)
         with self._making(notice, folder, pointer) as (place, path):
             try:
-                os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
-                return self._listener.go_on(notice)
+                if not nameless:
+                    os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
+                    return self._listener.go_on(notice)
             except OSError:
                 pass
             try:
@@ -445,7 +457,7 @@ class Pretender:
                     notice
                 )  # the kernel knows what is wrong; or it is a file of the caller's own
             try:
-                self._note(made, os.fstat(made), self._owner_at(place, path, who))
+                self._note(made, os.fstat(made), self._owner_at(place, path + b"/." if nameless else path, who))
                 self._listener.result_file(notice, made, close_on_exec=bool(flags & os.O_CLOEXEC))
             finally:
                 os.close(made)

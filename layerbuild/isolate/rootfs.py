@@ -14,15 +14,16 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
+from layerbuild.isolate import linux
 from layerbuild.isolate.job import Rootfs, WholeTree
 from layerbuild.isolate.mounts import Mount, Overlay, Whole
-from layerbuild.layer.paths import clean, resolve, split
+from layerbuild.layer.paths import clean, join, resolve, split
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -222,41 +223,57 @@ def _copy_metadata(source: bytes, target: bytes) -> None:
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
-def locate(root: str, target: str) -> str:
-    """Where ``target`` leads, links followed, in the tree mounted at ``root``; never outside of it."""
-    top = os.fsencode(root) + b"/"
-
-    def readlink(path: bytes) -> bytes | None:
-        return os.readlink(top + path) if os.path.islink(top + path) else None
-
-    return os.fsdecode(top + resolve(clean(os.fsencode(target)), readlink))
-
-
-def mount_point(root: str, mount: Mount) -> str:
-    """The path at which to attach ``mount`` in the complete tree at ``root``.
+def mount_point(root: int, mount: Mount) -> int:
+    """A descriptor of the place of ``mount`` in the complete tree ``root``: no link leads out of that, even one that
+    somebody else puts into a shared folder (a cache) meanwhile.
 
     It is made if it is missing, which in a fresh upper can be only within a mount that came before. (In an upper that
     is entered again, an opaque folder can hide the init folder; nothing of such an upper becomes a layer.) BuildError
     if it can't be made, or is a file where a folder is to be mounted.
     """
-    at = Path(locate(root, mount.target))
-    if at.exists():
-        if at.is_dir() != mount.is_folder:
-            kinds = ("a file", "a folder") if mount.is_folder else ("a folder", "a file")
-            raise BuildError(f"{mount.target!r} is {kinds[0]} there, and what is to be mounted on it {kinds[1]}")
-        return str(at)
     try:
-        (at if mount.is_folder else at.parent).mkdir(0o755, parents=True, exist_ok=True)
-        if not mount.is_folder:
-            at.touch(0o644)
-    except OSError as error:
-        if error.errno != errno.EROFS:
-            raise
-        raise BuildError(
-            f"{mount.target!r} lies in a read-only mount that has no such mount point",
-            hint="make it in what is mounted there, or mount that with rw",
-        ) from error
-    return str(at)
+        place = linux.open_in_root(root, clean_target(mount), os.O_PATH)
+    except FileNotFoundError:
+        place = _made_place(root, mount)
+    if stat.S_ISDIR(os.fstat(place).st_mode) != mount.is_folder:
+        kinds = ("a file", "a folder") if mount.is_folder else ("a folder", "a file")
+        raise BuildError(f"{mount.target!r} is {kinds[0]} there, and what is to be mounted on it {kinds[1]}")
+    return place
+
+
+def _made_place(root: int, mount: Mount) -> int:
+    *parents, name = clean_target(mount).split(b"/")
+    path = b""
+    with ExitStack() as stack:
+        try:
+            folder = root
+            for parent in parents:
+                path = join(path, parent)
+                folder = _folder_on_the_way(root, path, folder)
+                stack.callback(os.close, folder)
+            if mount.is_folder:
+                os.mkdir(name, 0o755, dir_fd=folder)
+            else:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=folder))
+            return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except FileExistsError as error:
+            raise BuildError(f"{mount.target!r} leads nowhere there: a link without an end is on the way") from error
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            raise BuildError(
+                f"{mount.target!r} lies in a read-only mount that has no such mount point",
+                hint="make it in what is mounted there, or mount that with rw",
+            ) from error
+
+
+def _folder_on_the_way(root: int, path: bytes, parent: int) -> int:
+    try:
+        return linux.open_in_root(root, path, os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        name = split(path)[1]
+        os.mkdir(name, 0o755, dir_fd=parent)
+        return os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
 
 
 def forget_work(work: str) -> None:

@@ -1,11 +1,12 @@
 """The build's side of the sandbox: starts the helper, hands it jobs, passes their output on.
 
 The build may have threads, and a process with threads must not fork and go on in Python. So the helper is forked first,
-while there are none, and starts all commands from plain data.
+while there are none (fork.py), and starts all commands from plain data.
 
 ::
 
     build                                               helper ─ fork ─▶ command
+    Sandbox ────── control: begin ──────────────────────▶│ loads its modules
     run(job) ── control: b"job" and descriptors ────────▶│                 │
        │        (connection, job, stdin, stdout, stderr) │                 │
        │◀─────── output: whatever the command writes ──────────────────────│
@@ -23,18 +24,17 @@ import os
 import select
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
-from layerbuild.errors import BuildError, MachineError
-from layerbuild.isolate import cgroups, linux
+from layerbuild.errors import BuildError
+from layerbuild.isolate import cgroups
 from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
-from layerbuild.isolate.helper import serve
+from layerbuild.isolate.fork import BEGIN, Helper
 from layerbuild.isolate.job import NO_LIMITS, Exit, Job, Limits, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
@@ -49,42 +49,28 @@ Output = Callable[[bytes], None]
 class Sandbox:
     """Runs jobs, each within ``limits``, through a helper. A context manager: leaving it ends what still runs."""
 
-    def __init__(
-        self, identity: Identity, helper: int, control: socket.socket, *, limits: Limits, groups: Groups | None
-    ) -> None:
+    def __init__(self, identity: Identity, helper: Helper, limits: Limits = NO_LIMITS, *, runtime: str = "") -> None:
+        """``helper`` is told to begin; it loads what it needs while the build goes on. The containers are its own, or
+        those of the OCI ``runtime``. MachineError if the limits can't be had."""
         self._identity = identity
-        self._limits = limits
-        self._groups = groups
         self._helper = helper
-        self._control = control
-        self._reaping = threading.Lock()
-        self._reaped = False
+        self._limits = limits
+        self._runtime = runtime
+        self._groups = Groups(limits) if limits.need_cgroup else None
+        if runtime:
+            cgroups.remove_stale()  # it makes groups whether there are limits or not
+        with suppress(OSError):  # it was killed: the first job says so
+            helper.control.send((BEGIN + runtime).encode())
 
     @classmethod
     def start(cls, identity: Identity, limits: Limits = NO_LIMITS, *, runtime: str = "") -> Self:
-        """Fork the helper, as pid 1 of a pid namespace. Call it from the main thread, before there is another one. Its
-        containers are its own, or those of the OCI ``runtime``.
-
-        The kernel ends the helper with the thread that started it (PR_SET_PDEATHSIG(2const)). MachineError if the
-        limits can't be had.
-        """
-        if threading.active_count() > 1:
-            raise RuntimeError("the sandbox must be started before a thread is")
-        groups = Groups(limits) if limits.need_cgroup else None
-        if runtime:
-            cgroups.remove_stale()  # it makes groups whether there are limits or not
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """A sandbox with a helper that is forked now: see ``Helper.fork``. MachineError."""
+        helper = Helper.fork()
         try:
-            pid = linux.fork_into(linux.CLONE_NEWPID)
-        except OSError as error:
-            raise MachineError(
-                f"a pid namespace was refused: {error.strerror}",
-                hint="see user.max_pid_namespaces (sysctl); in a container, grant CAP_SYS_ADMIN",
-            ) from error
-        if pid == 0:
-            serve(theirs, runtime=runtime)
-        theirs.close()
-        return cls(identity, pid, ours, limits=limits, groups=groups)
+            return cls(identity, helper, limits, runtime=runtime)
+        except BaseException:
+            helper.close()
+            raise
 
     def run(self, job: Job, on_output: Output) -> Exit:
         """Run ``job`` to its end. What it writes goes, in order, to ``on_output`` as it comes; its input is empty.
@@ -130,18 +116,11 @@ class Sandbox:
 
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
-        with self._reaping:
-            if not self._reaped:
-                os.kill(self._helper, signal.SIGKILL)
+        self._helper.kill()
 
     def close(self) -> None:
         """End the helper, and with it what still runs."""
-        self.kill()
-        self._control.close()
-        with self._reaping:
-            if not self._reaped:
-                os.waitpid(self._helper, 0)
-                self._reaped = True
+        self._helper.close()
 
     def __enter__(self) -> Self:
         return self
@@ -155,11 +134,11 @@ class Sandbox:
     def _limited(self, job: Job) -> Iterator[tuple[Job, Group | None]]:
         """``job`` with its name and the build's limits, and the control group that has them, if one is needed."""
         job = replace(job, limits=self._limits, name=cgroups.job_name())
-        if self._groups is None:
-            yield job, None
-            return
-        with self._groups.group(job.name) as group:
-            yield replace(job, cgroup=group.paths), group
+        with ExitStack() as stack:
+            group = stack.enter_context(self._groups.group(job.name)) if self._groups else None
+            if self._runtime:
+                stack.callback(cgroups.remove_groups_of, job.name)
+            yield replace(job, cgroup=group.paths if group else ()), group
 
     def _send(self, job: Job, stdio: tuple[int, ...]) -> socket.socket:
         """Hand ``job`` to the helper; the connection on which the answer will come."""
@@ -169,7 +148,7 @@ class Sandbox:
             with os.fdopen(plain, "wb", closefd=False) as file:
                 file.write(json.dumps(encode((job, self._identity))).encode())
             os.lseek(plain, 0, os.SEEK_SET)
-            socket.send_fds(self._control, [b"job"], [theirs.fileno(), plain, *stdio])
+            socket.send_fds(self._helper.control, [b"job"], [theirs.fileno(), plain, *stdio])
         except OSError as error:
             ours.close()
             raise _stopped() from error

@@ -219,9 +219,9 @@ def library() -> ctypes.CDLL | None:
     return lib
 
 
-def architectures() -> tuple[str, ...]:
-    """The instruction sets of this machine, its own first, by libseccomp's names."""
-    machine = platform.machine()
+def architectures(machine: str | None = None) -> tuple[str, ...]:
+    """The instruction sets of ``machine`` (default: this), its own first, by libseccomp's names."""
+    machine = machine or platform.machine()
     return (machine, *_COMPANIONS.get(machine, ()))
 
 
@@ -234,15 +234,15 @@ def version() -> str:
     return ".".join(str(numbers[position]) for position in range(3))
 
 
-def compile(rules: Iterable[Rule]) -> bytes:
-    """The program that does what ``rules`` say, for this machine and the instruction sets that it executes too.
+def compile(rules: Iterable[Rule], *, machine: str | None = None) -> bytes:
+    """The program that does what ``rules`` say, for ``machine`` (default: this) and all its instruction sets.
 
     MachineError without libseccomp.
     """
     lib = library()
     if lib is None:
         raise MachineError("libseccomp is not installed", hint="install the package libseccomp2 (libseccomp)")
-    native, *others = architectures()
+    native, *others = architectures(machine)
     rules = tuple(rules)
     program = _compiled(lib, native, rules)
     for name in others:

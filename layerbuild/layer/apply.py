@@ -59,7 +59,8 @@ def apply(
 ) -> Applied:
     """Unpack the uncompressed stream ``tar`` into ``folder``, which exists and is empty, and write the index.
 
-    ``folder`` None writes the index alone. ``layered`` False: ``.wh.`` names are plain names (an archive that ADD
+    ``folder`` None writes the index alone, and refuses a layer that is not told by its own archive: one with a hard
+    link to a file of a layer below. ``layered`` False: ``.wh.`` names are plain names (an archive that ADD
     opens, a root file system). The root folder gets what the archive says of ``./``, else ``root``. A parent folder
     that the archive does not name is made like the one ``below`` (which tells a path's entry in the layers under this
     one), else with mode 0755; a link there leads on, as it does in the merged tree. A hard link to a file there has it
@@ -80,6 +81,9 @@ def apply(
         if tree is not None:
             tree.finish(root or RootMetadata())
         entries = writer.finish()
+        if writer.lacking:
+            what = f"has a hard link to {os.fsdecode(writer.lacking[0])}, which is no file before it"
+            raise FormatError(f"{name} {what}")
         return Applied(DiffID("sha256:" + source.hexdigest()), source.size, entries)
 
 
@@ -172,7 +176,7 @@ class _Applier:
 
     def _check_room(self, entry: Entry) -> None:
         """A sparse file of a few bytes can claim to be larger than any disk; that need not be tried."""
-        if entry.size < _LARGE:
+        if entry.size < _LARGE or self._tree is None:
             return
         found = os.statvfs(self._place)
         free = found.f_bavail * found.f_frsize
@@ -192,6 +196,9 @@ class _Applier:
             raise self._refused(entry.path, f"is a hard link to {os.fsdecode(target) or '/'}, which is no file")
         if target in self._absent:
             self._absent.add(entry.path)
+        elif self._tree is None:
+            self._index.need(target)
+            self._make(entry)
         else:
             try:
                 self._make(entry)

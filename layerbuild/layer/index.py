@@ -103,7 +103,7 @@ def _xattrs(text: bytes) -> Xattrs:
 
 # A record of a run: sort key, its number in time, what it says, and the line. Records sort by key, then by time.
 _Record = tuple[bytes, int, bytes, bytes]
-_ADD, _REMOVE, _OPAQUE, _WHITEOUT = b"a", b"r", b"o", b"w"
+_ADD, _REMOVE, _OPAQUE, _WHITEOUT, _NEED = b"a", b"r", b"o", b"w", b"n"
 
 
 class IndexWriter:
@@ -123,6 +123,8 @@ class IndexWriter:
         self._records: list[_Record] = []
         self._runs: list[BinaryIO] = []
         self._number = 0
+        #: Those paths that were needed and not there; complete after ``finish``.
+        self.lacking: list[bytes] = []
 
     def add(self, entry: Entry, digest: str = "") -> None:
         """Record ``entry``; ``digest``, where given, is that of its content.
@@ -139,6 +141,10 @@ class IndexWriter:
         """Mark the folder ``path`` opaque."""
         self._record(path, _OPAQUE, b"\n")
 
+    def need(self, path: bytes) -> None:
+        """Note that ``path`` should have been added before, and not been taken away since."""
+        self._record(path, _NEED, b"\n")
+
     def finish(self) -> int:
         """Write the file and give the number of its entries."""
         temporary = self._path.with_name(self._path.name + ".tmp")
@@ -146,7 +152,7 @@ class IndexWriter:
         self._records.sort()
         with temporary.open("wb", buffering=1 << 18) as file:
             file.write(_HEADER)
-            for line in _settled(heapq.merge(*map(_read_run, self._runs), self._records)):
+            for line in _settled(heapq.merge(*map(_read_run, self._runs), self._records), self.lacking):
                 file.write(line)
                 count += 1
         temporary.rename(self._path)
@@ -192,8 +198,9 @@ def _read_run(run: BinaryIO) -> Iterator[_Record]:
         yield _unescape(key), int(number), kind, line
 
 
-def _settled(records: Iterable[_Record]) -> Iterator[bytes]:
-    """The lines that hold in the end, of records sorted by key and time."""
+def _settled(records: Iterable[_Record], lacking: list[bytes]) -> Iterator[bytes]:
+    """The lines that hold in the end, of records sorted by key and time. What was needed and not there is put into
+    ``lacking``."""
     removals: list[tuple[bytes, int]] = []  # those of the current path and the folders around it, outermost first
     for key, group in itertools.groupby(records, key=itemgetter(0)):
         while removals and not _below(key, removals[-1][0]):
@@ -209,6 +216,9 @@ def _settled(records: Iterable[_Record]) -> Iterator[bytes]:
                 line = text
             elif kind == _WHITEOUT:
                 whiteout = text
+            elif kind == _NEED:
+                if not line:
+                    lacking.append(key.replace(b"\0", b"/"))
             else:
                 opaque = True
         if line and (opaque or whiteout):

@@ -1,8 +1,8 @@
 """A stack of layers, read as one tree without mounting it.
 
 The upper layer wins: an entry hides those of the same path below it, a whiteout says that the path is gone, and folders
-of several layers show together, down to the first that is opaque. Answers come from the indexes; content comes from the
-folder of the layer that has it. Links are resolved inside the root, as for a process that is confined to it.
+of several layers show together, down to the first that is opaque. Answers come from the indexes; content comes from
+wherever the layer that has it says. Links are resolved inside the root, as for a process that is confined to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -33,12 +33,27 @@ class Entries(Protocol):
         """The entries directly in ``folder``, in order."""
 
 
+#: Opens the content of a FILE that a layer holds.
+Contents = Callable[[Entry], BinaryIO]
+
+
+def in_folder(folder: Path) -> Contents:
+    """Contents of a layer whose diff folder is ``folder``."""
+
+    def opened(entry: Entry) -> BinaryIO:
+        # Each of the path's parents is a folder of that very layer, so no link is followed here.
+        descriptor = os.open(os.fsencode(folder) + b"/" + entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return open(descriptor, "rb")
+
+    return opened
+
+
 @frozen
 class LayerView:
-    """A layer to read: what it holds and, where content is wanted, its diff folder."""
+    """A layer to read: what it holds and, where content is wanted, what opens that."""
 
     index: Entries
-    folder: Path | None = None
+    contents: Contents | None = None
 
 
 @frozen
@@ -112,12 +127,10 @@ class Union:
 
     def content(self, found: Found) -> BinaryIO:
         """The content of a regular file that this union found. NotFoundError if its layer is not unpacked."""
-        folder = self._views[found.layer].folder
-        if folder is None:
+        contents = self._views[found.layer].contents
+        if contents is None:
             raise NotFoundError(f"the layer that holds /{os.fsdecode(found.entry.path)} is not unpacked")
-        # Each of the path's parents is a folder of that very layer, so no link is followed here.
-        descriptor = os.open(os.fsencode(folder) + b"/" + found.entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        return open(descriptor, "rb")
+        return contents(found.inode)
 
     def _root(self) -> Found:
         for number, view in enumerate(self._views):

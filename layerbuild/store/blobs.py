@@ -1,7 +1,8 @@
 """Bytes by digest: ``blobs/sha256/<hex>``, an OCI layout's own folder.
 
-A blob comes to be in one way: written under a temporary name, hashed on the way, fsynced, renamed. So a name in the
-folder is a promise that the bytes are whole.
+A blob comes to be in one way: written under a temporary name, hashed on the way, renamed. So a name in the folder is a
+promise that the bytes are whole; what has not reached the disk bears a mark (unsynced.py), which keeps that promise
+when the machine goes down.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Self
 
 from layerbuild.digest import BlobDigest, HashingWriter, VerifyingReader
 from layerbuild.errors import DigestMismatch, NotFoundError
-from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
+from layerbuild.store.unsynced import Unsynced
 
 
 class Blobs:
     """The blobs of a store. ``temporary`` gives a free name in the store's ``tmp`` folder."""
 
-    def __init__(self, folder: Path, *, temporary: Callable[[], Path]) -> None:
+    def __init__(self, folder: Path, unsynced: Unsynced, *, temporary: Callable[[], Path]) -> None:
         self.folder = folder
+        self._unsynced = unsynced
         self._temporary = temporary
 
     def path(self, digest: BlobDigest) -> Path:
@@ -72,9 +74,7 @@ class Blobs:
             if self._holds(digest, size):
                 temporary.unlink()
                 return size
-            sync_file(temporary)
-            temporary.replace(self.path(digest))
-            sync_folder(self.folder)
+            self._unsynced.rename(temporary, self.path(digest))
             return size
 
     def digests(self) -> Iterator[BlobDigest]:

@@ -19,7 +19,7 @@ from layerbuild.errors import MachineError, SpaceError, StoreError
 from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 
 #: Kept in ``user_version``. A change of the tables below raises it.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _BUSY_SECONDS = 30.0
 _RESERVE = 128 << 10  # bytes that are set aside for the commit that frees space
@@ -106,6 +106,15 @@ CREATE TABLE layer_scan (
 ) WITHOUT ROWID;
 """
 
+# What is not known to be on the disk; see unsynced.py.
+_UNSYNCED = """
+CREATE TABLE unsynced (
+    path      TEXT PRIMARY KEY,   -- below the store's root
+    boot      TEXT NOT NULL,      -- of the machine, when it was written, or empty: it is not there
+    since     REAL NOT NULL       -- seconds since 1970
+) WITHOUT ROWID;
+"""
+
 # What brings a database of that version to the next one: statements, each ended by a semicolon.
 _UPGRADES = {
     1: _DOWNLOADS,
@@ -113,6 +122,7 @@ _UPGRADES = {
     # An older record's key is unknown: it counts as one that might match (StepCache.may_know).
     3: " ".join((_FILES, _SELECTIONS, _OWN_KEY, _STEP_KEY, *_STEP_INDEXES)),
     4: _BUILDS,
+    5: _UNSYNCED,
 }
 
 # References between snapshots are checked at commit, so that a branch can be deleted in any order.
@@ -218,6 +228,7 @@ class Database:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.executescript(
                 f"BEGIN; {_SCHEMA} {''.join(_STEP_INDEXES)} {_DOWNLOADS} {_SOURCES} {_FILES} {_SELECTIONS} {_BUILDS}"
+                f" {_UNSYNCED}"
                 f" PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
             )
         self._set_aside()

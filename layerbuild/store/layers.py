@@ -10,8 +10,8 @@ from layerbuild.errors import StoreError
 from layerbuild.frozen import frozen
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database
-from layerbuild.store.durable import sync_file, sync_folder
 from layerbuild.store.space import disk_errors
+from layerbuild.store.unsynced import Unsynced
 
 
 @frozen
@@ -34,11 +34,14 @@ class LayerRecord:
 
 
 class Layers:
-    """What the store knows of layers. A record appears when its blobs and its index are whole and on the disk."""
+    """What the store knows of layers. A record appears when its blobs and its index are whole."""
 
-    def __init__(self, database: Database, blobs: Blobs, folder: Path, *, temporary: Callable[[], Path]) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, unsynced: Unsynced, folder: Path, *, temporary: Callable[[], Path]
+    ) -> None:
         self._database = database
         self._blobs = blobs
+        self._unsynced = unsynced
         self._temporary = temporary
         self.folder = folder
 
@@ -51,16 +54,13 @@ class Layers:
         return self._temporary()
 
     def adopt_index(self, temporary: Path, diff_id: DiffID) -> None:
-        """Make a finished temporary file the index of ``diff_id``. It need not be synced: ``add`` sees to that."""
+        """Make a finished temporary file the index of ``diff_id``."""
         with disk_errors(self.folder):
-            temporary.replace(self.index_path(diff_id))
+            self._unsynced.rename(temporary, self.index_path(diff_id))
 
     def add(self, record: LayerRecord) -> None:
         """Record a layer, or further blobs of a known one; StoreError if a blob or the index is not here."""
         self.require_files(record)
-        with disk_errors(self.folder):
-            sync_file(self.index_path(record.diff_id))
-            sync_folder(self.folder)
         with self._database.transaction():
             self.insert(record)
 

@@ -18,10 +18,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.errors import SpaceError
 from layerbuild.frozen import frozen
 from layerbuild.store import lease, overlay
 from layerbuild.store.images import StoredImage
@@ -99,6 +101,8 @@ def prune(store: Store, *, all: bool = False, dry_run: bool = False) -> PruneRep
             if all:
                 store.digests.forget()
             trash = _take_away(store, found)
+            with suppress(SpaceError):  # the marks may stay
+                store.unsynced.confirm()
     # Others may use the store again while the folders are taken apart.
     for path in trash:
         overlay.remove_any(path)
@@ -242,9 +246,12 @@ def _delete_rows(store: Store, found: Plan) -> None:
         "snapshot WHERE chain": found.snapshots,
         "layer WHERE diff_id": found.layers,
     }
+    doomed_chains = frozenset(found.snapshots)
+    folders = [snapshot.folder for snapshot in store.snapshots.all() if snapshot.chain in doomed_chains]
     with store.database.transaction(durable=True):
         for place, doomed in keys.items():
             store.database.executemany(f"DELETE FROM {place} = ?", [(key,) for key in doomed])
+        store.unsynced.forget((*found.blobs, *found.indexes, *found.folders, *folders))
         store.images.write_index()  # it should be right; if a kill has left it behind the rows, now it is
     store.snapshots.forget()
 

@@ -23,6 +23,7 @@ from layerbuild.store.database import Database, Row
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.overlay import new_id, new_link
 from layerbuild.store.snapshots import Snapshot, Snapshots
+from layerbuild.store.unsynced import Unsynced
 
 _COLUMNS = "digest, diff_id, size, codec, repository"
 _UNKNOWN = -1
@@ -48,9 +49,10 @@ class Supplier(Protocol):
 class Sources:
     """The sources of a store, and the layers that have not come."""
 
-    def __init__(self, database: Database, snapshots: Snapshots) -> None:
+    def __init__(self, database: Database, snapshots: Snapshots, unsynced: Unsynced) -> None:
         self._database = database
         self._snapshots = snapshots
+        self._unsynced = unsynced
 
     def expect(self, sources: Sequence[Source]) -> None:
         """Record the layers of an image, bottom first, with where each can be had. What is here already stays."""
@@ -69,17 +71,17 @@ class Sources:
             )
             for parent, chain, source in zip((None, *chains), chains, sources, strict=False):
                 if self._snapshots.get(chain) is None:
-                    self._snapshots.insert(
-                        Snapshot(
-                            overlay=self._snapshots.overlay,
-                            id=new_id(),
-                            link=new_link(),
-                            chain=chain,
-                            parent=parent,
-                            diff_id=source.diff_id,
-                            created=time.time(),
-                        )
+                    expected = Snapshot(
+                        overlay=self._snapshots.overlay,
+                        id=new_id(),
+                        link=new_link(),
+                        chain=chain,
+                        parent=parent,
+                        diff_id=source.diff_id,
+                        created=time.time(),
                     )
+                    self._snapshots.insert(expected)
+                    self._unsynced.expect(expected.folder)
 
     def of_layer(self, diff_id: DiffID) -> tuple[Source, ...]:
         """Where a layer can be had, in whatever compression."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import MachineError, StoreError
@@ -22,7 +22,6 @@ from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
 from layerbuild.store.digests import Digests
 from layerbuild.store.downloads import Downloads
-from layerbuild.store.durable import replace_file
 from layerbuild.store.findings import Findings
 from layerbuild.store.images import Images, StoredImage
 from layerbuild.store.layers import BlobRecord, Layers
@@ -30,9 +29,11 @@ from layerbuild.store.lease import Lease, SharedLock, folder_lock
 from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.sources import Sources, Supplier
 from layerbuild.store.space import ROOT_HINT, disk_errors
+from layerbuild.store.unsynced import Unsynced, boot_id
 from layerbuild.store.workspaces import Workspace, Workspaces
 
 if TYPE_CHECKING:
+    from layerbuild.layer.entry import Entry
     from layerbuild.layer.union import Union
     from layerbuild.store.verify import Mismatch
 
@@ -62,10 +63,11 @@ class Store:
         self._lease: Lease | None = None
         self._guard = threading.Lock()
         self._counter = itertools.count()
-        self.blobs = Blobs(root / "blobs" / "sha256", temporary=self.temporary_name)
-        self.layers = Layers(database, self.blobs, root / "indexes", temporary=self.temporary_name)
+        self.unsynced = Unsynced(database, root, boot=boot_id())
+        self.blobs = Blobs(root / "blobs" / "sha256", self.unsynced, temporary=self.temporary_name)
+        self.layers = Layers(database, self.blobs, self.unsynced, root / "indexes", temporary=self.temporary_name)
         self.snapshots = Snapshots(database, self.overlay)
-        self.workspaces = Workspaces(database, self.snapshots, self.layers, lease=self.lease)
+        self.workspaces = Workspaces(database, self.snapshots, self.layers, self.unsynced, lease=self.lease)
         self.images = Images(
             database,
             self.blobs,
@@ -80,10 +82,10 @@ class Store:
         self.digests = Digests(database)
         self.downloads = Downloads(database, self.blobs)
         self.arrivals = Arrivals(root / "arriving", self.blobs)
-        self.sources = Sources(database, self.snapshots)
+        self.sources = Sources(database, self.snapshots, self.unsynced)
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
-        self.unpacking = threading.Lock()  # held by the thread that fills in what is missing of a stack
+        self.unpacking = threading.RLock()  # held by the thread that fills in what is missing of a stack
         self.cache_mounts = CacheMounts(root / "cache-mounts", temporary=self.temporary_name)
 
     @classmethod
@@ -110,7 +112,17 @@ class Store:
         except BaseException:
             lock.release()
             raise
-        return cls(root, user_xattr=user_xattr, platform=platform, lock=lock, database=database)
+        store = cls(root, user_xattr=user_xattr, platform=platform, lock=lock, database=database)
+        if store.unsynced.is_doubtful:
+            from layerbuild.store.recovery import recover
+
+            try:
+                with disk_errors(root):
+                    recover(store)
+            except BaseException:
+                store.close()
+                raise
+        return store
 
     def close(self) -> None:
         """Remove what this process did not finish, and let go of the store."""
@@ -120,6 +132,7 @@ class Store:
             if self._lease is not None:
                 self._lease.release()
                 self._lease = None
+            self.unsynced.close()
             self.database.close()
             self._lock.release()
 
@@ -137,6 +150,12 @@ class Store:
         from layerbuild.store.ownership import claim
 
         claim(self.root, id_maps, temporary=self.temporary_name)
+
+    def restore_layout(self) -> None:
+        """Write what makes ``blobs`` an OCI layout: ``oci-layout`` and ``index.json``."""
+        _write_layout(self.root)
+        with self.database.transaction():
+            self.images.write_index()
 
     # -- what is being written -----------------------------------------------------------------------------------------
 
@@ -198,6 +217,24 @@ class Store:
 
         return ensure_unpacked(self, chain)
 
+    def add_indexed(self, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord) -> Snapshot:
+        """The snapshot of ``diff_id`` on top of ``parent``, with its index; its folder is for who asks for it."""
+        from layerbuild.store.indexing import add_indexed
+
+        return add_indexed(self, parent, diff_id, blob)
+
+    def ensure_indexed(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
+        """The stack of ``chain``, bottom first, with every index in its place; folders may be absent."""
+        from layerbuild.store.indexing import ensure_indexed
+
+        return ensure_indexed(self, chain)
+
+    def open_file(self, snapshot: Snapshot, entry: Entry) -> BinaryIO:
+        """The content of ``entry``, a FILE of that layer; a large one has the layer unpacked."""
+        from layerbuild.store.indexing import open_file
+
+        return open_file(self, snapshot, entry)
+
     def ensure_below(self, workspace: Workspace) -> None:
         """The same for all that lies below a workspace."""
         from layerbuild.store.unpack import ensure_below
@@ -206,7 +243,9 @@ class Store:
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
-        return not self.sources.absent([snapshot.diff_id for snapshot in self.snapshots.stack(chain)])
+        from layerbuild.store.unpack import is_lost
+
+        return not any(is_lost(self, snapshot) for snapshot in self.snapshots.stack(chain))
 
     def require_blobs(self, image: StoredImage) -> None:
         """Bring those blobs of an image that are not here, and its layers with them."""
@@ -237,11 +276,17 @@ def _create(root: Path, database: Database) -> None:
         # Layers and writable mounts hold set-user-ID programs; nobody else on this machine should reach them.
         for name in ("overlay2", "tmp"):
             (root / name).chmod(0o700)
-        for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
-            temporary = root / "tmp" / name
-            temporary.unlink(missing_ok=True)  # of a process killed right here
-            replace_file(root / name, data, temporary=temporary)
+        _write_layout(root)
         database.create()
+        Unsynced(database, root, boot=boot_id()).begin()
+
+
+def _write_layout(root: Path) -> None:
+    """``index.json`` is that of a store without images."""
+    for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
+        temporary = root / "tmp" / name
+        temporary.write_bytes(data)
+        temporary.replace(root / name)
 
 
 def _refuse_foreign(root: Path) -> None:

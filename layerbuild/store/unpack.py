@@ -43,7 +43,7 @@ def add_from_blob(store: Store, parent: ChainID | None, diff_id: DiffID, blob: B
     Records the layer and writes its index. FormatError or DigestMismatch if the blob is not what was said.
     """
     known = store.snapshots.get(chain_id(parent, diff_id))
-    if known is not None and not _lost(store, known):
+    if known is not None and not is_lost(store, known):
         return known
     return _unpack(store, parent, diff_id, blob, lambda: store.blobs.open(blob.digest))
 
@@ -55,19 +55,26 @@ def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]
     is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
-    if any(_lost(store, snapshot) for snapshot in stack):
+    if any(is_lost(store, snapshot) for snapshot in stack):
         with store.unpacking:  # stages side by side may stand on the same base
             _fill_in(store, stack)
     return stack
 
 
 def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
-    lost = [snapshot for snapshot in stack if _lost(store, snapshot)]
-    wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not _blobs_here(store, snapshot)]
-    with _supplied(store, wanted) as arrivals:
+    lost = [snapshot for snapshot in stack if is_lost(store, snapshot)]
+    with supplied(store, lost) as found:
         for snapshot in lost:
-            _refill(store, snapshot, arrivals)
+            _unpack(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
     _match_roots(store, stack, lost)
+
+
+@contextmanager
+def supplied(store: Store, lost: Sequence[Snapshot]) -> Iterator[Callable[[Snapshot], tuple[BlobRecord, Opener]]]:
+    """Begin to bring a blob for each of these layers that has none here; what tells one's blob, and opens it."""
+    wanted = [store.sources.of_layer(snapshot.diff_id) for snapshot in lost if not blobs_here(store, snapshot.diff_id)]
+    with _arriving(store, wanted) as arrivals:
+        yield lambda snapshot: _blob_of(store, snapshot.diff_id, arrivals)
 
 
 def ensure_below(store: Store, workspace: Workspace) -> None:
@@ -76,7 +83,7 @@ def ensure_below(store: Store, workspace: Workspace) -> None:
     It, and others that it lies on, may have been begun before any of that had come: their roots are mended.
     """
     snapshots = [folder for folder in workspace.below if isinstance(folder, Snapshot)]
-    if not any(_lost(store, snapshot) for snapshot in snapshots):
+    if not any(is_lost(store, snapshot) for snapshot in snapshots):
         return
     ensure_unpacked(store, snapshots[0].chain)
     begun = [workspace, *workspace.below[: len(workspace.below) - len(snapshots)], snapshots[0]]
@@ -94,7 +101,7 @@ def require_blobs(store: Store, image: StoredImage) -> None:
         ensure_unpacked(store, image.top)
     pairs = zip(image.manifest.layers, image.config.diff_ids, strict=True)
     again = {layer.digest: diff_id for layer, diff_id in pairs if not store.blobs.has(layer.digest)}
-    with _supplied(store, [store.sources.of_blob(digest) for digest in again]) as arrivals:
+    with _arriving(store, [store.sources.of_blob(digest) for digest in again]) as arrivals:
         for digest, diff_id in again.items():
             if digest not in arrivals:
                 raise NotFoundError(f"blob {digest} is not in the store", hint=_HINT)
@@ -121,7 +128,7 @@ def diff_id_of(store: Store, blob: BlobRecord) -> DiffID:
 
 
 @contextmanager
-def _supplied(store: Store, wanted: Sequence[Sequence[Source]]) -> Iterator[Mapping[BlobDigest, Arrival]]:
+def _arriving(store: Store, wanted: Sequence[Sequence[Source]]) -> Iterator[Mapping[BlobDigest, Arrival]]:
     """What is wanted, on its way; nothing for want of a supplier or of sources."""
     known = list(dict.fromkeys(tuple(sources) for sources in wanted if sources))
     if not known or store.supplier is None:
@@ -131,18 +138,16 @@ def _supplied(store: Store, wanted: Sequence[Sequence[Source]]) -> Iterator[Mapp
         yield arrivals
 
 
-def _refill(store: Store, snapshot: Snapshot, arrivals: Mapping[BlobDigest, Arrival]) -> None:
-    here = _blobs_here(store, snapshot)
+def _blob_of(store: Store, diff_id: DiffID, arrivals: Mapping[BlobDigest, Arrival]) -> tuple[BlobRecord, Opener]:
+    """A blob of the layer, that is here or on its way."""
+    here = blobs_here(store, diff_id)
     if here:
-        add_from_blob(store, snapshot.parent, snapshot.diff_id, here[0])
-        return
-    for source in store.sources.of_layer(snapshot.diff_id):
+        return here[0], lambda: store.blobs.open(here[0].digest)
+    for source in store.sources.of_layer(diff_id):
         if source.blob.digest in arrivals:
             reader = arrivals[source.blob.digest].reader
-            blob = replace(source.blob, codec=_codec(reader))
-            _unpack(store, snapshot.parent, snapshot.diff_id, blob, reader)
-            return
-    raise NotFoundError(f"no blob of layer {snapshot.diff_id} is in the store", hint=_HINT)
+            return replace(source.blob, codec=_codec(reader)), reader
+    raise NotFoundError(f"no blob of layer {diff_id} is in the store", hint=_HINT)
 
 
 def _codec(source: Opener) -> str:
@@ -174,13 +179,14 @@ def _tells_root(store: Store, snapshot: Snapshot) -> bool:
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:
+    store.unsynced.confirm_earlier()
     below = store.snapshots.stack(parent)[-1:]
     unseen = [snapshot for snapshot in below if not snapshot.unpacked]
     workspace = store.workspaces.begin(parent)
     index = store.layers.temporary_index()
     try:
         with disk_errors(workspace.diff):
-            applied = _apply(store, blob, workspace, source, parent=parent, index=index)
+            applied = read_tar(store, blob, workspace.diff, source, parent=parent, index=index)
         if applied.diff_id != diff_id:
             raise DigestMismatch(f"blob {blob.digest} holds the layer {applied.diff_id} instead of {diff_id}")
         store.layers.adopt_index(index, diff_id)
@@ -207,16 +213,18 @@ def _view(store: Store, snapshot: Snapshot, opened: ExitStack) -> LayerView:
         index = opened.enter_context(Index.open(store.layers.index_path(snapshot.diff_id)))
     except FileNotFoundError as error:
         raise NotFoundError(f"the index of layer {snapshot.diff_id} is not in the store", hint=_HINT) from error
-    return LayerView(index, snapshot.diff)
+    return LayerView(index, partial(store.open_file, snapshot))
 
 
-def _lost(store: Store, snapshot: Snapshot) -> bool:
+def is_lost(store: Store, snapshot: Snapshot) -> bool:
+    """Whether its folder or its index is not here, or not yet."""
     return not (snapshot.unpacked and store.layers.index_path(snapshot.diff_id).is_file())
 
 
-def _apply(
-    store: Store, blob: BlobRecord, workspace: Workspace, source: Opener, *, parent: ChainID | None, index: Path
+def read_tar(
+    store: Store, blob: BlobRecord, folder: Path | None, source: Opener, *, parent: ChainID | None, index: Path
 ) -> Applied:
+    """Read a blob to its end: into ``folder``, if it is given, and into the index."""
     from layerbuild.layer.apply import apply
 
     with ExitStack() as opened, source() as reader:
@@ -224,10 +232,10 @@ def _apply(
         try:
             applied = apply(
                 codecs.named(blob.codec).decompressor(cast(BinaryIO, reader)),
-                workspace.diff,
+                folder,
                 index=index,
                 user_xattr=store.user_xattr,
-                root=RootMetadata.of(workspace.diff),
+                root=RootMetadata.of(folder) if folder is not None else None,
                 below=below.entry,
                 opened=below.open,
                 name=f"layer {blob.digest}",
@@ -261,15 +269,16 @@ class _Below:
 
     @cached_property
     def _union(self) -> Union:
-        ensure_unpacked(self._store, self._parent)
+        self._store.ensure_indexed(self._parent)
         return self._opened.enter_context(open_stack(self._store, self._parent))
 
 
-def _blobs_here(store: Store, snapshot: Snapshot) -> tuple[BlobRecord, ...]:
-    layer = store.layers.get(snapshot.diff_id)
+def blobs_here(store: Store, diff_id: DiffID) -> tuple[BlobRecord, ...]:
+    """The blobs of a layer that are in the store, each with the codec that it really has."""
+    layer = store.layers.get(diff_id)
     if layer is not None:
         return tuple(blob for blob in layer.blobs if store.blobs.has(blob.digest))
-    claimed = [source.blob for source in store.sources.of_layer(snapshot.diff_id)]
+    claimed = [source.blob for source in store.sources.of_layer(diff_id)]
     here = [blob for blob in claimed if store.blobs.has(blob.digest)]  # it came, and then something went wrong
     return tuple(_as_it_is(store, blob) for blob in here)
 

@@ -13,6 +13,7 @@ from layerbuild.store.images import StoredIndex
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.prune import plan
 from layerbuild.store.snapshots import Snapshot
+from layerbuild.store.unpack import blobs_here
 
 if TYPE_CHECKING:
     from layerbuild.store.store import Store
@@ -72,7 +73,8 @@ def _images(store: Store) -> Iterator[Mismatch]:
 
 def _layer(store: Store, layer: LayerRecord, *, contents: bool) -> Iterator[Mismatch]:
     subject = f"layer {layer.diff_id}"
-    if not store.layers.index_path(layer.diff_id).is_file():
+    index = store.layers.index_path(layer.diff_id)
+    if not index.is_file() and not store.unsynced.expects(index):
         yield Mismatch(subject, "its index is missing")
     if not layer.blobs:
         yield Mismatch(subject, "no blob holds it")
@@ -100,10 +102,13 @@ def _snapshot(store: Store, snapshot: Snapshot) -> Iterator[Mismatch]:
     subject = f"snapshot {snapshot.chain}"
     if snapshot.chain != chain_id(snapshot.parent, snapshot.diff_id):
         yield Mismatch(subject, f"is not the chain ID of {snapshot.diff_id} on {snapshot.parent}")
-    if not snapshot.unpacked and store.sources.absent((snapshot.diff_id,)):
-        return
+    if not snapshot.unpacked and store.unsynced.expects(snapshot.folder):
+        return  # it has not come, or goes on from its blob after the machine went down
     if not snapshot.unpacked:
-        yield Mismatch(subject, f"its folder {snapshot.diff} is missing")
+        # One that nobody has looked into yet has none.
+        can_come = blobs_here(store, snapshot.diff_id) or store.sources.absent((snapshot.diff_id,))
+        if snapshot.folder.exists() or not can_come:
+            yield Mismatch(subject, f"its folder {snapshot.diff} is missing")
         return
     if not overlay.is_linked(snapshot):
         yield Mismatch(subject, f"its short name {snapshot.short} does not lead to it")

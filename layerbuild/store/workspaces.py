@@ -25,12 +25,12 @@ from layerbuild.frozen import frozen
 from layerbuild.image.config import canonical_json
 from layerbuild.store import overlay
 from layerbuild.store.database import Database, Row
-from layerbuild.store.durable import sync_filesystem
 from layerbuild.store.layers import LayerRecord, Layers
 from layerbuild.store.lease import folder_claim
 from layerbuild.store.overlay import LayerFolder, StackedFolder
 from layerbuild.store.snapshots import Snapshot, Snapshots
 from layerbuild.store.space import disk_errors
+from layerbuild.store.unsynced import Unsynced
 
 
 @frozen(kw_only=True)
@@ -55,8 +55,17 @@ class KeptWorkspace(StackedFolder):
 class Workspaces:
     """The workspaces of one process, and all kept ones. ``lease`` gives the id of the process's lease."""
 
-    def __init__(self, database: Database, snapshots: Snapshots, layers: Layers, *, lease: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        snapshots: Snapshots,
+        layers: Layers,
+        unsynced: Unsynced,
+        *,
+        lease: Callable[[], str],
+    ) -> None:
         self._database = database
+        self._unsynced = unsynced
         self._snapshots = snapshots
         self._layers = layers
         self._lease = lease
@@ -117,9 +126,9 @@ class Workspaces:
     def commit(self, workspace: Workspace, layer: LayerRecord) -> Snapshot:
         """Make a sealed workspace the snapshot of its chain, and record its layer; its parent must be committed.
 
-        The layer's blobs and index must be in the store. Folder, blobs and index are on the disk before a row names
-        them. If the chain is known already, its snapshot is returned, and the workspace goes as soon as no other
-        workspace lies on it.
+        The layer's blobs and index must be in the store. Costs no fsync: what has not reached the disk is marked. If
+        the chain is known already, its snapshot is returned, and the workspace goes as soon as no other workspace lies
+        on it.
         """
         parent = self._settled(workspace.parent)
         self._layers.require_files(layer)
@@ -127,7 +136,7 @@ class Workspaces:
         below = tuple(reversed(self._snapshots.stack(parent)))
         with disk_errors(workspace.folder):
             self._tidy(workspace, below)
-            sync_filesystem(workspace.folder)
+        self._unsynced.begin()
         with self._lock:  # nobody begins on this workspace while it turns out where its folder will be
             snapshot = self._record(workspace, layer, chain=chain, parent=parent)
             self._committed[workspace.id] = chain
@@ -243,6 +252,7 @@ class Workspaces:
             known = self._snapshots.get(chain)
             if known is None:
                 self._snapshots.insert(made)
+                self._unsynced.settle(workspace.folder, name=workspace.folder)
                 self._database.execute("DELETE FROM workspace WHERE id = ?", (workspace.id,))
             elif not known.unpacked and not self._carries(workspace):
                 self._refill(known, workspace)
@@ -256,6 +266,7 @@ class Workspaces:
         """Put the workspace's folder where a snapshot's has been lost: others say its id and short name."""
         overlay.remove(known)
         with disk_errors(known.folder):
+            self._unsynced.settle(workspace.folder, name=known.folder)
             (workspace.folder / "link").write_text(known.link)
             workspace.folder.rename(known.folder)
             overlay.link_to(known)

@@ -110,7 +110,7 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
                 row.diff_id if full else row.diff_id.short,
                 row.digest if full else row.digest.short,
                 row.chain if full else row.chain.short,
-                (row.folder if full else _short_folder(row.folder)) or "(in the registry only)",
+                (row.folder if full else _short_folder(row.folder)) or _absent(row),
             ]
         )
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))
@@ -118,6 +118,10 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
     layers = show_count(count, "layer")
     summary = f"{layers}, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
     return f"{text}\n{summary}"
+
+
+def _absent(row: LayerRow) -> str:
+    return "(in the registry only)" if row.tar_size is None else "(not unpacked)"
 
 
 def _short_folder(folder: str) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from export_samples import Sample
 
+from layerbuild.cli.place import write_whole
 from layerbuild.errors import LayerbuildError, MachineError, UsageError
+from layerbuild.export.destination import new_file
 from layerbuild.export.formats import FORMATS, Output
 from layerbuild.export.package import Compression, Wishes
 from layerbuild.image.annotations import Annotation
@@ -148,3 +150,16 @@ def test_standard_output_gets_what_a_file_gets(sample: Sample, tmp_path: Path, k
     sample.export(f"type={kind},dest=out")
     assert sample.stream(kind) == (tmp_path / "out").read_bytes()
     assert os.stat(tmp_path / "out").st_mode & 0o777 == 0o644
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """/dev/null, of which root would else make a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR)
+    with new_file(pipe) as file:
+        file.write(b"image")
+    write_whole(pipe, " and text")
+    assert os.read(reader, 100) == b"image and text"
+    assert pipe.is_fifo()
+    os.close(reader)

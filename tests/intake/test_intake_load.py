@@ -33,7 +33,7 @@ def names(image: StoredImage) -> tuple[str, ...]:
 
 def tree(store: Store, image: StoredImage) -> dict[str, str]:
     """The regular files of the topmost folder."""
-    top = store.snapshots.stack(image.top)[-1].diff
+    top = store.ensure_unpacked(image.top)[-1].diff
     return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
 
 

@@ -50,7 +50,8 @@ def test_the_tars_bytes_are_the_layer(
     (layer,) = image.manifest.layers
     assert layer.media_type.endswith(f"+{kept or 'gzip'}")
     assert (store.blobs.path(layer.digest).read_bytes() == data) == bool(kept)
-    assert (store.snapshots.stack(image.top)[0].diff / "etc/name").read_text() == "alpha\n"
+    assert not store.snapshots.stack(image.top)[0].unpacked
+    assert (store.ensure_unpacked(image.top)[0].diff / "etc/name").read_text() == "alpha\n"
     assert store.verify(contents=True) == ()
 
 

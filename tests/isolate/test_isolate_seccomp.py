@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import importlib.util
 import os
 import platform
+import stat
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import Layerbuild, missing
 
-from layerbuild.isolate import linux, seccomp
+from layerbuild.isolate import linux, notices, seccomp
 from layerbuild.isolate.capabilities import kept
 
 ALLOWED, REFUSED, ABSENT, TOLD = 0x7FFF0000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS, 0x7FC00000
@@ -123,6 +126,76 @@ def test_a_listener_gets_what_is_asked_for(compiled: bytes) -> None:
     assert [decide(told, number) for number in (92, 260, 463)] == [TOLD] * 3
     assert decide(told, 182, architecture=I386) == decide(told, X32 | 92) == decide(told, X32 | 463) == TOLD
     assert decide(told, 93) == decide(compiled, 92) == ALLOWED  # fchown
+
+
+# -- machines that are not at hand: libseccomp knows their numbers, and the interpreter runs their programs ------------
+
+
+def resolved(name: str, machine: str) -> int:
+    """The number of a call, negative where there is none: seccomp_syscall_resolve_name(3)."""
+    lib = seccomp.library()
+    if lib is None:
+        missing("libseccomp is not installed")
+    token = lib.seccomp_arch_resolve_name(machine.encode())
+    assert token
+    return int(lib.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode()))
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_numbers_of_what_is_pretended(machine: str) -> None:
+    known = notices.names(machine)
+    assert {number: name for name in known.values() if (number := resolved(name, machine)) >= 0} == known
+    others = set(notices.names("x86_64").values()) - set(known.values())
+    assert [name for name in others if resolved(name, machine) >= 0] == []
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"])
+def test_the_numbers_of_the_calls_that_are_made(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    described = importlib.util.spec_from_file_location("elsewhere", linux.__file__)
+    assert described is not None and described.loader is not None
+    elsewhere = importlib.util.module_from_spec(described)
+    described.loader.exec_module(elsewhere)
+    numbers = {name.removeprefix("_SYS_").lower(): value for name, value in vars(elsewhere).items() if "_SYS_" in name}
+    assert len(numbers) >= 13
+    assert {name: resolved(name, machine) for name in numbers} == numbers
+
+
+def test_the_filter_of_another_machine() -> None:
+    if seccomp.library() is None:
+        missing("libseccomp is not installed")
+    program = seccomp.compile(seccomp.policy(kept("none"), machine="aarch64"), machine="aarch64")
+
+    def says(name: str, *arguments: int) -> int:
+        return decide(program, resolved(name, "aarch64"), *arguments, architecture=AARCH64)
+
+    for name in ("read", "execve", "fchownat", "chroot", "openat2"):
+        assert says(name) == ALLOWED
+    for name in ("mount", "unshare", "setns", "bpf", "keyctl", "open_by_handle_at", "io_uring_setup", "syslog"):
+        assert says(name) == REFUSED
+    assert (says("clone", 17), says("clone", 0x10000000 | 17), says("clone3")) == (ALLOWED, REFUSED, ABSENT)
+    assert decide(program, 1000, architecture=AARCH64) == ABSENT
+    assert decide(program, 21, architecture=0x40000028) == REFUSED  # mount, of a 32-bit program
+    assert decide(program, 63, architecture=X86_64) == 0
+
+
+@pytest.mark.parametrize(("machine", "architecture"), [("x86_64", X86_64), ("aarch64", AARCH64)])
+def test_what_is_told_of(machine: str, architecture: int) -> None:
+    few, all_of_them = (notices.program(devices_only=only, machine=machine) for only in (True, False))
+
+    def says(program: bytes, name: str, *arguments: int) -> int:
+        return decide(program, resolved(name, machine), *arguments, architecture=architecture)
+
+    for name in ("fchownat", "setresuid", "getuid", "newfstatat", "statx", "mkdirat", "symlinkat"):
+        assert (says(few, name), says(all_of_them, name)) == (ALLOWED, TOLD)
+    for name in ("read", "execve", "unlinkat", "fchmodat"):
+        assert (says(few, name), says(all_of_them, name)) == (ALLOWED, ALLOWED)
+    for kind, told in ((stat.S_IFCHR, TOLD), (stat.S_IFBLK, TOLD), (stat.S_IFIFO, ALLOWED)):
+        assert says(few, "mknodat", 0, 0, kind | 0o600) == told
+    assert says(all_of_them, "openat", 0, 0, os.O_CREAT | os.O_WRONLY) == TOLD
+    assert says(all_of_them, "openat", 0, 0, os.O_RDWR) == ALLOWED
+    assert (says(all_of_them, "prctl", 8), says(all_of_them, "prctl", 4)) == (TOLD, ALLOWED)
+    assert decide(all_of_them, resolved("fchownat", machine), architecture=OTHER) == ALLOWED
 
 
 def test_a_loaded_filter_holds_for_children_too(compiled: bytes) -> None:

@@ -7,9 +7,10 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from layerbuild.errors import FormatError
 from layerbuild.layer.apply import Applied, apply
 from layerbuild.layer.capture import Captured, LayerWriter, capture
 from layerbuild.layer.codecs import NONE
@@ -64,9 +65,15 @@ def captured(folder: Path, scratch: Path, name: str = "layer") -> Captured:
 
 
 def applied(tar: bytes, folder: Path, *, layered: bool = True) -> Applied:
-    """Unpack ``tar`` into a new ``folder``; the index lies beside it."""
+    """Unpack ``tar`` into a new ``folder``; the index lies beside it, and is the one that is made without a folder, if
+    that can be."""
     folder.mkdir()
-    return apply(io.BytesIO(tar), folder, index=index_of(folder), layered=layered, user_xattr=os.geteuid() != 0)
+    found = apply(io.BytesIO(tar), folder, index=index_of(folder), layered=layered, user_xattr=os.geteuid() != 0)
+    alone = folder.with_name(folder.name + ".alone")
+    with suppress(FormatError):
+        assert apply(io.BytesIO(tar), None, index=alone, layered=layered) == found
+        assert alone.read_bytes() == index_of(folder).read_bytes()
+    return found
 
 
 def index_of(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from layerbuild.errors import BuildError, NotFoundError
 from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union
+from layerbuild.layer.union import LayerView, Union, in_folder
 
 Layer = dict[str, str | None]  # a path with its content; None: a folder; "-> x": a link; "= x": a hard link
 
@@ -41,7 +41,7 @@ def stack(tmp_path: Path, *layers: Layer) -> Union:
                 tar.addfile(info, io.BytesIO(content))
         folder = tmp_path / f"layer{number}"
         applied(sink.getvalue(), folder)
-        views.append(LayerView(Index.open(index_of(folder)), folder))
+        views.append(LayerView(Index.open(index_of(folder)), in_folder(folder)))
     return Union(views[::-1])
 
 

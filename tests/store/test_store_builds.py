@@ -104,7 +104,9 @@ def test_an_older_store_gets_its_tables(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store"):
         pass
     database = sqlite3.connect(tmp_path / "store" / "layerbuild.db")
-    database.executescript("DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan; PRAGMA user_version=4;")
+    database.executescript(
+        "DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan; DROP TABLE unsynced; PRAGMA user_version=4;"
+    )
     database.close()
     with Store.open(tmp_path / "store") as store:
         assert begun(store) == 1

@@ -43,7 +43,7 @@ def test_an_older_store_gets_its_table(tmp_path: Path) -> None:
         line for line in tables["step"].splitlines() if not line.strip().startswith(("own_key", "step_key"))
     ).replace("NOT NULL, -- JSON", "NOT NULL -- JSON")
     newer = "DROP TABLE download; DROP TABLE source; DROP TABLE variant; DROP TABLE file; DROP TABLE selection;"
-    newer += " DROP TABLE step; DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan;"
+    newer += " DROP TABLE step; DROP TABLE build_step; DROP TABLE build; DROP TABLE layer_scan; DROP TABLE unsynced;"
     database.executescript(f"{newer} {older}; PRAGMA user_version=1;")
     database.close()
     for _ in range(2):

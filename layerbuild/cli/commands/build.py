@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -19,22 +21,21 @@ from layerbuild.cli.credentials import lent
 from layerbuild.cli.options import caches, checks, isolation, limits, outputs, progress, sources
 from layerbuild.cli.options.command import Command
 from layerbuild.cli.options.platforms import this_platform
-from layerbuild.cli.place import driver, inside, invocation
+from layerbuild.cli.place import driver, inside, invocation, settings_driver
 from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.cli.results import identifier, remove_stale, write_files
 from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
-from layerbuild.events import Note
 from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
-    from layerbuild.build.drivers.driver import Driver
     from layerbuild.build.drivers.table import Choice
     from layerbuild.build.loop import Build
     from layerbuild.build.options import Options
+    from layerbuild.build.running import Runner
     from layerbuild.cli.options.caches import Asked
     from layerbuild.cli.options.checks import Checks
     from layerbuild.cli.options.isolation import Way
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from layerbuild.image.config import Platform
     from layerbuild.image.manifest import Descriptor
     from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.fork import Helper
     from layerbuild.isolate.job import Limits
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage, StoredIndex
@@ -108,19 +110,15 @@ def build(
     ):
         options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
-        choice = driver(store, identity)
-        for note in _unusual(choice, identity):
-            observe(Note(note))
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, out in zip(pushes, leaving, strict=True) if push and not out.wishes.compression]
+        choice = driver(store, identity) if settings_driver() else None
         built = _build(
             request,
             options,
             asked,
             store,
-            identity,
-            choice.driver,
-            start=lambda identity: way.backend.start(identity, most),
+            lambda helper: _runner(way.backend.start(identity, helper, most), store, identity, choice),
             annotations=wanted.annotations,
             observe=told_all(observe, *([Teacher(store)] if telling.teach else []), *early),
             clock=clock,
@@ -143,21 +141,20 @@ def _build(
     options: Options,
     caches: Caches,
     store: Store,
-    identity: Identity,
-    driver: Driver,
+    begin: Callable[[Helper], Runner],
     *,
-    start: Callable[[Identity], Isolation],
     annotations: tuple[Annotation, ...],
     observe: Observer,
     clock: int | None,
 ) -> Built:
-    # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
-    with start(identity) as sandbox:
-        from layerbuild.build.loop import Build
-        from layerbuild.build.running import Runner
+    from layerbuild.isolate.fork import Helper
 
+    # The helper comes first: it is a fork of this process, and the smaller that is, the cheaper is every step.
+    with Helper.fork() as helper:
+        from layerbuild.build.loop import Build
+
+        runner = functools.cache(partial(begin, helper))
         bases = recipes.make_bases(request, store, observe)
-        runner = Runner(sandbox, driver)
         with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
             times = recipes.build_times(request, recipe, named=found.named, modified=found.modified)
@@ -223,10 +220,21 @@ def _carry_out(
     return Built(index, blobs)
 
 
+def _runner(sandbox: Isolation, store: Store, identity: Identity, choice: Choice | None) -> Runner:
+    """What executes RUN steps, by the driver of ``choice``; None: by whichever works."""
+    from layerbuild.build.drivers.table import choose
+    from layerbuild.build.running import Runner
+
+    choice = choice or choose(None, store.root, identity)
+    return Runner(sandbox, choice.driver, unusual=_unusual(choice, identity))
+
+
 def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
     """What a person should know about how this build goes, where that is not the best way."""
     found = (str(choice),) if choice.driver.name != "overlay" else ()
-    return (*found, f"one id for all files: {identity.lack}") if identity.one_id and identity.lack else found
+    if not identity.lack:  # nor is it told of again where the store was made so
+        return found
+    return (*found, f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same")
 
 
 def _way_back(error: StepFailed) -> str:

@@ -1,0 +1,219 @@
+"""Ways out that other builders and runtimes had, by the number under which each is known: as root and as a user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support import Layerbuild
+
+from layerbuild.isolate import rootfs
+from layerbuild.isolate.mounts import tmpfs
+
+pytestmark = pytest.mark.machine
+
+TOKEN = "canary-of-the-machine"
+
+
+@pytest.fixture
+def outside(context: Path) -> Iterator[Path]:
+    """A folder of the machine, open to everybody, in which nothing may change."""
+    folder = context.with_name(f"{context.name}-outside")
+    (folder / "empty").mkdir(parents=True)
+    (folder / "canary").write_text(TOKEN)
+    (folder / "passwd").write_text(f"evil:x:0:0:{TOKEN}:/:/bin/sh\n")
+    for path in (folder, folder / "empty", folder / "canary", folder / "passwd"):
+        path.chmod(0o777)
+    before = state(folder)
+    yield folder
+    assert state(folder) == before
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+def state(folder: Path) -> list[tuple[object, ...]]:
+    found = [(path, path.stat()) for path in sorted((folder, *folder.rglob("*")))]
+    return [(path.name, status.st_mode, status.st_uid, status.st_size, status.st_mtime_ns) for path, status in found]
+
+
+# What a recipe tries, after "FROM busybox AS first"; OUT is the folder of the machine. And what is said then.
+WAYS: Final[dict[str, tuple[str, str]]] = {
+    # A working directory by way of a descriptor that the builder left open.
+    **{
+        f"CVE-2024-21626 descriptor {number}": (
+            f'RUN ln -s /proc/self/fd/{number} /w\nWORKDIR /w\nRUN ["/bin/busybox", "ls", "../../../../../../OUT"]',
+            "the working directory",
+        )
+        for number in range(3, 16)
+    },
+    # What lies on the paths that the sandbox covers or writes.
+    "CVE-2025-31133 /dev/null": (
+        "RUN mkdir -p /x/dev && ln -s /proc/sysrq-trigger /x/dev/null\nFROM busybox\nCOPY --from=0 /x /\n"
+        "RUN head -c1 /proc/keys; stat -c 'null is %F' /dev/null; cat /dev/null",
+        "null is character special file",
+    ),
+    "CVE-2025-52565 /dev/console": (
+        "RUN mkdir -p /x/dev/pts && ln -s OUT/canary /x/dev/console && ln -s OUT/canary /x/dev/pts/0\n"
+        "FROM busybox\nCOPY --from=0 /x /\nRUN ls /dev/console /dev/pts/0; echo x > /dev/pts/0; true",
+        "No such file or directory",
+    ),
+    "CVE-2025-52881 /proc": (
+        "RUN mkdir -p /x /fake/sys/kernel && ln -s /fake /x/proc && ln -s OUT /x/sys\nFROM busybox\n"
+        "COPY --from=0 /x /\nCOPY --from=0 /fake /fake\nRUN echo 1 > /proc/sys/kernel/panic; head -c1 /proc/keys",
+        "",
+    ),
+    "/dev is a link": (
+        "RUN mkdir /x && ln -s OUT /x/dev\nFROM busybox\nCOPY --from=0 /x /\nRUN echo hello > /dev/null; echo over",
+        "| over",
+    ),
+    "/etc is a link": (
+        "RUN mkdir /x && ln -s OUT/passwd /x/resolv.conf && ln -s OUT/canary /x/hosts\nFROM scratch\n"
+        "COPY --from=0 /bin /bin\nCOPY --from=0 /x /etc\nRUN cat /etc/hosts; echo x > /etc/hosts; echo over",
+        "| over",
+    ),
+    # Mounts through links.
+    "CVE-2024-1753": (
+        "RUN ln -s / /link && ln -s OUT /out\nFROM busybox\n"
+        "RUN --mount=type=bind,from=first,source=/link,target=/m,rw cat /m/OUT/canary; touch /m/new; echo over",
+        "| over",
+    ),
+    "CVE-2024-1753 a link to the machine": (
+        "RUN ln -s OUT /out\nFROM busybox\nRUN --mount=type=bind,from=first,source=/out,target=/m,rw cat /m/canary",
+        "not found",
+    ),
+    "CVE-2024-9675": (
+        "RUN --mount=type=cache,id=../../../../../../../../OUT,target=/m ls /m; touch /m/new; echo over",
+        "| over",
+    ),
+    "CVE-2024-9407": ("RUN --mount=type=bind,target=/m,bind-propagation=shared true", "bind-propagation"),
+    "CVE-2024-23651": (
+        "RUN --mount=type=cache,id=ID,target=/c ln -s OUT /c/x\n"
+        "RUN --mount=type=cache,id=ID,target=/c --mount=type=tmpfs,target=/c/x/new echo over",
+        "leads nowhere there",
+    ),
+    "CVE-2024-23651 source": (
+        "RUN --mount=type=cache,id=ID,target=/c ln -s OUT /c/x\n"
+        "RUN --mount=type=cache,id=ID,source=x,target=/c cat /c/canary",
+        "is no folder of the cache",
+    ),
+    "CVE-2024-23652": (
+        "RUN --mount=type=tmpfs,target=/made/empty mv /made /other && ln -s OUT /made; echo over",
+        "| over",
+    ),
+    "a secret's target": (
+        "RUN ln -s OUT /run/secrets || { mkdir -p /run && ln -s OUT /run/secrets; }\n"
+        "RUN --mount=type=secret,id=s cat /run/secrets/s; echo over",
+        "| ***over",
+    ),
+    "a script's name": ("RUN <<../../OUT/new\ntrue\n../../OUT/new", ""),
+    # Files that the builder reads itself.
+    "CVE-2024-9676 a link": (
+        "RUN rm /etc/passwd && ln -s OUT/passwd /etc/passwd\nUSER evil\nRUN id",
+        "evil",
+    ),
+    "CVE-2024-9676 a fifo": ("RUN rm /etc/passwd && mkfifo /etc/passwd\nUSER evil\nRUN id", "evil"),
+    "a link in a stage": ("RUN ln -s OUT /d\nFROM busybox\nCOPY --from=0 /d/canary /stolen", "not found"),
+    "a link as a destination": ("RUN ln -s OUT /d\nCOPY Dockerfile /d/\nRUN echo over", "| over"),
+    "a working directory that is a link": ("RUN ln -s OUT /d\nWORKDIR /d/new\nRUN pwd; echo over", "| over"),
+    # Rights that were not given.
+    "CVE-2024-23653": ("RUN --security=insecure true", "security.insecure is not allowed"),
+    # Words for git.
+    "an option in place of a ref": ("ADD https://localhost:1/x.git#--upload-pack=touch${IFS}OUT/new /", "localhost"),
+    "ssh's own options": ("ADD ssh://-oProxyCommand=touch${IFS}OUT/new/x.git /", ""),
+    "a program as a remote": ("ADD ext::sh${IFS}-c${IFS}touch${IFS}OUT/new.git /", ""),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_known_way(layerbuild: Layerbuild, context: Path, outside: Path, name: str) -> None:
+    recipe, wanted = WAYS[name]
+    text = recipe.replace("/OUT", str(outside)).replace("OUT", str(outside)).replace("ID", context.name)
+    (context / "Dockerfile").write_text(f"FROM busybox AS first\n{text}\n")
+    command = layerbuild.command("build", "--secret", "id=s,env=LENT", context)
+    done = subprocess.run(
+        command,
+        env={**layerbuild.environment(), "LENT": "lent"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, 1, 3), done.stderr
+    assert wanted in done.stderr
+    assert TOKEN not in done.stderr.replace(text, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_name_of_a_mount_point_changes_its_meaning_meanwhile(tmp_path: Path) -> None:
+    """CVE-2024-23651: a folder of a shared cache that another build replaces with a link, again and again."""
+    outside, cache = tmp_path / "outside", tmp_path / "root/cache"
+    outside.mkdir()
+    (cache / "x").mkdir(parents=True)
+    (cache / "link").symlink_to(outside)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            (cache / "x").rename(cache / "folder")
+            (cache / "link").rename(cache / "x")
+            (cache / "x").rename(cache / "link")
+            (cache / "folder").rename(cache / "x")
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    top = os.open(tmp_path / "root", os.O_PATH)
+    made = 0
+    try:
+        for number in range(3000):
+            try:
+                os.close(rootfs.mount_point(top, tmpfs(f"/cache/x/{number}")))
+                made += 1
+            except (OSError, rootfs.BuildError):
+                continue
+    finally:
+        over.set()
+        thread.join()
+        os.close(top)
+    assert made
+    assert list(outside.iterdir()) == []
+
+
+def test_a_workspace_that_is_entered_again(layerbuild: Layerbuild, context: Path, outside: Path) -> None:
+    """Its working directory is made anew if the failed command took it away, but not through what it put there."""
+    recipe = (
+        f"FROM busybox\nWORKDIR /a/empty/new\nRUN mkdir -p /b && cd / && rm -rf /a && ln -s {outside} /a && exit 3\n"
+    )
+    layerbuild.build(context, recipe, code=1)
+    layerbuild.run("shell", "--failed", "true", code=1)
+    assert list((outside / "empty").iterdir()) == []
+
+
+def test_a_base_whose_trigger_wants_more(layerbuild: Layerbuild, context: Path) -> None:
+    layerbuild.build(context, "FROM busybox\nONBUILD RUN --security=insecure true\n", "-t", "base")
+    said = layerbuild.build(context, "FROM base\n", code=1)
+    assert "security.insecure is not allowed" in said
+
+
+def test_a_folder_under_a_name_of_its_own(layerbuild: Layerbuild, context: Path, outside: Path) -> None:
+    named = context / "named"
+    named.mkdir()
+    (named / "out").symlink_to(outside)
+    for line in (
+        "COPY --from=named out/canary /",
+        "RUN --mount=type=bind,from=named,source=out,target=/m cat /m/canary",
+    ):
+        (context / "Dockerfile").write_text(f"FROM busybox\n{line}\n")
+        done = layerbuild.run("build", "--build-context", f"named={named}", context, code=1)
+        assert TOKEN not in done.stderr
+
+
+def test_who_has_no_umask_makes_nothing_that_others_can_write(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN --mount=type=cache,target=/c touch /c/x /x\n")
+    subprocess.run(rooted.command("build", context), env=rooted.environment(), umask=0, check=True, capture_output=True)
+    paths = [path for path in rooted.root.rglob("*") if not path.is_symlink() and path.name != "tmp"]
+    assert [path for path in paths if path.stat().st_mode & 0o002] == []

@@ -1,0 +1,76 @@
+"""Nothing is unpacked before it is needed: a layer has a folder when a RUN, or the content of many files, asks."""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+from support import Layerbuild, add_member
+from traces import assert_whole
+
+ROWS = "root:x:0:0::/:/bin/sh\\napp:x:1234:99::/:/bin/sh\\n"
+LOOKUPS = """\
+FROM base
+COPY file /lib/link/below/
+COPY --chown=app file /etc/link
+COPY --chown=app:web file /etc/new/
+WORKDIR /etc/made
+LABEL a=b
+"""
+
+
+def with_base(layerbuild: Layerbuild, context: Path) -> Layerbuild:
+    """A store that ``base`` was imported into: links, accounts and a root of its own."""
+    made, base = layerbuild.root.parent / "made.tar", layerbuild.root.parent / "base.tar"
+    layerbuild.build(
+        context / "base",
+        "FROM busybox\nRUN mkdir -p /real /etc /lib && ln -s ../real /lib/link && ln -s /nowhere /etc/link && "
+        f"printf '{ROWS}' > /etc/passwd && echo 'web:x:77:' > /etc/group\n",
+        *("-o", f"type=tar,dest={made}"),
+    )
+    with tarfile.open(made) as tree, tarfile.open(base, "w") as out:
+        add_member(out, "./", tarfile.DIRTYPE, mode=0o711)
+        for member in tree:
+            out.addfile(member, tree.extractfile(member) if member.isreg() else None)
+    other = replace(layerbuild, root=layerbuild.root.parent / "other")
+    other("import", "--tag", "base", base)
+    assert folders(other, "base") == [""]
+    return other
+
+
+def folders(layerbuild: Layerbuild, image: str) -> list[str]:
+    return [layer["folder"] for layer in layerbuild.layers(image)]
+
+
+def test_a_build_without_a_run_unpacks_nothing(layerbuild: Layerbuild, context: Path) -> None:
+    (context / "app").mkdir()
+    (context / "app" / "file").write_text("content")
+    layerbuild = with_base(layerbuild, context)
+    layerbuild.build(context / "app", LOOKUPS, "-t", "app", "-o", "type=oci,dest=/dev/null")
+    assert folders(layerbuild, "app")[0] == ""
+    assert "(not unpacked)" in layerbuild("layers", "app")
+    names = [layer["diff_id"] for layer in layerbuild.layers("app")]
+    # The same as on a base that is unpacked, and the same that a RUN sees.
+    layerbuild.build(context / "run", "FROM base\nRUN true > /made\n")
+    assert "" not in folders(layerbuild, "base")
+    layerbuild.build(context / "app", LOOKUPS, "-t", "again", "--no-cache")
+    assert [layer["diff_id"] for layer in layerbuild.layers("again")] == names
+    shown = layerbuild("run", "app", "stat", "-c", "%n %a %u:%g", "/", "/real/below/file", "/nowhere", "/etc/new/file")
+    assert shown.splitlines() == [
+        "/ 711 0:0",
+        "/real/below/file 644 0:0",
+        "/nowhere 644 1234:99",
+        "/etc/new/file 644 1234:77",
+    ]
+    assert_whole(layerbuild.root)
+
+
+def test_one_small_file_of_an_image_unpacks_nothing(layerbuild: Layerbuild, context: Path) -> None:
+    layerbuild = with_base(layerbuild, context)
+    layerbuild.build(context / "app", "FROM scratch\nCOPY --from=base /etc/passwd /\n", "-t", "app")
+    assert folders(layerbuild, "base") == [""]
+    assert layerbuild.names("app") == ["passwd"]
+    layerbuild.build(context / "app", "FROM scratch\nCOPY --from=base /etc /etc/\n", "-t", "app")
+    assert "etc/passwd" in layerbuild.names("app") and folders(layerbuild, "base")[-1] != ""
+    layerbuild.build(context / "app", "FROM base\nCOPY --from=app /etc/passwd /copied\nRUN cat /copied\n")
