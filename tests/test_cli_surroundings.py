@@ -6,10 +6,11 @@ import os
 import resource
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Layerbuild
+from support import USER, Layerbuild
 
 RECIPE = "FROM busybox\nCOPY . /context/\nRUN echo ran; ls /context > /listed\nRUN rm -r /home\n"
 
@@ -34,6 +35,25 @@ def test_a_current_folder_that_is_gone(rooted: Layerbuild, context: Path) -> Non
         done = subprocess.run(["sh", "-c", script], env=rooted.environment(), capture_output=True, check=False)
         assert done.returncode == code, done.stderr
         assert (b"the folder that this runs in was removed" in done.stderr) == bool(code)
+
+
+@pytest.mark.parametrize("home", [None, "", "/nonexistent", "/proc"])
+def test_a_home_that_is_none(as_user: Callable[[Path], Layerbuild], context: Path, home: str | None) -> None:
+    """Of a user without an account, too; and the files of root, whose number a namespace gives, are never looked at."""
+    user = as_user(context / "store")
+    environment = {name: value for name, value in user.environment().items() if name != "HOME"}
+    environment |= {} if home is None else {"HOME": home}
+    del environment["LAYERBUILD_REGISTRIES_CONF"]
+    (context / "store").mkdir()
+    os.chown(context / "store", USER if os.geteuid() == 0 else -1, -1)
+    (context / "Dockerfile").write_text("FROM localhost:1/nothing\n")
+    own = [word for word in user.command("images") if word not in ("--root", str(user.root))]
+    for command, said in (
+        (own, "choose a folder of your own with --root"),
+        (user.command("build", context), "localhost:1 can't be reached"),
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert said in done.stderr
 
 
 def test_few_descriptors(layerbuild: Layerbuild, context: Path) -> None:

@@ -82,7 +82,8 @@ def of_os_error(error: OSError) -> LayerbuildError:
     """An operating system error that nobody nearer could explain, with its path."""
     if isinstance(error, FileNotFoundError) and not error.filename and _is_lost():
         return UsageError("the folder that this runs in was removed", hint="cd to another one")
-    where = f" ({error.filename})" if error.filename else ""
+    named = isinstance(error.filename, str | bytes | os.PathLike)  # and not a descriptor
+    where = f" ({os.fsdecode(error.filename)})" if named else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "`layerbuild df` shows what takes the space, `layerbuild prune` frees some"
         return SpaceError(f"no space left on the disk{where}", hint=hint)
