@@ -120,6 +120,8 @@ def main(
 def run() -> None:
     """The entry point: run the command line and exit with its code."""
     os.umask(0o022)  # what a build makes does not depend on who builds it
+    _open_standard_streams()
+    _know_home()
     for number in _STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1), and a shell for what runs in the background
             signal.signal(number, _stop)
@@ -147,6 +149,25 @@ def run() -> None:
         report(known)
         code = exit_code(known)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _know_home() -> None:
+    """HOME is asked for now if nobody has said it: in a build's namespace this user may bear root's number."""
+    if not os.environ.get("HOME"):
+        import pwd
+
+        try:
+            os.environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:  # a number without an account, as in many a CI system
+            os.environ["HOME"] = "/nonexistent"
+
+
+def _open_standard_streams() -> None:
+    """Who closed one of them wants nothing of it; but the next file that is opened must not get its number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, and those below it are not
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -369,3 +369,9 @@ def loopback_up() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def proc_text(path: str) -> str:
+    """What a file of proc(5) says. Names in it, of mounts and processes, are bytes of anybody's choice."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
