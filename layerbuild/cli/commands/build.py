@@ -26,7 +26,6 @@ from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.cli.results import identifier, remove_stale, write_files
-from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from layerbuild.image.manifest import Descriptor
     from layerbuild.isolate.backends import Backend, Isolation
     from layerbuild.isolate.fork import Helper
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage, StoredIndex
     from layerbuild.store.store import Store
@@ -120,7 +119,7 @@ def build(
             store,
             lambda helper: _runner(way.backend, way.backend.start(identity, helper, most), store, identity, choice),
             annotations=wanted.annotations,
-            observe=told_all(observe, *([Teacher(store)] if telling.teach else []), *early),
+            observe=told_all(observe, *([_teacher(store)] if telling.teach else []), *early),
             clock=clock,
         )
         write_files(wanted.files, built.found, _export(store, built, leaving, pushes, observe))
@@ -193,11 +192,14 @@ def _options_for(
     platform: Platform | None, options: Options, annotations: tuple[Annotation, ...], *, several: bool
 ) -> Options:
     """The options of the build for one platform. With several, the names are the index's."""
+    names = () if several else options.names
+    options = replace(options, names=names, platform=platform)
+    if not annotations:
+        return options
     from layerbuild.image.annotations import MANIFEST, chosen_for
 
-    names = () if several else options.names
     said = chosen_for(annotations, MANIFEST, platform or this_platform())
-    return replace(options, names=names, platform=platform, annotations=said)
+    return replace(options, annotations=said)
 
 
 def _carry_out(
@@ -227,6 +229,12 @@ def _runner(backend: Backend, sandbox: Isolation, store: Store, identity: Identi
 
     choice = choice or choose(None, store.root, identity)
     return Runner(sandbox, choice.driver, unusual=tuple(_unusual(choice, identity, backend.name)))
+
+
+def _teacher(store: Store) -> Observer:
+    from layerbuild.cli.teaching import Teacher
+
+    return Teacher(store)
 
 
 def _unusual(choice: Choice, identity: Identity, isolation: str) -> Iterator[str]:
@@ -261,9 +269,7 @@ def _export(
     store: Store, built: Built, outputs: Sequence[Output], pushes: list[Pushing | None], observe: Observer
 ) -> Descriptor:
     """Write the outputs; the manifest or index of what left last (a new compression makes a new one)."""
-    from layerbuild.export.package import describe
-
-    descriptor = describe(store, built.found)
+    descriptor = store.images.describe(built.found)
     if outputs:
         from layerbuild.events import Note
         from layerbuild.export.formats import write
