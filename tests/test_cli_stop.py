@@ -1,4 +1,7 @@
-"""A build that is told to stop is gone within a second, whatever it does: no process, no mount, no temporary file."""
+"""A build that is told to stop is gone within a second, whatever it does: no process, no mount, and no file that stays.
+
+On a quiet machine it tidies up in that time, too: tests/test_cli_kill.py.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,6 @@ def told_to_stop(
 ) -> float:
     """Build ``words``, send the signal ``number`` when ``doing`` holds, and wait until nothing is left: how many
     seconds that took. The exit code must be right."""
-    mine = {path.name for path in Path(layerbuild.root, "tmp").iterdir()}
     with layerbuild.start(
         "build", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as build:
@@ -52,12 +54,11 @@ def told_to_stop(
             build.kill()
     # Whatever else there might be took no longer than this look at all processes of the machine.
     assert not (processes(mark) if mark else ()) and not processes(str(layerbuild.root)) and not mounts(layerbuild.root)
-    assert {path.name for path in Path(layerbuild.root, "tmp").iterdir()} == mine
     return took
 
 
 def assert_tidied(layerbuild: Layerbuild, context: Path) -> None:
-    """On a machine that is busy there is no time to remove it all; then the next build does."""
+    """Where the machine is too busy, or too much is to be removed, for half a second, the next build does the rest."""
     layerbuild.build(context, "FROM busybox\n")
     assert_whole(layerbuild.root)
 
