@@ -184,13 +184,37 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def _stop_soon(number: int) -> None:
+    began, waited = time.monotonic(), _waits()
     time.sleep(_TIDYING)
+    # Half of it should be time in which this process was not kept waiting for a processor.
+    while time.monotonic() - began - _longest(waited, _waits()) < _TIDYING / 2:
+        time.sleep(0.02)
     _stop_at_once(number, None)
 
 
+def _waits() -> dict[str, float]:
+    """For how many seconds each thread has been ready to run, and did not: the kernel's scheduler/sched-stats.rst.
+    Empty where the kernel does not count it."""
+    try:
+        return {
+            task.name: int((task / "schedstat").read_text().split()[1]) / 1e9
+            for task in Path("/proc/self/task").iterdir()
+        }
+    except (OSError, IndexError):
+        return {}
+
+
+def _longest(before: dict[str, float], now: dict[str, float]) -> float:
+    return max((seconds - before.get(thread, 0.0) for thread, seconds in now.items()), default=0.0)
+
+
 def _stop_at_once(number: int, _frame: FrameType | None) -> None:
-    # Processes and mounts end with this one; what else it leaves is nobody's, and the next build removes it.
-    os._exit(128 + number)
+    # Processes and mounts end with this one; what it leaves in the store is nobody's, and the next build removes it.
+    try:
+        if (exports := sys.modules.get("layerbuild.export.destination")) is not None:
+            exports.drop_unfinished()
+    finally:
+        os._exit(128 + number)
 
 
 def _after_broken_pipe() -> int:

@@ -20,6 +20,9 @@ from layerbuild.layer.tree import remove_tree
 _PREFIX = ".layerbuild-"
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
+# What a process that can't wait any longer has to remove, since nobody else would know of it.
+unfinished: set[Path] = set()
+
 Merge = Callable[[Path, Path], None]
 
 
@@ -36,6 +39,7 @@ def new_file(place: Path) -> Iterator[BinaryIO]:
             return
         place.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=place.parent)
+        unfinished.add(Path(name))
         try:
             with open(descriptor, "wb") as file:
                 os.fchmod(descriptor, 0o644)
@@ -45,6 +49,8 @@ def new_file(place: Path) -> Iterator[BinaryIO]:
             with suppress(FileNotFoundError):
                 Path(name).unlink()
             raise
+        finally:
+            unfinished.discard(Path(name))
 
 
 @contextmanager
@@ -58,6 +64,7 @@ def new_folder(place: Path, *, merge: Merge) -> Iterator[Path]:
         home = place if present else place.parent
         home.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+        unfinished.add(made)
         try:
             made.chmod(0o755)
             yield made
@@ -67,6 +74,14 @@ def new_folder(place: Path, *, merge: Merge) -> Iterator[Path]:
                 made.rename(place)
         finally:
             remove_tree(made)
+            unfinished.discard(made)
+
+
+def drop_unfinished() -> None:
+    """Remove what exports have begun to write."""
+    for place in tuple(unfinished):
+        with suppress(OSError):
+            remove_tree(place) if place.is_dir() else place.unlink()
 
 
 @contextmanager
