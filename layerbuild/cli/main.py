@@ -171,7 +171,7 @@ def _open_standard_streams() -> None:
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TIDYING = 0.6  # seconds: who asks a build to stop finds it gone within a second
+_TIDYING = 0.5  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
