@@ -95,6 +95,24 @@ def test_a_layer_that_stayed_in_the_registry_is_fetched_to_be_verified(
     assert layerbuild.json("verify", name) == {"image": name, "whole": True, "mismatches": []}
 
 
+def test_one_of_several_platforms(rooted: Layerbuild, context: Path) -> None:
+    (context / "f").write_text("1\n")
+    recipe = "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /$TARGETARCH\n"
+    platforms = ("--platform", "linux/amd64,linux/arm64")
+    rooted.build(context, recipe, *platforms, "-o", f"type=oci,dest={context}/both.tar", "-t", "both")
+    for image in ("both", f"{context}/both.tar"):
+        for arch in ("amd64", "arm64"):
+            chosen = ("--platform", f"linux/{arch}")
+            found = rooted.json("blame", image, f"/{arch}", *chosen)
+            assert [row["action"] for row in found] == ["created"]
+            assert f"COPY f /{arch}" in rooted("report", image, "-o", "-", *chosen)
+            assert rooted.json("diff", image, "both", *chosen)["same"]
+            assert rooted.json("advise", image, *chosen)["advice"] == []
+            assert f"COPY f /{arch}" in rooted("history", image, *chosen)
+            assert rooted.json("verify", image, *chosen)["whole"]
+    assert "has no image for linux/s390x" in rooted.run("blame", image, "--platform", "linux/s390x", code=1).stderr
+
+
 # -- images that others made -------------------------------------------------------------------------------------------
 
 

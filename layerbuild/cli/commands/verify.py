@@ -91,21 +91,21 @@ def _image(request: Request, output_format: str) -> bool:
     from layerbuild.views.verify import Broken, image_json, image_text
 
     text = request.context
-    broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(text, request.platform)]
+    broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(text, request)]
     emit(output_format, image_json(text, broken), lambda: image_text(text, broken))
     return any(not found.remark for found in broken)
 
 
-def _claims(text: str, platform: Platform) -> Iterator[Claim]:
+def _claims(text: str, request: Request) -> Iterator[Claim]:
     with reading() as store:
         try:
-            image = store.images.resolve(text)
+            image = store.images.resolve(text, platform=request.platform if request.platforms else None)
         except NotFoundError:
             place = place_of(text)
             if place is None and not tells_registry(text):
                 refuse_path(text)
                 raise
-            yield from _file_claims(store, *place) if place else _registry_claims(store, text, platform)
+            yield from _file_claims(store, *place) if place else _registry_claims(store, text, request.platform)
             return
         if store.is_here(image.top):
             yield from _stored_claims(store, image)
