@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
-from layerbuild.errors import FormatError, NotFoundError, UsageError
+from layerbuild.errors import FormatError, NotFoundError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import (
@@ -172,7 +171,7 @@ def _named(groups: dict[str, list[Descriptor]], name: str, origin: str) -> list[
     ]
     if not found:
         known = sorted(filter(None, groups))
-        near = get_close_matches(name, known, n=3) or known[:8]
+        near = alike(name, known, most=3) or known[:8]
         raise NotFoundError(f"{origin} has no image named {name!r}", hint=f"it has {', '.join(near)}" if near else "")
     return found
 

@@ -61,7 +61,7 @@ def advise(ctx: click.Context, image: str, rules_file: Path | None, platform: st
 
 def _image_of(text: str) -> str:
     """The image that ``text`` names; of a folder with a recipe, the one that its last build made."""
-    from layerbuild.build.explaining import recipe_name
+    from layerbuild.store.builds import recipe_name
 
     recipe = next((Path(text, name) for name in _RECIPES if Path(text, name).is_file()), None)
     if recipe is None:

@@ -88,7 +88,7 @@ def _named(store: Store, identity: Identity, name: str, argv: tuple[str, ...]) -
 
 def _container(store: Store, identity: Identity, chain: ChainID | None, command: Command) -> int:
     from layerbuild.build.containers import container
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
 
     by = driver(store, identity).driver
     code, _ = container(store, identity, by, chain, command, limits=Limits(), keep=False, terminal=sys.stdin.isatty())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from layerbuild.cli.rehearsal import Twice
     from layerbuild.image.config import Platform
     from layerbuild.intake.claims import Claim
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
     from layerbuild.store.builds import BuildRecord, StepAccount
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store

@@ -47,7 +47,7 @@ class Wanted:
 
 
 _out = partial(option, heading=OUTPUTS)
-_file = click.Path(path_type=Path)
+_file = click.Path(path_type=Path, readable=False)  # it may be the way into a pipe
 
 label = _out("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 
