@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -150,9 +150,13 @@ def _registry_claims(store: Store, text: str, platform: Platform) -> Iterator[Cl
     from layerbuild.intake.claims import check_image
     from layerbuild.registry.unverified import unverified
 
-    with TemporaryDirectory(dir=store.blobs.temporary().parent) as folder:
-        members, manifest = unverified(client(), Reference.parse(text), platform, folder=Path(folder))
+    folder = store.temporary_name()
+    folder.mkdir()
+    try:
+        members, manifest = unverified(client(), Reference.parse(text), platform, folder=folder)
         yield from check_image(members, manifest)
+    finally:
+        shutil.rmtree(folder)
 
 
 def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
