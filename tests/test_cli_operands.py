@@ -95,6 +95,23 @@ def test_a_layer_that_stayed_in_the_registry_is_fetched_to_be_verified(
     assert layerbuild.json("verify", name) == {"image": name, "whole": True, "mismatches": []}
 
 
+def test_what_a_registry_has_and_does_not_hold_is_told_in_full(
+    rooted: Layerbuild, context: Path, registry: Registry
+) -> None:
+    name = registry.name("views/damaged")
+    rooted.build(context, "FROM scratch\nCOPY --link Dockerfile /a\nCOPY --link Dockerfile /b\n", "-t", name, "--push")
+    layers = rooted.layers(name)
+    rooted("rmi", name)
+    first, second = (layer["digest"].removeprefix("sha256:") for layer in layers)
+    for digest in (first, second):
+        data = registry.folder / "docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data"
+        data.write_bytes(data.read_bytes()[:-1] + b"x")
+    told = json.loads(rooted.run("verify", name, "--format", "json", code=1).stdout)
+    assert {found["subject"] for found in told["mismatches"]} == {f"layer sha256:{each}" for each in (first, second)}
+    assert list((rooted.root / "tmp").iterdir()) == []
+    assert "404" in rooted.run("verify", registry.name("views/nothing"), code=69).stderr
+
+
 def test_one_of_several_platforms(rooted: Layerbuild, context: Path) -> None:
     (context / "f").write_text("1\n")
     recipe = "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /$TARGETARCH\n"
