@@ -16,7 +16,7 @@ import click
 from layerbuild import __version__
 from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
-from layerbuild.errors import LayerbuildError
+from layerbuild.errors import LayerbuildError, alike
 from layerbuild.frozen import frozen
 
 # command → module of cli/commands and the click command in it
@@ -86,9 +86,7 @@ class CommandTable(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            near = alike(args[0], COMMANDS)
             hint = f" Did you mean {near[0]!r}?" if near else " `layerbuild --help` lists the commands."
             ctx.fail(f"no such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
@@ -173,7 +171,7 @@ def _open_standard_streams() -> None:
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TIDYING = 0.7  # seconds: who asks a build to stop finds it gone within a second
+_TIDYING = 0.6  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -24,7 +24,7 @@ from typing import Final
 from layerbuild.errors import MachineError
 from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
-from layerbuild.isolate.job import Limits
+from layerbuild.isolate.limits import Limits
 
 CONTROLLERS: Final = ("memory", "cpu", "pids")
 _PREFIX: Final = "layerbuild-"

@@ -1,8 +1,8 @@
 """The rows: which files belong together. SQLite in WAL mode, one connection per process, guarded by a lock.
 
 An ordinary commit costs no fsync (``synchronous=NORMAL``): after a power failure the last rows may be missing, never
-wrong, since the files that they named are whole and become leftovers. A commit that must not be forgotten, because
-files are removed after it or a user was told of it, asks for ``durable``.
+wrong, since the files that they named become leftovers. A commit that must not be forgotten, because files are removed
+after it or are written in its trust, asks for ``durable``.
 """
 
 from __future__ import annotations

@@ -225,6 +225,12 @@ class Store:
 
         return add_indexed(self, parent, diff_id, blob)
 
+    def add_known(self, parent: ChainID | None, diff_id: DiffID) -> Snapshot:
+        """The snapshot of a layer that is recorded, on one more parent; without a folder, if it is new."""
+        from layerbuild.store.indexing import add_known
+
+        return add_known(self, parent, diff_id)
+
     def ensure_indexed(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
         """The stack of ``chain``, bottom first, with every index in its place; folders may be absent."""
         from layerbuild.store.indexing import ensure_indexed
@@ -245,9 +251,9 @@ class Store:
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
-        from layerbuild.store.unpack import is_lost
+        from layerbuild.store.indexing import is_indexed
 
-        return not any(is_lost(self, snapshot) for snapshot in self.snapshots.stack(chain))
+        return all(is_indexed(self, snapshot.diff_id) for snapshot in self.snapshots.stack(chain))
 
     def require_blobs(self, image: StoredImage) -> None:
         """Bring those blobs of an image that are not here, and its layers with them."""

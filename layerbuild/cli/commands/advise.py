@@ -36,8 +36,8 @@ _RECIPES = ("Dockerfile", "dockerfile")
 def advise(ctx: click.Context, image: str, rules_file: Path | None, output_format: str) -> None:
     """Show what IMAGE wastes, measured, and what would mend it, with the line of the recipe.
 
-    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or a folder with a recipe: then it is
-    what that recipe's last build made.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, an image named with its registry, or a
+    folder with a recipe: then it is what that recipe's last build made.
     """
     from layerbuild.views import advise as view
     from layerbuild.views.efficiency import efficiency
@@ -59,7 +59,7 @@ def advise(ctx: click.Context, image: str, rules_file: Path | None, output_forma
 
 def _image_of(text: str) -> str:
     """The image that ``text`` names; of a folder with a recipe, the one that its last build made."""
-    from layerbuild.build.explaining import recipe_name
+    from layerbuild.store.builds import recipe_name
 
     recipe = next((Path(text, name) for name in _RECIPES if Path(text, name).is_file()), None)
     if recipe is None:

@@ -5,16 +5,14 @@ A bare NAME is a cache in a registry; to take from, as in ``docker build``, an i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.cli.options.command import CACHE, gathered, option
 from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import FormatError, UsageError
+from layerbuild.errors import FormatError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.reference import DEFAULT_TAG, Reference
 
@@ -117,6 +115,8 @@ def _caches(*, cache_from: tuple[str, ...], cache_to: tuple[str, ...]) -> Asked:
 
 
 def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    import csv
+
     fields = next(csv.reader([text]), [])
     if len(fields) == 1 and "=" not in text:
         fields = ["type=registry", f"ref={text}"]
@@ -146,7 +146,7 @@ def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[
 def _one_of(option: str, what: str, word: str, known: tuple[str, ...]) -> str:
     if word in known:
         return word
-    near = get_close_matches(word, known, n=1)
+    near = alike(word, known)
     hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
     raise UsageError(f"{option}: " + (f"unknown {what} {word!r}" if word else f"no {what}"), hint=hint)
 
