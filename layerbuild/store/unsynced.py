@@ -116,7 +116,8 @@ class Unsynced:
                 self._database.executemany("DELETE FROM unsynced WHERE path = ? AND since <= ?", here)
 
     def confirm_earlier(self) -> None:
-        """Confirm behind the work what earlier commands left; the kernel has written most of it by now."""
+        """Confirm behind the work what earlier commands left; the kernel has written most of it by now. Starts a
+        thread: not before a fork."""
         if self._confirming is None:
             # A daemon: who interrupts the command need not wait for the disk.
             self._confirming = threading.Thread(target=self._confirm_settled, name="confirm", daemon=True)
