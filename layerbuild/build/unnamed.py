@@ -4,7 +4,7 @@
 
     RUN ends ─▶ seal ─▶ the folder: next step's parent ─┐ at once
                   └──▶ tar, sha256 ─▶ diff ID, chain ID ─┤ in the background: looked for in the cache
-                           └──▶ blob, index, folder on the disk ─▶ snapshot: recorded
+                           └──▶ blob, index, folder ─▶ snapshot: recorded
 
 A step can run on a layer without a name; only a cache key needs the name.
 """
@@ -70,7 +70,7 @@ class Unnamed:
     """A sealed layer folder.
 
     The promises come true in their order: the first two when the tar has been hashed, ``snapshot`` (its value is the
-    chain again) when the layer is whole, on the disk and recorded.
+    chain again) when the layer is whole and recorded.
     """
 
     workspace: Workspace

@@ -11,8 +11,9 @@
 
 What enters: bytes, sealed folders, manifests, step records. What leaves: the same, found by digest, diff ID, chain ID
 or name. Content lives in files named by its digest, relations live in rows. A row appears only when the files that it
-names are whole and on the disk; a row goes before its files go. So a process may be killed at any point: what is left
-over is never false, only unclaimed, and ``prune`` removes it.
+names are whole; a row goes before its files go. So a process may be killed at any point: what is left over is never
+false, only unclaimed, and ``prune`` removes it. What has not reached the disk yet bears a mark (``unsynced``), and is
+looked at again when the machine went down meanwhile.
 
 Terms: a *blob* is bytes by digest. A *layer* is a diff ID with the blobs that hold it, one for each compression. A
 *workspace* is a folder being written on top of a stack; committed, it is a *snapshot*, named by its chain ID, and can

@@ -41,21 +41,24 @@ def sync_filesystem(folder: Path) -> None:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes, *, temporary: Path) -> None:
+def replace_file(path: Path, data: bytes, *, temporary: Path, synced: bool = True) -> None:
     """Give ``path`` a new content at once: a reader sees the old bytes or the new ones, whole.
 
-    ``temporary`` is a free name on the same file system.
+    ``temporary`` is a free name on the same file system. ``synced`` False: for what can be written anew after the
+    machine went down.
     """
     try:
         with temporary.open("xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if synced:
+        sync_folder(path.parent)
 
 
 @cache

@@ -21,6 +21,7 @@ from layerbuild.image.platforms import best, distance
 from layerbuild.reference import Reference
 from layerbuild.store.blobs import Blobs
 from layerbuild.store.database import Database, Row
+from layerbuild.store.durable import replace_file
 from layerbuild.store.layers import Layers
 from layerbuild.store.space import disk_errors
 
@@ -284,9 +285,7 @@ class Images:
         with disk_errors(self.index):
             data = self.index_json()
             if self.index.read_bytes() != data:
-                temporary = self._temporary()
-                temporary.write_bytes(data)
-                temporary.replace(self.index)  # not synced: the rows are, and ``recover`` writes it again
+                replace_file(self.index, data, temporary=self._temporary(), synced=False)
 
     def index_json(self) -> bytes:
         """What ``index.json`` ought to be: a descriptor for each name, so two names of an image are two of them."""

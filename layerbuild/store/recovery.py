@@ -15,7 +15,7 @@ from layerbuild.digest import BlobDigest
 from layerbuild.errors import DigestMismatch, FormatError
 from layerbuild.store import overlay
 from layerbuild.store.lease import folder_lock
-from layerbuild.store.unsynced import ABSENT, WHOLE
+from layerbuild.store.unsynced import ABSENT, AGAIN, WHOLE
 
 if TYPE_CHECKING:
     from layerbuild.store.store import Store
@@ -93,5 +93,5 @@ def _mend_rows(store: Store, wrong: Iterable[BlobDigest], *, blobs: Iterable[Pat
             "DELETE FROM step WHERE diff_id = ?1 AND NOT EXISTS (SELECT 1 FROM source WHERE diff_id = ?1)", lost
         )
         store.unsynced.forget((*blobs, store.root / WHOLE))
-        database.execute("UPDATE unsynced SET boot = ?", (ABSENT,))
+        database.execute("UPDATE unsynced SET boot = ? WHERE boot != ?", (AGAIN, ABSENT))
     store.restore_layout()

@@ -22,6 +22,7 @@ from layerbuild.store.cachemounts import CacheMounts
 from layerbuild.store.database import Database
 from layerbuild.store.digests import Digests
 from layerbuild.store.downloads import Downloads
+from layerbuild.store.durable import replace_file
 from layerbuild.store.findings import Findings
 from layerbuild.store.images import Images, StoredImage
 from layerbuild.store.layers import BlobRecord, Layers
@@ -293,8 +294,8 @@ def _write_layout(root: Path) -> None:
     """``index.json`` is that of a store without images."""
     for name, data in (("oci-layout", _LAYOUT), ("index.json", Index(()).to_json())):
         temporary = root / "tmp" / name
-        temporary.write_bytes(data)
-        temporary.replace(root / name)
+        temporary.unlink(missing_ok=True)  # of a process killed right here
+        replace_file(root / name, data, temporary=temporary, synced=False)
 
 
 def _refuse_foreign(root: Path) -> None:

@@ -196,7 +196,6 @@ def _unpack_once(
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:
-    store.unsynced.confirm_earlier()
     below = store.snapshots.stack(parent)[-1:]
     unseen = [snapshot for snapshot in below if not snapshot.unpacked]
     workspace = store.workspaces.begin(parent)

@@ -28,6 +28,9 @@ from layerbuild.store.durable import sync_file, sync_filesystem, sync_folder
 WHOLE = "."
 #: In place of a boot: the path is not there, and gets its mark before it comes.
 ABSENT = ""
+#: The same, of what went with an earlier boot: it is synced when it comes again, so that where each command has a boot
+#: of its own (a virtual machine for each job, with a disk that stays) nothing is made anew more than once.
+AGAIN = "again"
 
 _SETTLED = 40.0  # seconds; the kernel begins to write what has been dirty for 30 (vm.dirty_expire_centisecs)
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -49,29 +52,32 @@ class Unsynced:
         need not be."""
         if self._begun:
             return
-        row = self._database.row("SELECT boot FROM unsynced WHERE path = ?", (WHOLE,))
-        if self.boot and (row is None or row[0] != self.boot):
+        if self.boot and self._boot_of(self._root) != self.boot:
             with self._database.transaction(durable=True):
                 self._put(WHOLE, self.boot)
         self._begun = True
 
     def rename(self, temporary: Path, path: Path) -> None:
         """Give a finished file its name in the store. A name that is on the disk already stays so at every moment."""
-        if not self.boot or (path.exists() and not self.bears(path)):
-            sync_file(temporary)
+        known = self._boot_of(path)
+        if self.boot and known != AGAIN and (known is not None or not path.exists()):
+            self.mark(path)
             temporary.replace(path)
-            sync_folder(path.parent)
             return
-        self.mark(path)
+        sync_file(temporary)
         temporary.replace(path)
+        sync_folder(path.parent)
+        self.forget((path,))
 
     def settle(self, folder: Path, *, name: Path) -> None:
-        """Mark the folder ``name``, which ``folder`` is to become; have it on the disk first if that name has no mark
-        and is recorded already. For the transaction that records it; ``begin`` comes before."""
-        if not self.boot or (name != folder and not self.bears(name)):
-            sync_filesystem(folder)
-        if self.boot:
+        """Mark the folder ``name``, which ``folder`` is to become; have it on the disk instead if that name is recorded
+        without a mark, or comes again. For the transaction that records it; ``begin`` comes before."""
+        known = self._boot_of(name)
+        if self.boot and known != AGAIN and (known is not None or name == folder):
             self.mark(name)
+            return
+        sync_filesystem(folder)
+        self.forget((name,))
 
     def mark(self, path: Path) -> None:
         """Note that ``path`` is not known to be on the disk."""
@@ -83,20 +89,15 @@ class Unsynced:
         it."""
         self._put(self._name(path), ABSENT)
 
-    def bears(self, path: Path) -> bool:
-        """Whether ``path`` bears a mark."""
-        return self._database.row("SELECT 1 FROM unsynced WHERE path = ?", (self._name(path),)) is not None
-
     def expects(self, path: Path) -> bool:
         """Whether ``path`` is to come, or to come again."""
-        row = self._database.row("SELECT 1 FROM unsynced WHERE path = ? AND boot = ?", (self._name(path), ABSENT))
-        return row is not None
+        return self._boot_of(path) in (ABSENT, AGAIN)
 
     @property
     def is_doubtful(self) -> bool:
         """Whether the machine went down since something was marked."""
-        row = self._database.row("SELECT 1 FROM unsynced WHERE boot NOT IN (?, ?) LIMIT 1", (ABSENT, self.boot))
-        return row is not None
+        query = "SELECT 1 FROM unsynced WHERE boot NOT IN (?, ?, ?) LIMIT 1"
+        return self._database.row(query, (ABSENT, AGAIN, self.boot)) is not None
 
     def marked(self) -> frozenset[Path]:
         """All that bears a mark, but the store itself."""
@@ -115,7 +116,8 @@ class Unsynced:
                 self._database.executemany("DELETE FROM unsynced WHERE path = ? AND since <= ?", here)
 
     def confirm_earlier(self) -> None:
-        """Confirm behind the work what earlier commands left; the kernel has written most of it by now."""
+        """Confirm behind the work what earlier commands left; the kernel has written most of it by now. Starts a
+        thread: not before a fork."""
         if self._confirming is None:
             # A daemon: who interrupts the command need not wait for the disk.
             self._confirming = threading.Thread(target=self._confirm_settled, name="confirm", daemon=True)
@@ -140,6 +142,11 @@ class Unsynced:
         self._database.execute(
             "INSERT OR REPLACE INTO unsynced (path, boot, since) VALUES (?, ?, ?)", (path, boot, time.time())
         )
+
+    def _boot_of(self, path: Path) -> str | None:
+        """What its mark says, None: it bears none."""
+        row = self._database.row("SELECT boot FROM unsynced WHERE path = ?", (self._name(path),))
+        return row[0] if row else None
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._root))

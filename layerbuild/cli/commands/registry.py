@@ -34,6 +34,7 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
     wanted = chosen_platform(platform) or this_platform()
     references = [Reference.parse(name) for name in names]
     with observing("quiet" if quiet else progress) as observe, inside() as (store, _):
+        store.unsynced.confirm_earlier()
         bringer = store.supplier = Bringer(store, observe)
         for reference in references:
             image = bringer.pull(reference, wanted)
