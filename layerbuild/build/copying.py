@@ -199,7 +199,8 @@ class Placement:
 
     @property
     def _folder_mode(self) -> int:
-        return self._chmod.octal if self._chmod and self._chmod.octal is not None else 0o755
+        """Of folders that no source names: only the permissions of an octal ``--chmod``, as BuildKit has it."""
+        return self._chmod.octal & 0o777 if self._chmod and self._chmod.octal is not None else 0o755
 
     def _touch(self, folder: bytes, mtime: int) -> None:
         item = self._items.get(folder)

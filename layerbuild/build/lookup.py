@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
-from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
 from layerbuild.build.selecting import Match, content_digest, only_folder, select
@@ -52,6 +51,7 @@ from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 if TYPE_CHECKING:
+    from layerbuild.build.explaining import Explainer, Reason
     from layerbuild.build.remote import Remote
 
 
@@ -137,7 +137,7 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self._no_cache_stages = no_cache_stages
-        self._explainer = Explainer(store)
+        self._explainer: Explainer | None = None
         self._copies_unread = copies_unread
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
@@ -220,11 +220,15 @@ class Lookup:
     ) -> Reason:
         """Why ``step`` has to run on the stack ``chain``; ``missed`` names the step that has to run first and decides
         what that is, empty: it is known. ``keys`` are those that only the run has told."""
+        from layerbuild.build.explaining import Explainer, Reason
+
         if unasked := self._unasked(stage):
             return Reason(unasked)
         found = keys or miss.keys
         if found is None:  # it failed before it had read anything
             return Reason("")
+        if self._explainer is None:
+            self._explainer = Explainer(self._store)
         return self._explainer.why(stage, step, found, chain=chain, missed=missed, groups=miss.groups)
 
     def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:

@@ -60,7 +60,9 @@ def to_line(entry: Entry, digest: str = "") -> bytes:
         what = (digest or entry.digest).encode()
         return b"%b%b%d\t%d\t\t\t%b\t\t\n" % (_escape(entry.path), told, entry.size, entry.mtime, what)
     mtime = b"%d.%09d" % (entry.mtime, entry.mtime_ns) if entry.mtime_ns else b"%d" % entry.mtime
-    xattrs = b",".join(_escape(name, _UNSAFE_NAME) + b"=" + value.hex().encode() for name, value in entry.xattrs)
+    xattrs = b""
+    if entry.xattrs:
+        xattrs = b",".join(_escape(name, _UNSAFE_NAME) + b"=" + value.hex().encode() for name, value in entry.xattrs)
     return b"%s\t%s\t%o\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n" % (
         _escape(entry.path),
         _NAMES[entry.kind],

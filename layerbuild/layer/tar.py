@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO
+from zlib import adler32
 
 from layerbuild.errors import FormatError
 from layerbuild.layer.entry import Entry, Kind, Xattrs, is_kept
@@ -47,6 +48,7 @@ _FLAGS = {
 }
 _MAX_8 = 0o7777777  # seven octal digits and a NUL
 _MAX_12 = 0o77777777777  # eleven: 8 GiB - 1
+_HALF = BLOCK // 2
 _SPACES = 8 * 32  # the checksum is taken with its own field full of spaces
 _MAGIC = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
@@ -298,7 +300,7 @@ class TarReader:
         return have >= size
 
     def _take(self, size: int, what: str) -> bytes:
-        if not self._fill(size):
+        if len(self._buffer) - self._at < size and not self._fill(size):
             end = self._base + len(self._buffer)
             raise FormatError(f"{self._name} ends at byte {end}, in the middle of a {what}", hint="it was cut short")
         start = self._at
@@ -505,10 +507,16 @@ def checksum_holds(block: bytes, stored: bytes) -> bool:
     if not digits or digits.strip(b"01234567"):
         return False
     expected = int(digits, 8)
-    total = sum(block) - sum(stored) + _SPACES
+    total = _sum(block[:_HALF]) + _sum(block[_HALF:]) - sum(stored) + _SPACES
     if total == expected:
         return True
     return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == expected
+
+
+def _sum(block: bytes) -> int:
+    """The sum of at most 256 bytes: an Adler-32 has it in its lower half (RFC 1950, section 9), at a tenth of the time
+    that ``sum`` takes. 256 bytes stay below its modulus, 65521."""
+    return (adler32(block) & 0xFFFF) - 1
 
 
 def is_tar(start: bytes) -> bool:
