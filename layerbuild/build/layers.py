@@ -172,10 +172,11 @@ class LayerMaker:
         if not all(isinstance(source, PathSource) for source in step.sources) or step.unpack is not False:
             return None
         for diff_id in miss.alike:
-            layer = self._store.layers.get(diff_id)
-            if layer is None or not any(self._store.blobs.has(blob.digest) for blob in layer.blobs):
+            layer, place = self._store.layers.get(diff_id), self._store.layers.index_path(diff_id)
+            whole = layer is not None and any(self._store.blobs.has(blob.digest) for blob in layer.blobs)
+            if not whole or not place.is_file():
                 continue
-            with Index.open(self._store.layers.index_path(diff_id)) as index:
+            with Index.open(place) as index:
                 if index.consists_of(self._told(step, chain, miss)):
                     return layer
         return None
