@@ -21,9 +21,17 @@ Only the command line turns an error into text on a terminal and an exit code.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from layerbuild.frozen import frozen
+
+
+def alike(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
+    """Those of ``known`` that look like ``word``, the likest first: what a hint may suggest."""
+    from difflib import get_close_matches
+
+    return get_close_matches(word, list(known), n=most)
 
 
 @frozen

@@ -43,43 +43,39 @@ class Finding:
 class _Rule:
     name: str
     anchors: tuple[bytes, ...]
-    pattern: re.Pattern[bytes]
-    shown: int  # bytes of it that tell nothing
-
-
-def _rule(name: str, anchors: tuple[bytes, ...], pattern: bytes, *, shown: int = 4) -> _Rule:
-    return _Rule(name, anchors, re.compile(pattern), shown)
+    pattern: bytes
+    shown: int = 4  # bytes of it that tell nothing
 
 
 # The forms that those who issue them document, or publish for GitHub's secret scanning.
 _RULES = (
     # The header alone stands in many a library: a key follows it, perhaps after header lines (RFC 7468, RFC 1421).
-    _rule(
+    _Rule(
         "private key",
         (b"PRIVATE KEY-----", b"PRIVATE KEY BLOCK-----"),
         rb"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr])+(?:[A-Za-z-]+: [^\n]*\n)*\s*[A-Za-z0-9+/=]{30}",
         shown=0,
     ),
-    _rule("AWS access key", (b"AKIA", b"ASIA"), rb"\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE)[A-Z2-7]{16}\b"),
-    _rule("GitHub token", (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
-    _rule("GitHub token", (b"github_pat_",), rb"\bgithub_pat_[A-Za-z0-9_]{82}\b", shown=11),
-    _rule("GitLab token", (b"glpat-",), rb"\bglpat-[A-Za-z0-9_-]{20,}", shown=6),
-    _rule(
+    _Rule("AWS access key", (b"AKIA", b"ASIA"), rb"\b(?:AKIA|ASIA)(?![A-Z0-9]{9}EXAMPLE)[A-Z2-7]{16}\b"),
+    _Rule("GitHub token", (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"), rb"\bgh[pousr]_[A-Za-z0-9]{36,255}\b"),
+    _Rule("GitHub token", (b"github_pat_",), rb"\bgithub_pat_[A-Za-z0-9_]{82}\b", shown=11),
+    _Rule("GitLab token", (b"glpat-",), rb"\bglpat-[A-Za-z0-9_-]{20,}", shown=6),
+    _Rule(
         "Slack token",
         (b"xoxa-", b"xoxb-", b"xoxe-", b"xoxo-", b"xoxp-", b"xoxr-", b"xoxs-"),
         rb"\bxox[abeoprs]-[A-Za-z0-9-]{20,}",
         shown=5,
     ),
-    _rule("Stripe key", (b"k_live_",), rb"\b[sr]k_live_[A-Za-z0-9]{16,}", shown=8),
-    _rule("Google API key", (b"AIza",), rb"\bAIza[A-Za-z0-9_-]{35}\b"),
-    _rule("npm token", (b"npm_",), rb"\bnpm_[A-Za-z0-9]{36}\b"),
-    _rule("npm token", (b":_authToken=",), rb":_authToken=(?!\$\{)[^\s]{8,}", shown=0),
-    _rule("PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE[A-Za-z0-9_-]{50,}", shown=8),
-    _rule("Docker Hub token", (b"dckr_pat_",), rb"\bdckr_pat_[A-Za-z0-9_-]{20,}", shown=9),
-    _rule("SendGrid key", (b"SG.",), rb"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}\b", shown=3),
-    _rule("Hugging Face token", (b"hf_",), rb"\bhf_[A-Za-z]{34}\b", shown=3),
-    _rule("API key of a model", (b"sk-ant-", b"sk-proj-"), rb"\bsk-(?:ant|proj)-[A-Za-z0-9_-]{40,}", shown=7),
-    _rule(
+    _Rule("Stripe key", (b"k_live_",), rb"\b[sr]k_live_[A-Za-z0-9]{16,}", shown=8),
+    _Rule("Google API key", (b"AIza",), rb"\bAIza[A-Za-z0-9_-]{35}\b"),
+    _Rule("npm token", (b"npm_",), rb"\bnpm_[A-Za-z0-9]{36}\b"),
+    _Rule("npm token", (b":_authToken=",), rb":_authToken=(?!\$\{)[^\s]{8,}", shown=0),
+    _Rule("PyPI token", (b"pypi-AgE",), rb"\bpypi-AgE[A-Za-z0-9_-]{50,}", shown=8),
+    _Rule("Docker Hub token", (b"dckr_pat_",), rb"\bdckr_pat_[A-Za-z0-9_-]{20,}", shown=9),
+    _Rule("SendGrid key", (b"SG.",), rb"\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}\b", shown=3),
+    _Rule("Hugging Face token", (b"hf_",), rb"\bhf_[A-Za-z]{34}\b", shown=3),
+    _Rule("API key of a model", (b"sk-ant-", b"sk-proj-"), rb"\bsk-(?:ant|proj)-[A-Za-z0-9_-]{40,}", shown=7),
+    _Rule(
         "registry credentials",
         (b'"auths"',),
         rb'"auths"\s*:\s*\{[^{}]*\{[^{}]*"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"',
@@ -202,7 +198,7 @@ _OWNER = tuple(rule for rule in _RULES for _ in rule.anchors)  # the rule of eac
 def _matches(data: bytes, *, urls: bool) -> Iterator[tuple[str, int, str, str]]:
     hits = _search()(data)
     for rule in dict.fromkeys(_OWNER[number] for number, _, _ in hits) if hits else ():
-        for found in rule.pattern.finditer(data):
+        for found in re.finditer(rule.pattern, data):
             hint = found[0][: rule.shown].decode("ascii", "replace")
             yield rule.name, found.start(), _fingerprint(rule.name, found[0]), hint
     if urls and b"://" in data:

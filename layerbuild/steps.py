@@ -204,6 +204,14 @@ class CopyStep:
 
 Step = ConfigStep | RunStep | CopyStep
 
+
+def arguments_of(step: RunStep | CopyStep) -> frozenset[str]:
+    """The names of the variables that a RUN sees, and that are arguments of the build rather than the image's."""
+    if not isinstance(step, RunStep):
+        return frozenset()
+    return frozenset(name for name, _ in step.env) - frozenset(name for name, _ in step.config.env)
+
+
 # -- the plan ----------------------------------------------------------------------------------------------------------
 
 

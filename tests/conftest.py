@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Generator, Iterator
@@ -19,11 +20,21 @@ from places import fresh
 from stores import Templates, write_busybox
 from support import PROJECT, USER, Layerbuild, missing
 
+from layerbuild.isolate import linux
+
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
 settings.register_profile("layerbuild", deadline=None)
 settings.load_profile("layerbuild")
 
 _counter = iter(range(1_000_000))
+
+
+def pytest_configure() -> None:
+    """As root each process of the tests has its mounts to itself: none that others make come and go in it, and its own
+    end with it."""
+    if os.geteuid() == 0:
+        linux.unshare(linux.CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def pytest_unconfigure() -> None:

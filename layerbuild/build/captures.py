@@ -16,18 +16,20 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import located
 from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import ChainID, chain_id
 from layerbuild.frozen import frozen
-from layerbuild.layer.capture import Captured, LayerWriter
 from layerbuild.steps import Step
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import Workspace
+
+if TYPE_CHECKING:
+    from layerbuild.build.guard import Guard, Scan
+    from layerbuild.layer.capture import Captured, LayerWriter
 
 _WAITING = 8  # sealed folders that may wait; they cost disk, not memory
 

@@ -10,7 +10,7 @@ from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Command, job, recalled, remembered
 from layerbuild.build.stacks import Stacks
 from layerbuild.digest import ChainID
-from layerbuild.isolate.job import Limits
+from layerbuild.isolate.limits import Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.sandbox import Sandbox
 from layerbuild.store.store import Store

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -12,8 +11,8 @@ from layerbuild.build.selecting import Match, listing
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
-from layerbuild.steps import CopyStep, RunStep, StagePlan
-from layerbuild.store.builds import BuildRecord, Difference, StepAccount
+from layerbuild.steps import CopyStep, RunStep, StagePlan, arguments_of
+from layerbuild.store.builds import BuildRecord, Difference, StepAccount, recipe_name
 from layerbuild.store.cache import PARENT
 from layerbuild.store.store import Store
 
@@ -104,11 +103,6 @@ class _Listings:
         return dict(listing(group).text() for group in self._groups)
 
 
-def recipe_name(file: str) -> str:
-    """What a recipe is called in the records of its builds: a file by its whole path, wherever it is built from."""
-    return os.path.abspath(file) if os.path.exists(file) else file
-
-
 def stored_listing(store: Store, digest: str) -> bytes | None:
     """A listing that the store keeps, None if it is gone."""
     try:
@@ -129,10 +123,3 @@ def _likeness(account: StepAccount, step: RunStep | CopyStep, chain: ChainID | N
     same_line = account.line == step.origin.span.line
     same_below = account.inputs.get(PARENT) == (chain or "scratch")
     return 4 * same_text + 2 * same_line + same_below
-
-
-def arguments_of(step: RunStep | CopyStep) -> frozenset[str]:
-    """The names of the variables that a RUN sees, and that are arguments of the build rather than the image's."""
-    if not isinstance(step, RunStep):
-        return frozenset()
-    return frozenset(name for name, _ in step.env) - frozenset(name for name, _ in step.config.env)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from layerbuild.build.options import Gate
 from layerbuild.digest import DiffID
 from layerbuild.errors import BuildError, Span
 from layerbuild.image.config import ImageConfig
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.index import Index
-from layerbuild.layer.union import Contents, in_folder
 from layerbuild.leaks import LIMIT, AllowList, Finding, in_file, in_history, in_variable
 from layerbuild.steps import Step
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.layer.union import Contents
 
 _TOLD = 5  # findings in one message
 
@@ -88,6 +90,9 @@ def scanned(store: Store, diff_id: DiffID) -> tuple[Finding, ...]:
     known = store.findings.get(diff_id)
     if known is not None:
         return known
+    from layerbuild.layer.index import Index
+    from layerbuild.layer.union import in_folder
+
     scan = Scan()
     folder = next((found.diff for found in store.snapshots.all() if found.diff_id == diff_id and found.unpacked), None)
     contents = in_folder(folder) if folder is not None else None

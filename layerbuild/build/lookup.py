@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
-from layerbuild.build.explaining import Explainer, Reason
 from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
 from layerbuild.build.selecting import Match, content_digest, only_folder, select
@@ -22,7 +21,7 @@ from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
-from layerbuild.digest import ChainID
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform
@@ -52,6 +51,7 @@ from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 
 if TYPE_CHECKING:
+    from layerbuild.build.explaining import Explainer, Reason
     from layerbuild.build.remote import Remote
 
 
@@ -88,12 +88,13 @@ class Hit:
 class Miss:
     """The step has to run. ``matches`` are the files that its sources name, by source; ``groups`` all that it reads,
     each as one listing tells it. ``keys`` None: no record can match, so nothing was read to make them; what the step
-    reads will tell (``keys_of``)."""
+    reads will tell (``keys_of``). ``alike`` are layers that a COPY of the same made on other stacks."""
 
     keys: Keys | None
     reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
     groups: tuple[list[Match], ...] = ()
+    alike: tuple[DiffID, ...] = ()
 
 
 Verdict = Metadata | Hit | Miss
@@ -136,7 +137,7 @@ class Lookup:
         self._times = times
         self._no_cache = no_cache
         self._no_cache_stages = no_cache_stages
-        self._explainer = Explainer(store)
+        self._explainer: Explainer | None = None
         self._copies_unread = copies_unread
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
@@ -168,7 +169,11 @@ class Lookup:
         seen = self._seen(stage, step)
         found = self._keys(stage, step, progress, seen.reads)
         hit = None if always else self._find(step, progress, found, seen.reads)
-        return hit or Miss(found, seen.reads, seen.matches, seen.groups)
+        if hit is not None:
+            return hit
+        asked = isinstance(step, CopyStep) and found.own is not None and not always
+        alike = self._store.cache.alike(found.own) if asked and found.own is not None else ()
+        return Miss(found, seen.reads, seen.matches, seen.groups, alike)
 
     def keys_of(
         self, stage: StagePlan, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]
@@ -215,11 +220,15 @@ class Lookup:
     ) -> Reason:
         """Why ``step`` has to run on the stack ``chain``; ``missed`` names the step that has to run first and decides
         what that is, empty: it is known. ``keys`` are those that only the run has told."""
+        from layerbuild.build.explaining import Explainer, Reason
+
         if unasked := self._unasked(stage):
             return Reason(unasked)
         found = keys or miss.keys
         if found is None:  # it failed before it had read anything
             return Reason("")
+        if self._explainer is None:
+            self._explainer = Explainer(self._store)
         return self._explainer.why(stage, step, found, chain=chain, missed=missed, groups=miss.groups)
 
     def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +20,6 @@ from layerbuild.build.guard import Guard
 from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.keys import Keys
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
-from layerbuild.build.mounting import Mounter
 from layerbuild.build.options import Options
 from layerbuild.build.platforms import check_platforms
 from layerbuild.build.recording import Recorder
@@ -45,6 +45,7 @@ from layerbuild.store.workspaces import Workspace
 
 if TYPE_CHECKING:
     from layerbuild.build.layers import Copied, LayerMaker
+    from layerbuild.build.mounting import Mounter
     from layerbuild.build.running import Runner
 
 _OFTEN = 0.25  # seconds between two events about a layer that is being made
@@ -100,11 +101,12 @@ class Build:
         )
         self._lookup = self._new_lookup(copies_unread=not options.fail_on_miss)
         self._known: Mapping[int, Build] = {}
-        self._mounter = Mounter(store, self._lookup, options, tell=self.note)
+        self._common = ExitStack()
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
         self._making = threading.Lock()
         self._made: LayerMaker | None = None
         self._started: Runner | None = None
+        self._mounts: Mounter | None = None
         self._stopped: Exception | None = None
         self._begin()
 
@@ -141,7 +143,7 @@ class Build:
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         self._known = known
-        with self._mounter:
+        with self._common:
             while True:
                 try:
                     self._go()
@@ -194,7 +196,7 @@ class Build:
             if self._started is not None:
                 self._started.stop()
 
-    # A build that finds all in the cache needs neither of these two, nor their modules.
+    # A build that finds all in the cache needs none of these, nor their modules.
 
     def _runner(self) -> Runner:
         """What executes RUN steps."""
@@ -206,6 +208,17 @@ class Build:
                 for note in self._started.notes(self._plan):
                     self.note(note)
             return self._started
+
+    def _mounter(self) -> Mounter:
+        """What prepares the mounts of RUN steps."""
+        from layerbuild.build.mounting import Mounter
+
+        with self._making:
+            if self._mounts is None:
+                self._mounts = self._common.enter_context(
+                    Mounter(self._store, self._lookup, self._options, tell=self.note)
+                )
+            return self._mounts
 
     def _maker(self) -> LayerMaker:
         """What carries steps out."""
@@ -288,9 +301,34 @@ class Build:
                 if self._options.fail_on_miss:
                     raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
+                again = self._made_again(stage, number, step, progress, verdict, began)
+                if again is not None:
+                    return again
                 unnamed, keys = self._make(stage, number, step, progress, verdict, began)
                 layer = unnamed.diff_id if unnamed else None
                 return self._grown(step, progress, keys.definition, unnamed or progress.stack, layer)
+
+    def _made_again(
+        self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
+    ) -> Progress | None:
+        """Where the stage stands after a COPY whose layer is here already, made on another stack; None: it is not."""
+        keys = miss.keys
+        if not isinstance(step, CopyStep) or keys is None or not miss.alike:
+            return None
+        parent = recorded(progress.stack)  # its name has been waited for already: there is a record of the same step
+        self._imports.bring(parent)
+        layer = self._maker().known(step, parent, miss)
+        if layer is None:
+            return None
+        self._guard.judge_cached(step, layer.diff_id)
+        chain = self._store.add_known(parent, layer.diff_id).chain
+        seconds = time.perf_counter() - began
+        self._observe(events.StepFinished(stage, number, step, seconds, layer=True))
+        self._recorder.settle(stage, number, below=parent, keys=keys)
+        made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
+        self._trail.add(stage.index, number, made, miss.reads)
+        self._sealed(stage, number, layer, chain)
+        return self._grown(step, progress, keys.definition, chain, layer.diff_id)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
@@ -312,7 +350,7 @@ class Build:
 
                 runner = self._runner()
                 self._keep_listings(miss)
-                with self._mounter.mounted(stage, step) as mounted:
+                with self._mounter().mounted(stage, step) as mounted:
                     sealed = self._maker().run(
                         step, progress.stack, runner, mounted, output=output, watch=watch, tell=tell
                     )
@@ -350,7 +388,8 @@ class Build:
         runner = self._runner()
         user_xattr = self._store.user_xattr
         mount = runner.mount_line(workspace, user_xattr=user_xattr) if self._options.step_by_step else ""
-        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount))
+        tree = runner.tree(workspace)
+        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount, tree))
 
     def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
         """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""

@@ -14,21 +14,16 @@ What is unpacked or checked out lies in the store's ``tmp`` as long as the build
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from layerbuild.build.archives import newest
 from layerbuild.build.context import ContextTree
 from layerbuild.build.remote import Remote, temporary_folder
 from layerbuild.errors import RecipeError, SourceError, UsageError
 from layerbuild.frozen import frozen
-from layerbuild.layer import codecs
-from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
-from layerbuild.layer.tar import is_tar
 from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.ignore import IgnoreRules
 from layerbuild.steps import masked
@@ -56,6 +51,8 @@ class Origin:
     def modified(self) -> int | None:
         """When it was last changed, else the time of the newest file if it is an archive; None: nobody knows."""
         if self.changed is None and self.archive is not None:
+            from layerbuild.build.archives import newest
+
             with self.archive.open("rb") as file:
                 return newest(file)
         return self.changed
@@ -99,15 +96,21 @@ class Origins:
         raise UsageError(f"the context {text!r} is not a folder", hint="the folder that COPY takes files from")
 
     def _spooled(self) -> Path:
+        from shutil import copyfileobj
+
         path = self._store.temporary_name()
         self._cleaning.callback(path.unlink, missing_ok=True)
         with path.open("xb") as file:
-            shutil.copyfileobj(self._stdin, file, 1 << 20)
+            copyfileobj(self._stdin, file, 1 << 20)
         if not path.stat().st_size:
             raise UsageError("nothing came in on standard input", hint="a recipe, or a tar of a context")
         return path
 
     def _of_file(self, path: Path, name: str) -> Origin:
+        from layerbuild.layer import codecs
+        from layerbuild.layer.apply import apply
+        from layerbuild.layer.tar import is_tar
+
         top = temporary_folder(self._store, self._cleaning)
         files = top / "files"
         files.mkdir()

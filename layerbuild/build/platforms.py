@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.build.lookup import Lookup, located
-from layerbuild.build.preview import preview
 from layerbuild.build.schedule import needs
-from layerbuild.image.annotations import INDEX, MANIFEST_DESCRIPTOR, Annotation, chosen, chosen_for
 from layerbuild.image.config import Platform
 from layerbuild.image.manifest import Descriptor, Index
-from layerbuild.isolate.emulation import require
 from layerbuild.reference import Reference
 from layerbuild.steps import LayerPlan, RunStep, StageBase, StagePlan
 from layerbuild.store.images import StoredImage, StoredIndex
@@ -23,6 +20,7 @@ from layerbuild.store.store import Store
 
 if TYPE_CHECKING:
     from layerbuild.build.loop import Build
+    from layerbuild.image.annotations import Annotation
 
 
 def build_each(builds: Sequence[Build]) -> tuple[StoredImage, ...]:
@@ -60,6 +58,8 @@ def write_index(
     store: Store, images: Sequence[StoredImage], names: Sequence[Reference], annotations: Sequence[Annotation] = ()
 ) -> StoredIndex:
     """Put ``images`` under one index, in their order, and give it ``names``. ``annotations``: see there."""
+    from layerbuild.image.annotations import INDEX, MANIFEST_DESCRIPTOR, chosen, chosen_for
+
     entries = tuple(
         Descriptor(
             image.manifest.media_type,
@@ -82,6 +82,8 @@ def check_platforms(plan: LayerPlan, lookup: Lookup, *, here: Platform, place: P
     (``here``) can't execute. A cached step is not executed. ``place``: see ``isolate.emulation``."""
     if not any(_foreign_runs(plan.stages, here)):
         return
+    from layerbuild.build.preview import preview
+
     for forecast in preview(plan, lookup):
         step, platform = forecast.step, forecast.stage.platform
         if isinstance(step, RunStep) and not forecast.hit:
@@ -92,6 +94,8 @@ def check_platforms(plan: LayerPlan, lookup: Lookup, *, here: Platform, place: P
 def require_platform(platform: Platform, *, here: Platform, place: Path) -> None:
     """MachineError unless programs of an image for ``platform`` can be executed on this machine, ``here``."""
     if platform.architecture and _is_foreign(platform, here):
+        from layerbuild.isolate.emulation import require
+
         require(platform.architecture, system=platform.os, place=place)
 
 

@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Protocol, Self, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, Self, assert_never
 
 from layerbuild import events
-from layerbuild.build.explaining import Reason, arguments_of, recipe_name
 from layerbuild.build.keys import Keys
 from layerbuild.build.lookup import Hit, Metadata, Miss, Verdict
-from layerbuild.build.preview import Forecast
 from layerbuild.build.unnamed import Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import LayerbuildError
-from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, Step, masked
-from layerbuild.store.builds import BuildRecord, Log, StageAccount, StepAccount, Surroundings
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StageBase, StagePlan, Step, arguments_of, masked
+from layerbuild.store.builds import BuildRecord, Log, StageAccount, StepAccount, Surroundings, recipe_name
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.build.explaining import Reason
+    from layerbuild.build.preview import Forecast
 
 _HEAD = 1 << 20  # bytes of a step's output that are kept, of its beginning
 _TAIL = 3 << 20  # and of its end

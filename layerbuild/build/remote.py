@@ -7,15 +7,15 @@ server. Only ``match`` needs the files themselves.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerbuild.build.context import ContextTree
 from layerbuild.build.credentials import Credentials
-from layerbuild.build.fetching import Fetcher, file_name, modified
-from layerbuild.build.repositories import Repositories, shown
 from layerbuild.build.selecting import Match, select
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import SourceError
@@ -24,8 +24,12 @@ from layerbuild.layer.tree import remove_tree
 from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.ignore import IgnoreRules
 from layerbuild.steps import CopyStep, GitSource, PathSource, UrlSource, masked
-from layerbuild.store.downloads import Download
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.build.fetching import Fetcher
+    from layerbuild.build.repositories import Repositories
+    from layerbuild.store.downloads import Download
 
 
 class Remote:
@@ -34,8 +38,29 @@ class Remote:
 
     def __init__(self, store: Store, environment: Mapping[str, str], credentials: Credentials) -> None:
         self._store = store
-        self._fetcher = Fetcher(store, environment)
-        self._repositories = Repositories(environment, credentials)
+        self._environment = environment
+        self._credentials = credentials
+        self._guard = threading.Lock()
+        self._made_fetcher: Fetcher | None = None
+        self._made_repositories: Repositories | None = None
+
+    @property
+    def _fetcher(self) -> Fetcher:
+        from layerbuild.build.fetching import Fetcher
+
+        with self._guard:
+            if self._made_fetcher is None:
+                self._made_fetcher = Fetcher(self._store, self._environment)
+            return self._made_fetcher
+
+    @property
+    def _repositories(self) -> Repositories:
+        from layerbuild.build.repositories import Repositories
+
+        with self._guard:
+            if self._made_repositories is None:
+                self._made_repositories = Repositories(self._environment, self._credentials)
+            return self._made_repositories
 
     def content(self, source: UrlSource | GitSource) -> str:
         """What a cache key knows of the files: the digest of a URL's content, the commit of a repository."""
@@ -47,6 +72,8 @@ class Remote:
 
     def match(self, step: CopyStep, source: UrlSource | GitSource, cleaning: ExitStack) -> Match:
         """The files themselves. What has to be unpacked for it goes with ``cleaning``."""
+        from layerbuild.build.repositories import shown
+
         match source:
             case UrlSource(url, checksum):
                 return self._file(url, checksum)
@@ -60,6 +87,8 @@ class Remote:
     def modified(self, source: UrlSource | GitSource) -> int | None:
         """When ``source`` was last changed, in seconds since 1970: when its commit was made, else what the server says,
         else the time of the newest file if it is an archive. None: nobody knows."""
+        from layerbuild.build.fetching import modified
+
         match source:
             case UrlSource(url, checksum):
                 download = self._fetcher.fetch(url, checksum=checksum)
@@ -72,6 +101,8 @@ class Remote:
 
     def download(self, url: str) -> tuple[Path, int | None]:
         """A file with what is behind ``url``, and when the server says that it was last changed, if it does."""
+        from layerbuild.build.fetching import modified
+
         download = self._fetcher.fetch(url)
         return self._store.blobs.path(download.digest), modified(download)
 
@@ -84,6 +115,8 @@ class Remote:
     def checkout(self, git: GitRef, *, checksum: str, keep_git_dir: bool, cleaning: ExitStack) -> tuple[Path, int]:
         """A folder with the part of a repository that ``git`` names, and when its commit was made (seconds since 1970).
         It goes with ``cleaning``."""
+        from layerbuild.build.repositories import shown
+
         commit = self._repositories.commit(git, checksum=checksum)
         top = temporary_folder(self._store, cleaning)
         seconds = self._repositories.checkout(git, commit, top, keep_git_dir=keep_git_dir)
@@ -93,6 +126,8 @@ class Remote:
         return top / os.fsdecode(node.path), seconds
 
     def _file(self, url: str, checksum: str) -> Match:
+        from layerbuild.build.fetching import file_name, modified
+
         download = self._fetcher.fetch(url, checksum=checksum)
         tree = ContextTree(self._store.blobs.folder, IgnoreRules(), name=masked(url))
         node = tree.look(BlobDigest(download.digest).hex.encode())

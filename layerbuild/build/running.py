@@ -102,6 +102,11 @@ class Runner:
         """The name of what gives commands their root."""
         return self._driver.name
 
+    def tree(self, workspace: Workspace) -> str:
+        """Where a command in ``workspace`` has the complete tree that it writes to; empty: it writes to its diff."""
+        tree = self._driver.tree(workspace)
+        return "" if tree is None else str(tree)
+
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
         lacks; empty where the driver does not mount the layers itself, or there are none."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from layerbuild.build.tree import StackTree
 from layerbuild.digest import ChainID, DiffID
-from layerbuild.layer.entry import Owner
-from layerbuild.layer.folder import SealedFolder
-from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union, in_folder
-from layerbuild.store.overlay import LayerFolder
 from layerbuild.store.snapshots import Snapshot
-from layerbuild.store.store import Store
-from layerbuild.store.workspaces import Workspace
+
+if TYPE_CHECKING:
+    from layerbuild.layer.entry import Owner
+    from layerbuild.layer.index import Index
+    from layerbuild.layer.union import LayerView, Union
+    from layerbuild.store.overlay import LayerFolder
+    from layerbuild.store.store import Store
+    from layerbuild.store.workspaces import Workspace
 
 
 class Stacks:
@@ -59,14 +61,21 @@ class Stacks:
         return self._union(workspace.below)
 
     def _union(self, folders: Sequence[LayerFolder]) -> Union:
+        from layerbuild.layer.union import Union
+
         return Union([self._view(folder) for folder in folders])
 
     def _view(self, folder: LayerFolder) -> LayerView:
+        from layerbuild.layer.folder import SealedFolder
+        from layerbuild.layer.union import LayerView, in_folder
+
         if isinstance(folder, Snapshot):
             return LayerView(self._index(folder.diff_id), partial(self._store.open_file, folder))
         return LayerView(SealedFolder(folder.diff, owner=self._owners.get(folder.id)), in_folder(folder.diff))
 
     def _index(self, diff_id: DiffID) -> Index:
+        from layerbuild.layer.index import Index
+
         if diff_id not in self._indexes:
             self._indexes[diff_id] = Index.open(self._store.layers.index_path(diff_id))
         return self._indexes[diff_id]

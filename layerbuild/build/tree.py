@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from layerbuild.digest import ChainID
 from layerbuild.errors import SourceError
 from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.union import Found, Union
+
+if TYPE_CHECKING:
+    from layerbuild.layer.union import Found, Union
 
 
 @frozen
@@ -125,6 +127,8 @@ class StackTree:
         return map(_node, self._union.children(folder))
 
     def open(self, node: Node) -> BinaryIO:
+        from layerbuild.layer.union import Found
+
         assert isinstance(node.inode, tuple), node.path  # as _node makes it for a file: the layer is known already
         try:
             layer, first = node.inode

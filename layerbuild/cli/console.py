@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -38,7 +37,13 @@ def emit(output_format: str, data: object, as_text: Callable[[], str]) -> None:
 
 def width() -> int:
     """Columns of the terminal; plenty where there is none, so that a file gets whole lines."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    return _columns() if sys.stdout.isatty() else 10_000
+
+
+def _columns() -> int:
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
 
 
 def observer(progress: str) -> events.Observer:
@@ -56,11 +61,12 @@ def observing(progress: str) -> AbstractContextManager[events.Observer]:
     if progress == "tty" and not sys.stderr.isatty():
         raise UsageError("--progress tty draws on a terminal, and standard error is none", hint="plain, or auto")
     if progress == "tty" or (progress == "auto" and _watched()):
+        from layerbuild.cli.screen import reflows
         from layerbuild.cli.terminal import Terminal
 
-        return Terminal(sys.stderr, color=_color())
+        return Terminal(sys.stderr, color=_color(), reflows=reflows(os.environ))
     if progress in ("auto", "plain"):
-        columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else 10_000
+        columns = _columns() if sys.stderr.isatty() else 10_000
         return nullcontext(Plain(_say, columns=lambda: columns, color=_color()))
     raise UsageError(f"--progress can't be {progress!r}", hint="auto, tty, plain, quiet or rawjson")
 

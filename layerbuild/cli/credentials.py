@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 from collections.abc import Iterator
@@ -56,6 +55,8 @@ def _secret(text: str) -> tuple[str, bytes | None]:
 
 
 def _keys(text: str) -> dict[str, str]:
+    import csv
+
     keys = dict.fromkeys(("id", "src", "env", "type"), "")
     for field in next(csv.reader([text]), []):
         key, _, value = field.partition("=")

@@ -11,12 +11,11 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import BinaryIO
 
 from layerbuild.digest import BlobDigest, Sink
-from layerbuild.errors import UsageError
+from layerbuild.errors import UsageError, alike
 from layerbuild.export.destination import Merge, move_into, new_file, new_folder
 from layerbuild.export.docker_archive import write_docker_archive
 from layerbuild.export.layers import merge_layers, write_layers
@@ -328,7 +327,7 @@ def _refuse_kept_times(given: dict[str, list[str]]) -> None:
 def _known(what: str, word: str, known: tuple[str, ...], text: str) -> str:
     if word in known:
         return word
-    near = get_close_matches(word, known, n=1)
+    near = alike(word, known)
     hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
     raise UsageError(f"output {text!r}: " + (f"unknown {what} {word!r}" if word else f"no {what}"), hint=hint)
 

@@ -214,14 +214,6 @@ def keep(parcel: Parcel) -> None:
         store.images.tag(name, parcel.descriptor.digest)
 
 
-def describe(store: Store, found: StoredImage | StoredIndex) -> Descriptor:
-    """What an image or an index is, as the store has it."""
-    if isinstance(found, StoredIndex):
-        return Descriptor(found.index.media_type, found.digest, store.blobs.size(found.digest))
-    size = store.blobs.size(found.digest)
-    return Descriptor(found.manifest.media_type, found.digest, size, platform=found.config.platform)
-
-
 def _left_out(found: StoredIndex) -> tuple[str, ...]:
     held = {image.manifest_digest for image in found.images}
     absent = dict.fromkeys(

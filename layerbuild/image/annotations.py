@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
-from layerbuild.errors import UsageError
+from layerbuild.errors import UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.image.config import Pairs, Platform
 from layerbuild.image.platforms import distance, normal, read_platform
@@ -109,7 +108,7 @@ def _concerns(annotation: Annotation, platform: Platform | None) -> bool:
 def _annotation(kind: str | None, platform: str | None, key: str, value: str) -> Annotation:
     chosen_kind = kind or MANIFEST
     if chosen_kind not in _KINDS:
-        near = get_close_matches(chosen_kind, _KINDS, n=1)
+        near = alike(chosen_kind, _KINDS)
         hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(_KINDS)}"
         raise UsageError(f"unknown kind of annotation {chosen_kind!r}", hint=hint)
     wanted = None

@@ -15,11 +15,10 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
 
-from layerbuild.errors import FormatError, MachineError
+from layerbuild.errors import FormatError, MachineError, alike
 from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, RuntimeConfig
 from layerbuild.intake.elf import Elf
@@ -151,7 +150,7 @@ class _Collector:
 
     def _unknown(self, name: str) -> MachineError:
         known = {file for folder in self._search if Path(folder).is_dir() for file in os.listdir(folder)}
-        near = get_close_matches(name, sorted(known), n=3)
+        near = alike(name, sorted(known), most=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return MachineError(
             f"program {name!r} is not on this machine (looked in {', '.join(self._search)})",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 
 from layerbuild.digest import BlobDigest, ChainID, VerifyingReader
-from layerbuild.errors import FormatError, NotFoundError, UsageError
+from layerbuild.errors import FormatError, NotFoundError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import (
@@ -120,6 +119,14 @@ def choose(members: Members, index: Index, *, platform: Platform | None, name: s
     return list(found.values())
 
 
+def tagged(members: Members, index: Index, tag: str) -> list[Descriptor]:
+    """What ``index`` has under a name, or under the tag of one; NotFoundError if that is nothing."""
+    groups: dict[str, list[Descriptor]] = {}
+    for descriptor in index.manifests:
+        groups.setdefault(_group(descriptor), []).append(descriptor)
+    return _named(groups, _full_tag(members, index, tag), members.origin)
+
+
 def _full_tag(members: Members, index: Index, tag: str) -> str:
     """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
     names = {_group(entry) for entry in index.manifests if not entry.is_attestation}
@@ -164,7 +171,7 @@ def _named(groups: dict[str, list[Descriptor]], name: str, origin: str) -> list[
     ]
     if not found:
         known = sorted(filter(None, groups))
-        near = get_close_matches(name, known, n=3) or known[:8]
+        near = alike(name, known, most=3) or known[:8]
         raise NotFoundError(f"{origin} has no image named {name!r}", hint=f"it has {', '.join(near)}" if near else "")
     return found
 

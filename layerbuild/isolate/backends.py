@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -12,7 +11,8 @@ from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from layerbuild.isolate.fork import Helper
-    from layerbuild.isolate.job import Exit, Job, Limits
+    from layerbuild.isolate.job import Exit, Job
+    from layerbuild.isolate.limits import Limits
     from layerbuild.isolate.namespaces import Identity
 
 
@@ -41,9 +41,11 @@ def _own(identity: Identity, helper: Helper, limits: Limits) -> Isolation:
 
 
 def _runtime(program: str, identity: Identity, helper: Helper, limits: Limits) -> Isolation:
+    from shutil import which
+
     from layerbuild.isolate.sandbox import Sandbox
 
-    if shutil.which(program) is None:
+    if which(program) is None:
         raise MachineError(
             f"{program} is not installed", hint=f"install the package {program}, or use another isolation"
         )

@@ -8,9 +8,6 @@ The kernel lets a user map its own id; more of them only who has CAP_SETUID in t
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,7 +63,9 @@ def _lack(name: str, uids: tuple[tuple[int, int], ...], gids: tuple[tuple[int, i
             f"no range of ids for {name} in {' and '.join(absent)}",
             f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
         )
-    programs = [program for program in ("newuidmap", "newgidmap") if shutil.which(program) is None]
+    from shutil import which
+
+    programs = [program for program in ("newuidmap", "newgidmap") if which(program) is None]
     if programs:
         return f"{' and '.join(programs)} not installed", "as root: apt-get install uidmap (elsewhere: shadow-utils)"
     return "", ""
@@ -90,6 +89,8 @@ def subordinate(path: Path, uid: int) -> tuple[tuple[int, int], ...]:
 
 def user_name(uid: int) -> str:
     """The name of the account, or the number of a user without one."""
+    import pwd
+
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -157,6 +158,8 @@ def mapper(wanted: Ranges) -> Iterator[Callable[[], None]]:
 
 def _map(pid: int, wanted: Ranges) -> str:
     """Up to which kind it went well, and what was said then: ``:text``, ``uid:text`` or ``gid:``."""
+    import subprocess
+
     done = ""
     for kind, mappings in (("uid", wanted.uids), ("gid", wanted.gids)):
         words = [word for mapping in mappings for word in str(mapping).split()]

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Final, Literal
 
 from layerbuild.frozen import frozen
+from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.mounts import Bind, Extra, File, Filesystem, View
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import Rlimit
@@ -62,30 +63,6 @@ class Process:
     gid: int = 0
     groups: tuple[int, ...] = ()
     hostname: str = "layerbuild"
-
-
-@frozen
-class Limits:
-    """What a process and all that it starts may use together; 0 is no limit.
-
-    ``memory`` and ``memory_swap`` (memory and swap together; -1: as much swap as there is; 0: as much again as
-    ``memory``) are in bytes, ``cpus`` in processors, ``timeout`` in seconds. ``shm_size``: bytes of /dev/shm.
-    """
-
-    memory: int = 0
-    memory_swap: int = 0
-    cpus: float = 0.0
-    pids: int = 0
-    rlimits: tuple[Rlimit, ...] = ()
-    shm_size: int = 64 << 20  # Docker's default
-    timeout: float = 0.0
-
-    @property
-    def need_cgroup(self) -> bool:
-        return bool(self.memory or self.cpus or self.pids)
-
-
-NO_LIMITS: Final = Limits()
 
 
 @frozen

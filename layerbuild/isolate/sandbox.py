@@ -35,7 +35,8 @@ from layerbuild.isolate import cgroups
 from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
 from layerbuild.isolate.fork import BEGIN, Helper
-from layerbuild.isolate.job import NO_LIMITS, Exit, Job, Limits, Network, Process, Rootfs, Security, decode, encode
+from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, decode, encode
+from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
 

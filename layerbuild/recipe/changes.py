@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
-from layerbuild.errors import UsageError
+from layerbuild.errors import UsageError, alike
 from layerbuild.image.config import ImageConfig, Platform, RuntimeConfig
 from layerbuild.recipe.planner import plan
 from layerbuild.recipe.syntax import parse
@@ -23,7 +22,7 @@ def changed(changes: Sequence[str], *, platform: Platform) -> RuntimeConfig:
     for change in changes:
         keyword = change.split(maxsplit=1)[0].upper() if change.strip() else ""
         if keyword not in _ALLOWED:
-            near = get_close_matches(keyword, _ALLOWED, n=1)
+            near = alike(keyword, _ALLOWED)
             hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(_ALLOWED)}"
             raise UsageError(f"--change {change!r} is no change to a configuration", hint=hint)
     recipe = parse("\n".join(("FROM scratch", *changes, "")), file="--change")

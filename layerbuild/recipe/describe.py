@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerbuild.recipe.arguments import Arguments
 from layerbuild.recipe.heredoc import Heredoc
 from layerbuild.recipe.instructions.onbuild import trigger_text
-from layerbuild.recipe.instructions.table import KEYWORDS
+from layerbuild.recipe.instructions.table import instruction_class
 from layerbuild.recipe.syntax import Recipe, Statement, parse_trigger
 
 Plain = str | int | bool | None | list["Plain"] | dict[str, "Plain"]
@@ -46,7 +46,7 @@ def _statement(statement: Statement) -> dict[str, Plain]:
 
 
 def _arguments(statement: Statement) -> Arguments:
-    found = KEYWORDS.get(statement.keyword)
+    found = instruction_class(statement.keyword)
     return Arguments(()) if found is None else statement.arguments(found.shape)
 
 

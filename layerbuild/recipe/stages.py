@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from layerbuild.errors import RecipeError, UsageError
+from layerbuild.errors import RecipeError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.recipe.instructions.base import Instruction
 from layerbuild.recipe.instructions.stage import From
@@ -65,7 +64,7 @@ class Outline:
             return same[-1]
         if name.isascii() and name.isdecimal() and len(name) < 10 and int(name) < len(self.stages):
             return self.stages[int(name)]
-        near = difflib.get_close_matches(name.lower(), self.names, n=1)
+        near = alike(name.lower(), self.names)
         known = ", ".join(stage.title for stage in self.stages)
         hint = f"did you mean {near[0]}?" if near and near[0] else f"its stages are {known}"
         raise UsageError(f'target stage "{name}" could not be found', hint=hint)

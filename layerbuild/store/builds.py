@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, fields
@@ -138,6 +139,11 @@ class Log:
     data: bytes
     kept: int
     dropped: int
+
+
+def recipe_name(file: str) -> str:
+    """What a recipe is called in the records of its builds: a file by its whole path, wherever it is built from."""
+    return os.path.abspath(file) if os.path.exists(file) else file
 
 
 class Builds:

@@ -76,6 +76,15 @@ class StepCache:
         )
         return found is not None
 
+    def alike(self, own: Mapping[str, str]) -> tuple[DiffID, ...]:
+        """The layers that steps with these inputs besides the parent have made, the newest first."""
+        rows = self._database.rows(
+            "SELECT diff_id FROM step WHERE own_key = ? AND diff_id IS NOT NULL GROUP BY diff_id "
+            "ORDER BY max(created) DESC",
+            (_own_key(own),),
+        )
+        return tuple(DiffID(diff_id) for (diff_id,) in rows)
+
     def knows_step(self, identity: str) -> bool:
         """Whether there is a record of that very step, whatever it read and stood on."""
         query = "SELECT 1 FROM step WHERE step_key IN (?, '') LIMIT 1"
@@ -122,10 +131,11 @@ class StepCache:
         """Every record that can be found, oldest first."""
         return tuple(_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY created"))
 
-    def put_listing(self, digest: BlobDigest, packed: bytes) -> None:
+    def put_listing(self, digest: BlobDigest, packed: bytes | bytearray) -> None:
         """Keep a file listing, compressed with zstd; ``digest``, that of the text, is what an input's value names it
         by."""
-        self._database.execute("INSERT OR IGNORE INTO listing (digest, data) VALUES (?, ?)", (digest, packed))
+        sql = "INSERT OR IGNORE INTO listing (digest, data) VALUES (?, zeroblob(?))"
+        self._database.insert_large(sql, (digest,), into=("listing", "data"), data=packed)
 
     def listing(self, digest: BlobDigest) -> bytes:
         """A listing that was kept; NotFoundError if it is gone."""

@@ -6,7 +6,6 @@ holds for names (taking, giving, listing) holds for both; an index has no config
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.digest import BlobDigest, ChainID, chain_ids
-from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError
+from layerbuild.errors import FormatError, LayerbuildError, NotFoundError, StoreError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import Descriptor, Index, Manifest
@@ -102,7 +101,8 @@ class Removed:
 
 
 class Images:
-    """The images of a store. What is said here about a name is on the disk when the method returns.
+    """The images of a store. A name that is given reaches the disk as the layers do; that one was taken away is on the
+    disk when the method returns.
 
     ``platform`` is what a name of several images means where nobody says which of them.
     """
@@ -131,6 +131,8 @@ class Images:
         FormatError if the bytes are no manifest and configuration, or do not belong together.
         """
         digest, image_id = BlobDigest.of(manifest), BlobDigest.of(config)
+        if self._has(digest) and all(self._blobs.path(name).is_file() for name in (digest, image_id)):
+            return self._by_manifest(digest)  # a build that found all in the cache: nothing is to be written
         read, configuration = Manifest.from_json(manifest), ImageConfig.from_json(config)
         self._check(read, configuration, image_id)
         for data in (config, manifest):
@@ -149,9 +151,11 @@ class Images:
 
     def tag(self, reference: Reference, manifest: BlobDigest) -> None:
         """Give the image a name, taking it from whichever image had it; NotFoundError if there is no such image."""
-        if self._database.row("SELECT 1 FROM image WHERE manifest = ?", (manifest,)) is None:
+        if not self._has(manifest):
             raise NotFoundError(f"the store has no image with the manifest {manifest}")
-        with self._database.transaction(durable=True):
+        if self._database.row("SELECT 1 FROM name WHERE reference = ? AND manifest = ?", (str(reference), manifest)):
+            return
+        with self._database.transaction():
             self._database.execute(
                 "INSERT INTO name (reference, manifest) VALUES (?, ?) "
                 "ON CONFLICT (reference) DO UPDATE SET manifest = excluded.manifest",
@@ -206,6 +210,13 @@ class Images:
             f"SELECT {_COLUMNS} FROM image WHERE config != ? ORDER BY number DESC", (_NO_CONFIG,)
         )
         return tuple(self._image(row) for row in rows)
+
+    def describe(self, found: StoredImage | StoredIndex) -> Descriptor:
+        """What an image or an index is, as the store has it."""
+        size = self._blobs.size(found.digest)
+        if isinstance(found, StoredIndex):
+            return Descriptor(found.index.media_type, found.digest, size)
+        return Descriptor(found.manifest.media_type, found.digest, size, platform=found.config.platform)
 
     def indexes(self) -> tuple[StoredIndex, ...]:
         """All indexes, newest first."""
@@ -335,18 +346,20 @@ class Images:
         names = [Reference.parse(row[0]) for row in self._database.rows("SELECT reference FROM name")]
         # As a whole and without the tag, which people leave out.
         known = {spelled.familiar: name.familiar for name in names for spelled in (name.untagged, name)}
-        near = dict.fromkeys(known[found] for found in difflib.get_close_matches(text, known, n=3))
+        near = dict.fromkeys(known[found] for found in alike(text, known, most=3))
         hint = f"did you mean {' or '.join(near)}?" if near else "`layerbuild images` lists what is there"
         return NotFoundError(f"the store has no image {text!r}", hint=hint)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _insert(self, descriptor: Descriptor, config: str) -> None:
-        with self._database.transaction(durable=True):
-            self._database.execute(
-                "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
-                (descriptor.digest, config, descriptor.to_json(), time.time()),
-            )
+        self._database.execute(
+            "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
+            (descriptor.digest, config, descriptor.to_json(), time.time()),
+        )
+
+    def _has(self, manifest: BlobDigest) -> bool:
+        return self._database.row("SELECT 1 FROM image WHERE manifest = ?", (manifest,)) is not None
 
     def _by_manifest(self, digest: str) -> StoredImage:
         return self._image(self._row(digest))

@@ -15,14 +15,14 @@ from layerbuild.recipe.directives import detect, read_directives
 from layerbuild.recipe.heredoc import Heredoc, Mark, read_mark, read_marks
 from layerbuild.recipe.instructions.onbuild import trigger_text
 from layerbuild.recipe.instructions.spelling import quote, quoted_list
-from layerbuild.recipe.instructions.table import KEYWORDS
+from layerbuild.recipe.instructions.table import instruction_class
 from layerbuild.recipe.lines import read_lines
 from layerbuild.recipe.syntax import Statement, parse, parse_trigger
 from layerbuild.recipe.words import Word, split_words
 
 
 def arguments(statement: Statement) -> Arguments:
-    found = KEYWORDS.get(statement.keyword)
+    found = instruction_class(statement.keyword)
     return Arguments(()) if found is None else statement.arguments(found.shape)
 
 

@@ -9,7 +9,7 @@ import pytest
 from layerbuild.errors import MachineError
 from layerbuild.isolate import cgroups
 from layerbuild.isolate.cgroups import Group, Place, places, settings
-from layerbuild.isolate.job import Limits
+from layerbuild.isolate.limits import Limits
 
 UNIFIED = "30 23 0:26 / {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
 HYBRID = """\

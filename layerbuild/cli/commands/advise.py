@@ -11,6 +11,7 @@ import click
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import Seen, seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import reading
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -31,13 +32,14 @@ _RECIPES = ("Dockerfile", "dockerfile")
     type=click.Path(path_type=Path),
     help="End with 1 if the image breaks a rule of this .dive-ci file.",
 )
+@platform_option()
 @format_option
 @click.pass_context
-def advise(ctx: click.Context, image: str, rules_file: Path | None, output_format: str) -> None:
+def advise(ctx: click.Context, image: str, rules_file: Path | None, platform: str | None, output_format: str) -> None:
     """Show what IMAGE wastes, measured, and what would mend it, with the line of the recipe.
 
-    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or a folder with a recipe: then it is
-    what that recipe's last build made.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, an image named with its registry, or a
+    folder with a recipe: then it is what that recipe's last build made.
     """
     from layerbuild.views import advise as view
     from layerbuild.views.efficiency import efficiency
@@ -45,7 +47,7 @@ def advise(ctx: click.Context, image: str, rules_file: Path | None, output_forma
 
     with trouble(ctx), ExitStack() as cleaning:
         rules = _rules(rules_file)
-        (found,) = cleaning.enter_context(seen(_image_of(image)))
+        (found,) = cleaning.enter_context(seen(_image_of(image), platform=chosen_platform(platform)))
         rows = found.layers()
         every = versions(found.indexes(cleaning))
         build = found.store.builds.of_image(found.image.manifest_digest)
@@ -59,7 +61,7 @@ def advise(ctx: click.Context, image: str, rules_file: Path | None, output_forma
 
 def _image_of(text: str) -> str:
     """The image that ``text`` names; of a folder with a recipe, the one that its last build made."""
-    from layerbuild.build.explaining import recipe_name
+    from layerbuild.store.builds import recipe_name
 
     recipe = next((Path(text, name) for name in _RECIPES if Path(text, name).is_file()), None)
     if recipe is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,6 @@ from layerbuild.cli.pushing import Pushing, deliver, pushable
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer
 from layerbuild.cli.results import identifier, remove_stale, write_files
-from layerbuild.cli.teaching import Teacher
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.frozen import frozen
 from layerbuild.reference import Reference
@@ -48,9 +47,9 @@ if TYPE_CHECKING:
     from layerbuild.image.annotations import Annotation
     from layerbuild.image.config import Platform
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.backends import Backend, Isolation
     from layerbuild.isolate.fork import Helper
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
     from layerbuild.isolate.namespaces import Identity
     from layerbuild.store.images import StoredImage, StoredIndex
     from layerbuild.store.store import Store
@@ -118,9 +117,9 @@ def build(
             options,
             asked,
             store,
-            lambda helper: _runner(way.backend.start(identity, helper, most), store, identity, choice),
+            lambda helper: _runner(way.backend, way.backend.start(identity, helper, most), store, identity, choice),
             annotations=wanted.annotations,
-            observe=told_all(observe, *([Teacher(store)] if telling.teach else []), *early),
+            observe=told_all(observe, *([_teacher(store)] if telling.teach else []), *early),
             clock=clock,
         )
         write_files(wanted.files, built.found, _export(store, built, leaving, pushes, observe))
@@ -193,11 +192,14 @@ def _options_for(
     platform: Platform | None, options: Options, annotations: tuple[Annotation, ...], *, several: bool
 ) -> Options:
     """The options of the build for one platform. With several, the names are the index's."""
+    names = () if several else options.names
+    options = replace(options, names=names, platform=platform)
+    if not annotations:
+        return options
     from layerbuild.image.annotations import MANIFEST, chosen_for
 
-    names = () if several else options.names
     said = chosen_for(annotations, MANIFEST, platform or this_platform())
-    return replace(options, names=names, platform=platform, annotations=said)
+    return replace(options, annotations=said)
 
 
 def _carry_out(
@@ -220,21 +222,29 @@ def _carry_out(
     return Built(index, blobs)
 
 
-def _runner(sandbox: Isolation, store: Store, identity: Identity, choice: Choice | None) -> Runner:
+def _runner(backend: Backend, sandbox: Isolation, store: Store, identity: Identity, choice: Choice | None) -> Runner:
     """What executes RUN steps, by the driver of ``choice``; None: by whichever works."""
     from layerbuild.build.drivers.table import choose
     from layerbuild.build.running import Runner
 
     choice = choice or choose(None, store.root, identity)
-    return Runner(sandbox, choice.driver, unusual=_unusual(choice, identity))
+    return Runner(sandbox, choice.driver, unusual=tuple(_unusual(choice, identity, backend.name)))
 
 
-def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
+def _teacher(store: Store) -> Observer:
+    from layerbuild.cli.teaching import Teacher
+
+    return Teacher(store)
+
+
+def _unusual(choice: Choice, identity: Identity, isolation: str) -> Iterator[str]:
     """What a person should know about how this build goes, where that is not the best way."""
-    found = (str(choice),) if choice.driver.name != "overlay" else ()
-    if not identity.lack:  # nor is it told of again where the store was made so
-        return found
-    return (*found, f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same")
+    if choice.driver.name != "overlay":
+        yield str(choice)
+    if identity.lack:  # told once: it is empty where the store was made so
+        yield f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same"
+    if identity.one_id and isolation != "namespaces":
+        yield f"in containers of {isolation} there is one id: RUN can give no file to another user"
 
 
 def _way_back(error: StepFailed) -> str:
@@ -259,9 +269,7 @@ def _export(
     store: Store, built: Built, outputs: Sequence[Output], pushes: list[Pushing | None], observe: Observer
 ) -> Descriptor:
     """Write the outputs; the manifest or index of what left last (a new compression makes a new one)."""
-    from layerbuild.export.package import describe
-
-    descriptor = describe(store, built.found)
+    descriptor = store.images.describe(built.found)
     if outputs:
         from layerbuild.events import Note
         from layerbuild.export.formats import write

@@ -19,7 +19,7 @@ from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
 
 if TYPE_CHECKING:
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

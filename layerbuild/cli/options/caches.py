@@ -5,16 +5,14 @@ A bare NAME is a cache in a registry; to take from, as in ``docker build``, an i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from layerbuild.cli.options.command import CACHE, gathered, option
 from layerbuild.cli.pushing import pushable
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import FormatError, UsageError
+from layerbuild.errors import FormatError, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.reference import DEFAULT_TAG, Reference
 
@@ -30,6 +28,7 @@ _TO: Mapping[str, tuple[str, ...]] = {
 }
 _FROM: Mapping[str, tuple[str, ...]] = {"registry": ("ref",), "local": ("src", "tag", "digest")}
 _MODES = ("min", "max")
+_SERVICES = ("azblob", "gha", "s3")  # where buildx keeps caches besides
 
 
 @frozen
@@ -116,6 +115,8 @@ def _caches(*, cache_from: tuple[str, ...], cache_to: tuple[str, ...]) -> Asked:
 
 
 def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    import csv
+
     fields = next(csv.reader([text]), [])
     if len(fields) == 1 and "=" not in text:
         fields = ["type=registry", f"ref={text}"]
@@ -125,6 +126,9 @@ def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[
         if not equals:
             raise UsageError(f"{option} {text!r}: {field!r} is not key=value", hint="type=registry,ref=NAME")
         keys[key.strip().lower()] = value
+    if keys.get("type") in _SERVICES:
+        hint = "a registry, or type=local with a folder that the CI system keeps"
+        raise UsageError(f"{option} type={keys['type']}: a service of its own, which is not asked here", hint=hint)
     kind = _one_of(option, "type", keys.setdefault("type", "registry" if "ref" in keys else ""), tuple(table))
     for key in keys:
         if key != "type":
@@ -142,7 +146,7 @@ def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[
 def _one_of(option: str, what: str, word: str, known: tuple[str, ...]) -> str:
     if word in known:
         return word
-    near = get_close_matches(word, known, n=1)
+    near = alike(word, known)
     hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
     raise UsageError(f"{option}: " + (f"unknown {what} {word!r}" if word else f"no {what}"), hint=hint)
 

@@ -11,7 +11,7 @@ from layerbuild.cli.options.command import LIMITS, gathered, option
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from layerbuild.isolate.job import Limits
+    from layerbuild.isolate.limits import Limits
     from layerbuild.isolate.rlimits import Rlimit
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -50,7 +50,7 @@ def _limits(
     shm_size: str | None,
     timeout: str | None,
 ) -> Limits:
-    from layerbuild.isolate.job import NO_LIMITS, Limits
+    from layerbuild.isolate.limits import NO_LIMITS, Limits
 
     most = _size("--memory", memory) if memory else 0
     if memory and most < _LEAST_MEMORY:

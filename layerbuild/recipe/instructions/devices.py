@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-
 from layerbuild.errors import RecipeError
 from layerbuild.frozen import frozen
 
@@ -46,6 +44,8 @@ def read_device(text: str) -> Device:
 
 
 def _fields(text: str) -> list[str]:
+    import csv
+
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
+from layerbuild.errors import alike
 from layerbuild.frozen import frozen
 from layerbuild.recipe.syntax import Statement
 from layerbuild.recipe.words import Word
@@ -73,7 +73,7 @@ def _switch(statement: Statement, flag: Word, name: str, text: str) -> str:
 
 
 def _hint(statement: Statement, name: str, known: FlagSet) -> str:
-    near = difflib.get_close_matches(name, sorted(known.names), n=1)
+    near = alike(name, sorted(known.names))
     if near:
         return f"did you mean --{near[0]}?"
     if not known.names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 import re
 from collections.abc import Callable
@@ -123,6 +122,8 @@ class _Keys:
 
 
 def _pairs(text: str) -> list[tuple[str, str | None]]:
+    import csv
+
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error as error:

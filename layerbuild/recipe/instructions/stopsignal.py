@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import Self
 
+from layerbuild.errors import alike
 from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import whole
 from layerbuild.recipe.instructions.base import Instruction, Lowered, exactly_one
@@ -44,7 +44,7 @@ class StopSignal(Instruction):
         signal = scope.expander(self.statement)(self.signal)
         name = signal.upper().removeprefix("SIG")
         if not (int(signal) if _NUMBER.fullmatch(signal) else name in NAMES):
-            near = difflib.get_close_matches(name, sorted(NAMES), n=1)
+            near = alike(name, sorted(NAMES))
             hint = f"did you mean SIG{near[0]}?" if near else "write a name such as SIGTERM, or a number"
             raise self.statement.error(f"Invalid signal: {signal}", at=self.signal, hint=hint)
         return self.metadata(scope.with_config(stop_signal=signal), f"STOPSIGNAL {signal}")

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import difflib
+import importlib
+from typing import TYPE_CHECKING
 
-from layerbuild.recipe.instructions.base import Instruction
-from layerbuild.recipe.instructions.command import Cmd, Entrypoint, Shell
-from layerbuild.recipe.instructions.copy import Add, Copy
-from layerbuild.recipe.instructions.expose import Expose
-from layerbuild.recipe.instructions.healthcheck import Healthcheck
-from layerbuild.recipe.instructions.labels import Label, Maintainer
-from layerbuild.recipe.instructions.onbuild import OnBuild
-from layerbuild.recipe.instructions.place import User, Workdir
-from layerbuild.recipe.instructions.run import Run
-from layerbuild.recipe.instructions.stage import From
-from layerbuild.recipe.instructions.stopsignal import StopSignal
-from layerbuild.recipe.instructions.variables import Arg, Env
-from layerbuild.recipe.instructions.volume import Volume
+from layerbuild.errors import alike
 from layerbuild.recipe.syntax import Statement, placed
 from layerbuild.recipe.words import Word
 
-KEYWORDS: dict[str, type[Instruction]] = {
-    "ADD": Add,
-    "ARG": Arg,
-    "CMD": Cmd,
-    "COPY": Copy,
-    "ENTRYPOINT": Entrypoint,
-    "ENV": Env,
-    "EXPOSE": Expose,
-    "FROM": From,
-    "HEALTHCHECK": Healthcheck,
-    "LABEL": Label,
-    "MAINTAINER": Maintainer,
-    "ONBUILD": OnBuild,
-    "RUN": Run,
-    "SHELL": Shell,
-    "STOPSIGNAL": StopSignal,
-    "USER": User,
-    "VOLUME": Volume,
-    "WORKDIR": Workdir,
+if TYPE_CHECKING:
+    from layerbuild.recipe.instructions.base import Instruction
+
+# keyword → module of recipe/instructions/ and the class in it, imported when a recipe has it
+KEYWORDS = {
+    "ADD": "copy:Add",
+    "ARG": "variables:Arg",
+    "CMD": "command:Cmd",
+    "COPY": "copy:Copy",
+    "ENTRYPOINT": "command:Entrypoint",
+    "ENV": "variables:Env",
+    "EXPOSE": "expose:Expose",
+    "FROM": "stage:From",
+    "HEALTHCHECK": "healthcheck:Healthcheck",
+    "LABEL": "labels:Label",
+    "MAINTAINER": "labels:Maintainer",
+    "ONBUILD": "onbuild:OnBuild",
+    "RUN": "run:Run",
+    "SHELL": "command:Shell",
+    "STOPSIGNAL": "stopsignal:StopSignal",
+    "USER": "place:User",
+    "VOLUME": "volume:Volume",
+    "WORKDIR": "place:Workdir",
 }
+
+
+def instruction_class(keyword: str) -> type[Instruction] | None:
+    """The class of a keyword, None: there is no such keyword."""
+    if keyword not in KEYWORDS:
+        return None
+    module, _, name = KEYWORDS[keyword].partition(":")
+    found: type[Instruction] = getattr(importlib.import_module(f"layerbuild.recipe.instructions.{module}"), name)
+    return found
 
 
 def read_instruction(statement: Statement) -> Instruction:
     """The instruction that a statement is; RecipeError for an unknown keyword, with the nearest known one."""
-    found = KEYWORDS.get(statement.keyword)
+    found = instruction_class(statement.keyword)
     if found is None:
-        near = difflib.get_close_matches(statement.keyword, KEYWORDS, n=1)
+        near = alike(statement.keyword, KEYWORDS)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KEYWORDS)}"
         raise statement.error(f"unknown instruction: {statement.spelling}", at=Word(statement.spelling, 0), hint=hint)
     with placed(statement.span):
