@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -33,33 +34,45 @@ RESULTS = Path(__file__).parent / "results"
 class Runner:
     """Runs workloads on one disk."""
 
-    def __init__(self, folder: Path, scale: Scale, builders: list[Builder], floor: Floor, rounds: int) -> None:
+    def __init__(self, folder: Path, scale: Scale, floor: Floor, rounds: int) -> None:
         self._folder = folder
         self._scale = scale
-        self._builders = builders
         self._floor = floor
         self._rounds = rounds
         self.results: list[Result] = []
 
-    def workload(self, workload: Workload, builders: list[Builder] | None = None) -> None:
+    def workload(self, workload: Workload, builders: list[Builder]) -> None:
         """Time it: every builder once in each round, each round beginning with another one. The round before the first
-        fills caches and is watched for memory instead."""
+        fills caches and is watched for memory instead. Who fails there is left out; if the floor fails, all are."""
         context = self._folder / "context"
         context.mkdir()
-        (context / "Dockerfile").write_text(workload.recipe(self._scale))
-        workload.files(context, self._scale)
-        todo = list(self._builders if builders is None else builders)
+        try:
+            (context / "Dockerfile").write_text(workload.recipe(self._scale))
+            workload.files(context, self._scale)
+            found = self._rounds_of(workload, context, builders)
+        except RuntimeError as error:
+            say(f"{workload.key}: left out: {str(error).strip()[-600:]}")
+            return
+        finally:
+            shutil.rmtree(context)
+        self.results += found
+        for result in found:
+            say(f"{workload.key:12} {result.builder:32} {result.median:8.2f} s")
+
+    def _rounds_of(self, workload: Workload, context: Path, builders: list[Builder]) -> list[Result]:
         title = f"{workload.title} ({workload.state})"
-        results = {builder.name: Result(workload.key, title, builder.name) for builder in todo}
-        floor = Result(workload.key, title, "floor")
-        for builder in list(todo):
+        results, todo = {}, []
+        for builder in builders:
+            result = Result(workload.key, title, builder.name)
             try:
                 builder.forget()
-                results[builder.name].memory = self._watched(builder, workload, context)
+                result.memory = self._watched(builder, workload, context)
             except RuntimeError as error:
                 say(f"{workload.key}: {builder.name} fails: {str(error).strip()[-300:]}")
-                todo.remove(builder)
-                del results[builder.name]
+                continue
+            results[builder.name] = result
+            todo.append(builder)
+        floor = Result(workload.key, title, "floor")
         for number in range(self._rounds):
             turn = number % max(1, len(todo))
             for builder in todo[turn:] + todo[:turn]:
@@ -68,10 +81,7 @@ class Runner:
                 result.size = self._out.stat().st_size
                 self._out.unlink()
             floor.seconds.append(self._timed_floor(workload, context))
-        self.results += [*results.values(), floor]
-        shutil.rmtree(context)
-        for result in (*results.values(), floor):
-            say(f"{workload.key:12} {result.builder:30} {result.median:8.2f} s")
+        return [*results.values(), floor]
 
     @property
     def _out(self) -> Path:
@@ -168,6 +178,7 @@ def main() -> None:
     options = arguments()
     if os.geteuid() != 0:
         sys.exit("the floor mounts and chroots: run it as root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # daemons and mounts go, too
     scale = SCALES[options.scale]
     workloads = chosen(options)
     names = options.builders.split(",") if options.builders else list(PEERS)
@@ -177,10 +188,10 @@ def main() -> None:
         bases, folders = make_bases(folder, workloads)
         builders = available(names, folder, bases, say)
         (folder / "floor").mkdir()
-        runner = Runner(folder, scale, builders, Floor(folder / "floor", folders), options.rounds)
+        runner = Runner(folder, scale, Floor(folder / "floor", folders), options.rounds)
         try:
             for workload in workloads:
-                runner.workload(workload)
+                runner.workload(workload, builders)
             if options.w10:
                 ours = [builder for builder in builders if isinstance(builder, Layerbuild)][:1]
                 for series, counts in ((series_files, scale.series_files), (series_layers, scale.series_layers)):

@@ -74,6 +74,10 @@ class Floor:
         run(["mount", "-t", "overlay", "-o", f"lowerdir={lowers},upperdir={upper},workdir={work}", "overlay", merged])
         (merged / "dev").mkdir(exist_ok=True)
         run(["mount", "--rbind", "/dev", merged / "dev"])
+        for name in ("etc/hosts", "etc/resolv.conf"):  # W9 asks the network
+            (merged / name).parent.mkdir(exist_ok=True)
+            (merged / name).touch()
+            run(["mount", "--bind", f"/{name}", merged / name])
         try:
             for step in stage.steps:
                 match step:

@@ -166,8 +166,9 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 
 def _but_for_time(theirs: str | None, ours: str | None) -> bool:
-    """A folder that BuildKit copies has now and then the time at which that was, not that of the source."""
-    if theirs is None or ours is None or not theirs.startswith("kind=folder") or " time=now" not in theirs:
+    """A folder that BuildKit copies may have the time at which that was, or that of an earlier context's folder of the
+    same name; ours has to have the source's."""
+    if theirs is None or ours is None or not theirs.startswith("kind=folder") or " time=now" in ours:
         return False
     return _TIME.sub("", theirs) == _TIME.sub("", ours)
 
