@@ -67,7 +67,7 @@ catalogues: setup-test
 	$(BIN)/pybabel -q extract -k N_ --no-location --omit-header -o $(VENV)/lessons.pot layerbuild/lessons layerbuild/cli/commands/learn.py
 	for po in layerbuild/lessons/locale/*/LC_MESSAGES/lessons.po; do \
 	  $(BIN)/pybabel -q update --omit-header --no-fuzzy-matching --ignore-obsolete -i $(VENV)/lessons.pot -l $$(basename $$(dirname $$(dirname $$po))) -o $$po && \
-	  $(BIN)/pybabel -q compile -i $$po -o $${po%.po}.mo || exit 1; done
+	  $(BIN)/pybabel -q compile --use-fuzzy -i $$po -o $${po%.po}.mo || exit 1; done
 
 setup: $(VENV)/.installed
 setup-test: $(VENV)/.installed-test

@@ -75,22 +75,51 @@ def recipe(context: Path, steps: int) -> Path:
 
 def builders(folder: Path) -> Iterator[tuple[str, Command]]:
     """Name and command of each, for which the base is there under the same name."""
-    ours = (*LAYERBUILD, "--root", str(folder / "store"))
-    archive = folder / "base.tar"
+    archive, layout = folder / "base.tar", folder / "base.oci"
+    ours = (*LAYERBUILD, "--root", str(folder / "root"))
     run((*ours, "base", "host", "--with", "sh,true", "--tag", "localhost/base"))
     run((*ours, "build", "-q", "-o", f"type=docker,dest={archive}", "-t", "localhost/base", str(folder / "none")))
-    for isolation in ("namespaces", "runc", "crun"):
-        yield f"layerbuild --isolation {isolation}", (*ours, "build", "-q", "--no-cache", "--isolation", isolation)
-    for rung in RUNGS:
-        if rung.name != "overlay":
-            yield f"layerbuild --driver {rung.name}", (*ours, "--driver", rung.name, "build", "-q", "--no-cache")
-    # As root of a user namespace a process has one id, and finds its way to files that only root may see.
-    theirs = ("unshare", "--user", "--map-root-user", *LAYERBUILD, "--root", str(folder / "one-id"))
-    layout = folder / "base.oci"
     run((*ours, "build", "-q", "-o", f"type=oci,dest={layout},tar=false", str(folder / "none")))
-    run((*theirs, "import", "--tag", "localhost/base", str(layout)))
-    for rung in RUNGS:
-        yield f"layerbuild, one id, {rung.name}", (*theirs, "--driver", rung.name, "build", "-q", "--no-cache")
+    subvolumes = file_system(folder / "btrfs")
+    for who, become in users(folder).items():
+        for rung in RUNGS:
+            place = subvolumes if rung.name == "btrfs" else folder
+            theirs = (*become, *LAYERBUILD, "--root", str(place / who))
+            build = (*theirs, "--driver", rung.name, "build", "-q", "--no-cache")
+            run((*theirs, "import", "--tag", "localhost/base", str(layout)))
+            yield f"layerbuild, {who}, {rung.name}", build
+            for runtime in ("runc", "crun") if rung.name == "overlay" else ():
+                yield f"layerbuild, {who}, {runtime}", (*build, "--isolation", runtime)
+    yield from peers(folder, archive)
+
+
+def users(folder: Path) -> dict[str, Command]:
+    """Who builds, and what comes before the command. As root of a user namespace a process finds its way to files that
+    only root may see; whether the namespace has one id or a range of them is what layerbuild goes by."""
+    if os.geteuid() != 0:
+        return {"user": ()}
+    given = folder / "subordinate"
+    given.write_text("root:0:65536\n")
+    for name in ("/etc/subuid", "/etc/subgid"):
+        run(("mount", "--bind", str(given), name))  # for this mount namespace alone
+    mapped = ("--map-users=0,0,65536", "--map-groups=0,0,65536", "--setuid=0", "--setgid=0")
+    return {"root": (), "ranges": ("unshare", "--user", *mapped), "one id": ("unshare", "--user", "--map-root-user")}
+
+
+def file_system(folder: Path) -> Path:
+    """A btrfs in a file, mounted for this mount namespace alone; without one the driver is left out with its reason."""
+    folder.mkdir()
+    if os.geteuid() == 0 and shutil.which("mkfs.btrfs"):
+        image = folder.with_suffix(".img")
+        with open(image, "wb") as file:
+            file.truncate(2 << 30)
+        run(("mkfs.btrfs", "-q", str(image)))
+        run(("mount", "-o", "loop,user_subvol_rm_allowed", str(image), str(folder)))
+    return folder
+
+
+def peers(folder: Path, archive: Path) -> Iterator[tuple[str, Command]]:
+    """buildah and podman, in each isolation that they have."""
     state = ("--root", str(folder / "containers"), "--runroot", str(folder / "run"))
     common = ("--layers", "--no-cache", "--pull-never", "--network", "host", "-q", "-t", "made")
     for program in ("buildah", "podman"):

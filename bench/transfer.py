@@ -1,27 +1,33 @@
 """Images in and out of a registry: pull and unpack, and push, beside skopeo with umoci, and buildah.
 
-    python -m bench.transfer [--scratch FOLDER] [--files 50000] [--megabytes 1000] [--layers 4] [--rounds 3] [--json]
+    python -m bench.transfer [--scratch FOLDER | --place FOLDER] [--files 50000] [--megabytes 1000] [--layers 4]
+                             [--rounds 3] [--json]
 
 The image lies in Debian's docker-registry on loopback; its files are small, and half of their bytes compress well. Each
-program has its turn in each round, on an empty store; seconds are medians, memory is the largest sum of resident sizes.
-Each push goes to a registry of its own, new in each round, so every byte is sent: where another repository has the
-layers, all of these programs know to take them over. Needs root.
+program has its turn in each round, on an empty store, and each round begins with another one; before each turn the
+disk is synced. Seconds and CPU seconds (of the program and its children, not of the registry) are medians; the round
+before the first is watched for memory, the largest sum of resident sizes, and is not timed. Each push goes to a
+registry of its own, new in each round, so every byte is sent: where another repository has the layers, all of these
+programs know to take them over. All of it lies on one fresh ext4 with a journal, in a loop-mounted file below
+``--scratch``, or in a folder of ``--place``. Needs root.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.capture import make_files
+from bench.disk import disk, settle
 from bench.memory import Watch
 from bench.peers import run
 
@@ -33,7 +39,8 @@ Work = Callable[[], None]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scratch", type=Path, help="a folder on the file system to measure")
+    parser.add_argument("--scratch", type=Path, help="where the loop-mounted file lies (default: the temporary folder)")
+    parser.add_argument("--place", type=Path, help="a folder on the file system to measure, in place of that")
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--megabytes", type=int, default=1000)
     parser.add_argument("--layers", type=int, default=4)
@@ -43,8 +50,7 @@ def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
     from registries import running  # as the tests start it
 
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="layerbuild-bench-") as text:
-        folder = Path(text)
+    with disk(options.scratch, options.place, gigabytes=10 + options.megabytes * 16 // 1000) as folder:
         (folder / "registry").mkdir()
         with running(str(shutil.which("docker-registry")), folder / "registry") as registry:
             make_image(folder, registry.host, options)
@@ -52,8 +58,8 @@ def main() -> None:
     if options.json:
         print(json.dumps(results, indent=2))
         return
-    for name, (seconds, peak) in results.items():
-        print(f"{name:24} {seconds:7.2f} s {peak / 1e6:7.0f} MB")
+    for name, found in results.items():
+        print(f"{name:24} {found['seconds']:7.2f} s {found['cpu seconds']:7.2f} s CPU {found['megabytes']:7.0f} MB")
 
 
 def make_image(folder: Path, host: str, options: argparse.Namespace) -> None:
@@ -81,24 +87,49 @@ def make_image(folder: Path, host: str, options: argparse.Namespace) -> None:
     archive.unlink()
 
 
-def measure(folder: Path, host: str, rounds: int) -> dict[str, tuple[float, int]]:
-    """Seconds (median) and bytes of memory for each kind of work; the round that is watched is not timed."""
-    found: dict[str, list[float]] = {}
+def measure(folder: Path, host: str, rounds: int) -> dict[str, dict[str, Any]]:
+    """What each kind of work took, by its name."""
+    seconds: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     for number in range(rounds + 1):
         with empty_registries(folder / "pushed") as targets:
-            for name, work in works(folder, host, targets).items():
-                run(["sync"])
-                with Watch() as watch:
-                    began = time.perf_counter()
-                    work()
-                    seconds = time.perf_counter() - began
-                peaks[name] = max(peaks.get(name, 0), watch.peak)
-                if number:
-                    found.setdefault(name, []).append(seconds)
+            for name, work in in_turn(works(folder, host, targets), number):
+                settle()
+                if number == 0:
+                    with Watch() as watch:
+                        work()
+                    peaks[name] = watch.peak
+                    continue
+                began, before = time.perf_counter(), children()
+                work()
+                seconds.setdefault(name, []).append(time.perf_counter() - began)
+                cpu.setdefault(name, []).append(children() - before)
         for place in ("store", "skopeo", "bundle", "buildah", "run", "pushed"):
             shutil.rmtree(folder / place, ignore_errors=True)
-    return {name: (statistics.median(seconds), peaks[name]) for name, seconds in found.items()}
+    return {
+        name: {
+            "seconds": round(statistics.median(seconds[name]), 2),
+            "cpu seconds": round(statistics.median(cpu[name]), 2),
+            "megabytes": round(peaks[name] / 1e6, 1),
+            "rounds": [round(each, 2) for each in seconds[name]],
+        }
+        for name in seconds
+    }
+
+
+def in_turn(works: Mapping[str, Work], number: int) -> Iterator[tuple[str, Work]]:
+    """The pulls, then the pushes; each time another program begins."""
+    for kind in ("pull", "push"):
+        chosen = [item for item in works.items() if item[0].startswith(kind)]
+        turn = number % len(chosen)
+        yield from chosen[turn:] + chosen[:turn]
+
+
+def children() -> float:
+    """CPU seconds of all children that have ended."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
 
 
 @contextmanager

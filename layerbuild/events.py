@@ -56,7 +56,8 @@ class CacheHit:
 @frozen
 class RootMounting:
     """The root of a RUN is about to be there. ``lowers`` are the diff folders below, topmost first; ``mount`` is the
-    shell line for it, empty where the ``driver`` mounts nothing and in a build that does not go step by step."""
+    shell line for it, empty where the ``driver`` mounts nothing and in a build that does not go step by step. ``tree``
+    is the complete tree that the command writes to, once that is there; empty: it writes to ``upper``."""
 
     stage: StagePlan
     number: int
@@ -66,6 +67,7 @@ class RootMounting:
     work: str
     merged: str
     mount: str
+    tree: str
 
 
 @frozen

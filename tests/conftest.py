@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +17,24 @@ import pytest
 import registries
 from hypothesis import settings
 from places import fresh
-from stores import Templates
-from support import PROJECT, USER, Layerbuild, add_member, missing
+from stores import Templates, write_busybox
+from support import PROJECT, USER, Layerbuild, missing
+
+from layerbuild.isolate import linux
 
 # How long an example takes depends on what else the machine does; speed is shown in bench/.
 settings.register_profile("layerbuild", deadline=None)
 settings.load_profile("layerbuild")
 
 _counter = iter(range(1_000_000))
+
+
+def pytest_configure() -> None:
+    """As root each process of the tests has its mounts to itself: none that others make come and go in it, and its own
+    end with it."""
+    if os.geteuid() == 0:
+        linux.unshare(linux.CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
 
 
 def pytest_unconfigure() -> None:
@@ -124,22 +133,8 @@ def _elsewhere() -> Iterator[tuple[str, tuple[str, ...], dict[str, str]]]:
 @pytest.fixture(scope="session")
 def busybox_tar(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Path:
     """The root file system of a small image: busybox with a link for each of its programs."""
-    busybox = program("busybox")
-    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
     path = tmp_path_factory.mktemp("busybox") / "rootfs.tar"
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
-            add_member(tar, folder, tarfile.DIRTYPE, mode=mode)
-        add_member(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
-        for name in sorted(set(listed) - {"busybox"}):
-            add_member(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
-        users = (
-            "root:x:0:0:root:/root:/bin/sh",
-            "daemon:x:1:1:daemon:/usr/sbin:/bin/false",
-            "nobody:x:65534:65534::/:/bin/false",
-        )
-        add_member(tar, "etc/passwd", content="\n".join((*users, "")).encode())
-        add_member(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")
+    write_busybox(program("busybox"), path)
     return path
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import USER, Layerbuild
+from support import USER, Layerbuild, add_member
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,22 @@ class Templates:
         layerbuild = self.make[who](folder / "store")
         layerbuild("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
         layerbuild("base", "host")
+
+
+def write_busybox(busybox: str, path: Path) -> None:
+    """A tar of the root file system of a small image: ``busybox`` with a link for each of its programs, and a few
+    users."""
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
+            add_member(tar, folder, tarfile.DIRTYPE, mode=mode)
+        add_member(tar, "bin/busybox", content=Path(busybox).read_bytes(), mode=0o755)
+        for name in sorted(set(listed) - {"busybox"}):
+            add_member(tar, f"bin/{name}", tarfile.SYMTYPE, link="busybox")
+        users = (
+            "root:x:0:0:root:/root:/bin/sh",
+            "daemon:x:1:1:daemon:/usr/sbin:/bin/false",
+            "nobody:x:65534:65534::/:/bin/false",
+        )
+        add_member(tar, "etc/passwd", content="\n".join((*users, "")).encode())
+        add_member(tar, "etc/group", content=b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root\nnobody:x:65534:\n")

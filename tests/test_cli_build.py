@@ -74,6 +74,11 @@ def test_an_argument_from_the_environment(layerbuild: Layerbuild, context: Path)
     assert "| got-default" in layerbuild.build(context, recipe, "--build-arg", "HANDED")
 
 
+def test_a_working_directory_with_dots_in_it(layerbuild: Layerbuild, context: Path) -> None:
+    layerbuild.build(context, "FROM busybox\nWORKDIR /a/./b/../c//d/\nRUN pwd > out\n", "-t", "image")
+    assert layerbuild("run", "image", "sh", "-c", "cat out; ls /a") == "/a/c/d\nc\n"
+
+
 def test_triggers_of_a_base(layerbuild: Layerbuild, context: Path) -> None:
     (context / "file").write_text("triggered")
     base = "FROM busybox\nONBUILD COPY file /file\nONBUILD RUN cat /file > /seen\nONBUILD ENV FROM_BASE=yes\n"

@@ -159,3 +159,13 @@ def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
         found = {name: (tar.getmember(name).uid, tar.getmember(name).gid) for name in ("f", "m", "p", "c", "tmp/x")}
     assert found == {"f": (1, 6), "m": (2, 3), "p": (9, 0), "c": (0, 0), "tmp/x": (7, 8)}
     assert driven("run", "it", "cat", "/tmp/x") == "x\n7\n"
+
+
+def test_the_owner_of_a_link_of_a_lower_layer(driven: Layerbuild, context: Path) -> None:
+    """A difference that is told: with one id it is noted by a number that fuse-overlayfs changes."""
+    recipe = "FROM busybox\nRUN ln -s x /l && chown -h 7:8 /l\nRUN stat -c 'seen %u:%g' /l; touch /new\n"
+    said = driven.build(context, recipe, "-t", "it")
+    unknown = driven.rootless and driven.env["LAYERBUILD_DRIVER"] == "fuse-overlayfs"
+    assert f"| seen {'0:0' if unknown else '7:8'}\n" in said
+    with tarfile.open(driven.root / "blobs/sha256" / driven.layers("it")[1]["digest"].partition(":")[2]) as tar:
+        assert (tar.getmember("l").uid, tar.getmember("l").gid) == (7, 8)

@@ -131,6 +131,43 @@ def test_each_kind_of_change_has_its_reason(rooted: Layerbuild, context: Path) -
     assert len(commands) == 1 and "told" in commands[0]["before"] and "TOLD" in commands[0]["after"]
 
 
+EDITS = {
+    "id=tok": ("id=key", ["mount /t id tok → key"]),
+    "id=cc": ("id=cd", ["mount /c id cc → cd"]),
+    "mode=400": ("mode=440", ["mount /t mode 0o400 → 0o440"]),
+    "hello": ("hullo", ["<<EOF content changed"]),
+    "<<EOF /h": ("<<EOF src /h/", ["destination /h → /h/; sources <<EOF → src <<EOF; files src added"]),
+    "echo hi": ("echo ho", ['command ["/bin/sh","-c","echo hi > /hi\\n"] → ["/bin/sh","-c","echo ho > /hi\\n"]']),
+    "--network=none": ("", ["network none → default"]),
+    "--chmod=600": ("--chmod=644", ["mode 600 → 644"]),
+    "WORKDIR /w": ("WORKDIR /v", ["working directory /w → /v"]),
+    "USER 7": ("USER 8", ["user 7 → 8"]),
+}
+
+
+def test_the_parts_of_mounts_sources_and_surroundings(rooted: Layerbuild, context: Path) -> None:
+    """Each edit changes one step; what lies below stays as it was, so that its own reason is all that is told."""
+    (context / "src").write_text("x\n")
+    recipe = (
+        "FROM busybox AS a\nRUN --mount=type=secret,id=tok,target=/t,mode=400 true\n"
+        "FROM busybox AS b\nRUN --mount=type=cache,id=cc,target=/c true\n"
+        "FROM busybox AS c\nCOPY <<EOF /h\nhello\nEOF\n"
+        "FROM busybox AS d\nRUN <<EOF\necho hi > /hi\nEOF\n"
+        "FROM busybox AS e\nRUN --network=none true\n"
+        "FROM busybox AS f\nCOPY --chmod=600 src /src\n"
+        "FROM busybox AS g\nWORKDIR /w\nRUN true\n"
+        "FROM busybox AS h\nUSER 7\nRUN true\n"
+        "FROM busybox\n" + "".join(f"COPY --from={stage} /bin/busybox /{stage}\n" for stage in "abcdefgh")
+    )
+    rooted.build(context, recipe)
+    for old, (new, reasons) in EDITS.items():
+        assert recipe.count(old) == 1
+        (context / "Dockerfile").write_text(recipe.replace(old, new))
+        steps = rooted.json("explain", "--plan", context)["steps"]
+        told = {step["reason"] for step in steps if step["verdict"] == "miss"}
+        assert set(reasons) <= told, (old, told)
+
+
 def test_a_step_alone_and_all_as_text(rooted: Layerbuild, context: Path) -> None:
     fill(context)
     rooted.build(context, None, "-t", "one")

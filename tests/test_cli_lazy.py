@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tarfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from support import Layerbuild, add_member
 from traces import assert_whole
 
@@ -74,3 +79,39 @@ def test_one_small_file_of_an_image_unpacks_nothing(layerbuild: Layerbuild, cont
     layerbuild.build(context / "app", "FROM scratch\nCOPY --from=base /etc /etc/\n", "-t", "app")
     assert "etc/passwd" in layerbuild.names("app") and folders(layerbuild, "base")[-1] != ""
     layerbuild.build(context / "app", "FROM base\nCOPY --from=app /etc/passwd /copied\nRUN cat /copied\n")
+
+
+@pytest.mark.parametrize("source", ["src", "src/a*"], ids=["a folder", "files"])
+def test_the_same_files_on_another_base_are_not_read_again(
+    rooted: Layerbuild, context: Path, program: Callable[[str], str], source: str
+) -> None:
+    (context / "src").mkdir()
+    for name in ("a1", "a2"):
+        (context / "src" / name).write_text(name)
+    os.link(context / "src/a1", context / "src/a3")
+    copy = f"COPY --chown=1:2 {source} /there/new/\n"
+    time.sleep(2.1)  # a younger file might change once more and bear the same time
+    first = rooted.build(context, f"FROM busybox\n{copy}", "-t", "first")
+    assert "cached" not in first
+    rooted.build(context, f"FROM busybox\nRUN mkdir /elsewhere\n{copy}", "-t", "second", "--no-cache")
+    (context / "Dockerfile").write_text(f"FROM busybox\nENV A=b\nWORKDIR /beside\n{copy}RUN cat /there/new/a3\n")
+    log = context.parent / f"{context.name}.trace"  # what is read of a context is opened by openat2(2)
+    traced = [
+        program("strace"),
+        "-f",
+        "-e",
+        "trace=openat2",
+        "-o",
+        log,
+        *rooted.command("build", "-t", "third", context),
+    ]
+    subprocess.run(traced, check=True, env=rooted.environment(), capture_output=True)
+    opened = log.read_text()
+    log.unlink()
+    assert not [name for name in ("a1", "a2", "a3") if f'{name}"' in opened]
+    names = [[layer["diff_id"] for layer in rooted.layers(name)] for name in ("first", "second", "third")]
+    assert names[0][-1] == names[1][-1] == names[2][-1]
+    # Where what is below makes it another layer, it is made.
+    rooted.build(context, f"FROM busybox\nRUN mkdir -p /there/new && chmod 700 /there\n{copy}", "-t", "other")
+    assert rooted.layers("other")[-1]["diff_id"] != names[0][-1]
+    assert_whole(rooted.root)

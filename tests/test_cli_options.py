@@ -72,6 +72,8 @@ def test_what_is_done_anyway_may_be_asked_for(rooted: Layerbuild, context: Path)
         (("--add-host", ":1.2.3.4"), "'' is no name of a host"),
         (("--network=none", "--add-host", "x:host-gateway"), "no step reaches this machine"),
         (("--build-arg-file", "/nowhere"), "can't read the build arguments '/nowhere'"),
+        (("--cache-to", "type=gha"), "type=gha: a service of its own"),
+        (("--cache-from", "type=s3,region=x"), "type=s3: a service of its own"),
         (("-o", "type=docker"), "dest=- for `| docker load`"),
         (("-o", "type=cacheonly,dest=x"), "unknown key 'dest'"),
     ],

@@ -145,14 +145,14 @@ def test_the_map_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
         browser.press("Tab")
         if focused().startswith("layer "):
             break
-    assert focused() == "layer 1: 210kB, 48.4%, 2 files, 90.0kB of it invisible, opens"
+    assert focused() == "layer 1 210kB, 48.4%, 2 files, 90.0kB of it invisible, opens"
     browser.press("Tab")
     assert focused().startswith("All layers")  # the tiles are one stop
     browser.value("document.querySelector('#map [tabindex=\"0\"]').focus()")
     browser.press("ArrowRight")
-    assert focused().startswith("layer 2: 133kB")
+    assert focused().startswith("layer 2 133kB")
     browser.press("Enter", text="\r")
-    assert focused().startswith("srv: 133kB, 100.0%, 8 files") and caption() == "In layer 2"
+    assert focused().startswith("srv 133kB, 100.0%, 8 files") and caption() == "In layer 2"
     browser.press("Enter", text="\r")
     assert caption() == "In layer 2 / srv" and focused().startswith("old/data") is False
     rows = browser.value("[...document.querySelectorAll('#bytes-rows th')].map(row => row.innerText)")

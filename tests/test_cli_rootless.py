@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,8 @@ int main(void) {
   if (write(file, "x", 1) != 1 || linkat(AT_FDCWD, name, AT_FDCWD, "/tmp/shared/nameless", AT_SYMLINK_FOLLOW)) return 1;
   struct open_how how = {.flags = O_CREAT | O_WRONLY, .mode = 0604};
   file = syscall(SYS_openat2, AT_FDCWD, "/tmp/second", &how, sizeof how);
+  struct open_how beneath = {.flags = O_CREAT | O_WRONLY, .mode = 0604, .resolve = RESOLVE_BENEATH};
+  if (syscall(SYS_openat2, open("/tmp", O_PATH), "third", &beneath, sizeof beneath) < 0) return 1;
   how.flags = O_RDONLY;
   how.mode = 0;
   return file < 0 || syscall(SYS_openat2, AT_FDCWD, "/tmp/second", &how, sizeof how) < 0;
@@ -152,13 +155,12 @@ def test_rarer_ways_to_make_a_file(three: dict[str, Layerbuild], context: Path, 
     """O_TMPFILE and openat2(2): what is made belongs to its maker, in the group of a folder that hands it down."""
     command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "maker"), "-"]
     subprocess.run(command, input=MAKER.encode(), check=True)
-    recipe = (
-        "FROM busybox\nCOPY maker /bin/\nUSER 1000:77\nRUN maker && stat -c %u:%g:%a /tmp/second /tmp/shared/nameless\n"
-    )
+    look = "cd /tmp && stat -c %u:%g:%a second third shared/nameless"
+    recipe = f"FROM busybox\nCOPY maker /bin/\nUSER 1000:77\nRUN maker && {look}\n"
     seen = set()
     for layerbuild in three.values():
         said = layerbuild.build(context, recipe, "-t", "it")
-        assert "| 1000:77:604" in said
+        assert said.count("| 1000:77:604") == 2
         seen.add(layerbuild.layers("it")[-1]["diff_id"])
     assert len(seen) == 1
 
@@ -209,6 +211,19 @@ def test_what_is_closed_to_others_is_read_all_the_same(three: dict[str, Layerbui
         layerbuild("rmi", "one", "two")
         layerbuild("prune", "--all")
         assert not list((layerbuild.root / "tmp").iterdir())
+
+
+def test_an_id_beyond_the_ranges_given_to_root(three: dict[str, Layerbuild], context: Path) -> None:
+    """A difference that is told: on the disk the file is root's already, and the kernel tells nobody of the chown."""
+    (context / "f").touch()
+    recipe = "FROM busybox\nCOPY --chown=100000:100000 f /f\nRUN stat -c %u /f; chown 0:0 /f && echo x > /f\n"
+    owners = {}
+    for who, layerbuild in three.items():
+        layerbuild.build(context, recipe, "-t", "it")
+        digest = layerbuild.layers("it")[-1]["digest"]
+        with tarfile.open(layerbuild.root / "blobs/sha256" / digest.partition(":")[2]) as tar:
+            owners[who] = tar.getmember("f").uid
+    assert owners == {"root": 0, "ranged": 100000, "user": 0}
 
 
 def test_that_there_is_one_id_is_told_once(templates: Templates, context: Path) -> None:

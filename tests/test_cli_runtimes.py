@@ -92,6 +92,14 @@ def test_limits_hold_in_a_runtime_too(rooted: Layerbuild, context: Path, program
     assert re.search(r"\| (shm|tmpfs) +1024 ", said)
 
 
+def test_a_runtime_knows_one_id_only(layerbuild: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
+    """What our own containers pretend to a user without ranges, a runtime's do not: the build says so, and fails."""
+    runc = ("--isolation", installed("runc", program))
+    (context / "Dockerfile").write_text("FROM busybox\nRUN touch /f && chown 7:8 /f\n")
+    done = layerbuild.run("build", *runc, context, code=int(layerbuild.rootless))
+    assert ("in containers of runc there is one id" in done.stderr) == layerbuild.rootless
+
+
 def test_crun_works_or_says_why_not(layerbuild: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
     """Debian's crun refuses machines that have both versions of control groups."""
     crun = ("--isolation", installed("crun", program))

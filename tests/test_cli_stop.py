@@ -36,18 +36,27 @@ def told_to_stop(
         "build", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as build:
         try:
-            wait_until(doing, seconds=30)
+            wait_until(doing, seconds=60)
+            known = {*processes(str(layerbuild.root)), *(processes(mark) if mark else ())}
             began = time.monotonic()
             build.send_signal(number)
             assert build.wait(timeout=10) == 128 + number
-            while (mark and processes(mark)) or processes(str(layerbuild.root)) or mounts(layerbuild.root):
+            while any(Path(f"/proc/{pid}").exists() for pid in known):
                 assert time.monotonic() < began + 10
                 time.sleep(0.005)
             took = time.monotonic() - began
         finally:
             build.kill()
+    # Whatever else there might be took no longer than this look at all processes of the machine.
+    assert not (processes(mark) if mark else ()) and not processes(str(layerbuild.root)) and not mounts(layerbuild.root)
     assert {path.name for path in Path(layerbuild.root, "tmp").iterdir()} == mine
     return took
+
+
+def assert_tidied(layerbuild: Layerbuild, context: Path) -> None:
+    """On a machine that is busy there is no time to remove it all; then the next build does."""
+    layerbuild.build(context, "FROM busybox\n")
+    assert_whole(layerbuild.root)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -59,7 +68,7 @@ def test_while_stages_run_what_ignores_every_signal(layerbuild: Layerbuild, cont
     (context / "Dockerfile").write_text(f"{stages}FROM busybox\n{copies}")
     took = told_to_stop(layerbuild, lambda: len(processes(mark)) >= 9, "--jobs", "3", context, number=number, mark=mark)
     assert took < LIMIT
-    assert_whole(layerbuild.root)
+    assert_tidied(layerbuild, context)
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
@@ -77,7 +86,7 @@ def test_while_a_runtime_runs_a_step(
     )
     took = told_to_stop(rooted, lambda: len(processes(mark)) >= 3, "--isolation", runtime, context, mark=mark)
     assert took < LIMIT
-    assert_whole(rooted.root)
+    assert_tidied(rooted, context)
     assert not list(Path("/sys/fs/cgroup").rglob("layerbuild-*"))
 
 
@@ -89,8 +98,7 @@ def test_while_a_large_folder_is_copied(layerbuild: Layerbuild, context: Path) -
     (context / "Dockerfile").write_text("FROM busybox\nCOPY tree /tree/\n")
     took = told_to_stop(layerbuild, lambda: any(layerbuild.root.glob("overlay2/*/diff/tree/[4-9]?")), context)
     assert took < LIMIT
-    layerbuild.build(context, "FROM busybox\nRUN true\n")  # what there was no time to remove, the next one removes
-    assert_whole(layerbuild.root)
+    assert_tidied(layerbuild, context)
 
 
 def test_while_a_layer_is_written(layerbuild: Layerbuild, context: Path) -> None:
@@ -100,7 +108,7 @@ def test_while_a_layer_is_written(layerbuild: Layerbuild, context: Path) -> None
     )
     took = told_to_stop(layerbuild, lambda: processes(mark), context, mark=mark)
     assert took < LIMIT
-    assert_whole(layerbuild.root)
+    assert_tidied(layerbuild, context)
 
 
 @pytest.mark.parametrize("kind", ["oci", "tar", "local"])
@@ -113,11 +121,10 @@ def test_while_an_export_is_written(layerbuild: Layerbuild, context: Path, kind:
     try:
         took = told_to_stop(layerbuild, lambda: written(out) > 10**6, "-o", f"type={kind},dest={out}/made", context)
         assert took < LIMIT
-        if kind != "local":
-            assert list(out.iterdir()) == []
+        assert list(out.iterdir()) == []
     finally:
         subprocess.run(["rm", "-rf", out], check=True)
-    assert_whole(layerbuild.root)
+    assert_tidied(layerbuild, context)
 
 
 def written(folder: Path) -> int:
@@ -152,4 +159,4 @@ def test_while_a_server_does_not_answer(layerbuild: Layerbuild, context: Path, l
         (context / "Dockerfile").write_text(line.format(port) + "\n")
         took = told_to_stop(layerbuild, lambda: connections, context)
     assert took < LIMIT
-    assert_whole(layerbuild.root)
+    assert_tidied(layerbuild, context)

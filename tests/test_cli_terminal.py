@@ -23,7 +23,9 @@ from support import Layerbuild
 from test_cli_kill import fresh_mark, own_terminal
 from traces import processes, wait_until
 
-from layerbuild.cli.terminal import Terminal, cells, cut, held, seen
+from layerbuild.cli.screen import cells, cut, reflows, rows_taken, seen
+from layerbuild.cli.terminal import Terminal
+from layerbuild.cli.weigh import Weigher
 from layerbuild.digest import BlobDigest
 from layerbuild.events import BlobMoved, Note
 
@@ -280,4 +282,76 @@ def test_what_a_folder_holds(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b").write_bytes(b"x" * 1500)
     (tmp_path / "link").symlink_to("/")
-    assert (held(str(tmp_path)), held(str(tmp_path / "gone"))) == ("1.50kB", "0B")
+    assert (Weigher(str(tmp_path)).look(), Weigher(str(tmp_path / "gone")).look()) == ("1.50kB", "0B")
+
+
+def test_of_a_tree_what_was_written_since_it_was_whole(tmp_path: Path) -> None:
+    weigher = Weigher(str(tmp_path / "tree"), tree=True)
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in "abc":
+        (made / name).write_bytes(b"x" * 1500)
+    assert weigher.look() == ""
+    time.sleep(0.02)  # a file's times are as fine as the kernel's ticks
+    made.rename(tmp_path / "tree")
+    assert weigher.look() == "0B"
+    time.sleep(0.02)
+    (tmp_path / "tree" / "a").write_bytes(b"y" * 700)
+    os.utime(tmp_path / "tree" / "a", (0, 0))  # as dpkg does
+    assert weigher.look() == "700B"
+
+
+def test_a_look_is_short_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / str(number)).write_bytes(b"x" * 10)
+    weigher = Weigher(str(tmp_path))
+    looks = [weigher.look(seconds=-1.0) for _ in range(52)]  # one file each
+    assert looks[0] == ">10B" and looks[1] == ">20B" and looks[-1] == "500B"
+    assert weigher.look(seconds=-1.0) == "500B"  # what the last round has found, until there is more
+
+
+# -- terminals that wrap their rows anew -------------------------------------------------------------------------------
+
+
+def narrowed(screen: pyte.Screen, columns: int) -> tuple[pyte.Screen, pyte.ByteStream]:
+    """The screen of a terminal that wraps rows anew when it gets so narrow, as VTE does."""
+    lines = [line.rstrip() for line in screen.display[: screen.cursor.y]]
+    wrapped = [line[at : at + columns] for line in lines for at in range(0, max(1, len(line)), columns)]
+    smaller = pyte.Screen(columns, screen.lines)
+    stream = pyte.ByteStream(smaller)
+    stream.feed("".join(f"{line}\r\n" for line in wrapped).encode())
+    return smaller, stream
+
+
+@pytest.mark.parametrize("columns", [60, 41, 25, 20])
+def test_narrowed_nothing_is_left_above_the_area(columns: int) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 100, 0, 0))
+    screen = pyte.Screen(100, 40)
+    emulator = pyte.ByteStream(screen)
+
+    def read() -> None:
+        while select.select([master], [], [], 0.6)[0]:
+            emulator.feed(os.read(master, 65536))
+
+    with os.fdopen(slave, "w") as stream, Terminal(stream, color=False, reflows=True) as terminal:
+        for number in range(3):
+            terminal(BlobMoved(BlobDigest.of(bytes([number])), "pull", "host/app", 1, 1000))
+        read()
+        assert sum("pulling" in line for line in screen.display) == 3
+        screen, emulator = narrowed(screen, columns)
+        fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("4H", 40, columns, 0, 0))
+        terminal(Note("above"))
+        read()
+        assert next(line.strip() for line in screen.display if line.strip()).startswith("note: above"[:columns])
+        assert sum("pulling" in line for line in screen.display) == 3
+        assert sum(bool(line.strip()) for line in screen.display) == 4
+    os.close(master)
+
+
+def test_which_terminals_wrap_anew() -> None:
+    assert reflows({"TERM": "xterm-256color", "VTE_VERSION": "7600"}) and reflows({"TERM": "foot"})
+    assert reflows({"TERM": "screen-256color", "TMUX": "/tmp/tmux-0/default,1,0"})
+    assert not reflows({"TERM": "xterm", "VTE_VERSION": "7600", "XTERM_VERSION": "XTerm(390)"})
+    assert not reflows({"TERM": "screen", "VTE_VERSION": "7600", "STY": "1.pts-0"}) and not reflows({"TERM": "linux"})
+    assert [rows_taken(text, 3) for text in ("123456", "1234567", "", "\x1b[2m12漢\x1b[0m")] == [2, 3, 1, 2]

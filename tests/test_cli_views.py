@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,18 +19,48 @@ from test_recipes import RECIPES
 # -- golden: what each recipe's expected.yaml says of its views --------------------------------------------------------
 
 
-def test_the_views_of_each_recipe(rooted: Layerbuild) -> None:
-    for recipe in RECIPES:
-        expected = yaml.safe_load((recipe / "expected.yaml").read_text())["views"]
-        rooted.build(recipe, None, "-t", recipe.name)
-        blame = rooted.json("blame", recipe.name)
-        counted = [[layer[key] for key in ("created", "changed", "deleted")] for layer in blame["layers"][1:]]
-        assert counted == expected["created changed deleted"], recipe.name
-        assert sorted(found["path"] for found in blame["invisible"]) == expected["invisible"], recipe.name
-        advice = rooted.json("advise", recipe)["advice"]
-        told = sorted(f"{found['kind']}, line {found['line']}" for found in advice if found["layer"] != 1)
-        assert told == expected["advice"], recipe.name
-        assert rooted.json("verify", recipe.name) == {"image": recipe.name, "whole": True, "mismatches": []}
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_the_views_of_each_recipe(rooted: Layerbuild, context: Path, recipe: Path) -> None:
+    expected = yaml.safe_load((recipe / "expected.yaml").read_text())["views"]
+    here = shutil.copytree(recipe, context / recipe.name)
+    rooted.build(here, None, "-t", recipe.name)
+    blame = rooted.json("blame", recipe.name)
+    counted = [[layer[key] for key in ("created", "changed", "deleted")] for layer in blame["layers"][1:]]
+    assert counted == expected["created changed deleted"]
+    assert sorted(found["path"] for found in blame["invisible"]) == expected["invisible"]
+    advice = rooted.json("advise", here)["advice"]
+    assert sorted(f"{each['kind']}, line {each['line']}" for each in advice if each["layer"] != 1) == expected["advice"]
+    told = json.loads(rooted.run("diff", "base:host", recipe.name, "--format", "json", code=1).stdout)
+    marks = {"added": "+", "changed": "~", "deleted": "-"}
+    assert [f"{marks[found['change']]} {found['path']}" for found in told["paths"]] == expected["diff to the base"]
+    assert shadows(rooted("report", recipe.name, "-o", "-")) == expected["shadows"]
+    assert [place["diff_id"] for place in rooted.json("where", recipe.name)["layers"]] == [
+        layer["diff_id"] for layer in rooted.layers(recipe.name)
+    ]
+    assert rooted.json("verify", recipe.name) == {"image": recipe.name, "whole": True, "mismatches": []}
+    assert explained(rooted, here) == []
+    edit = expected["edit"]
+    text = (here / edit["file"]).read_text()
+    assert edit["old"] in text
+    (here / edit["file"]).write_text(text.replace(edit["old"], edit["new"], 1))
+    assert explained(rooted, here) == edit["misses"]
+
+
+def shadows(page: str) -> list[str]:
+    """Which layer hides what of which, as the data of the page have it; the base's own are left out."""
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[0])
+    found = [(each["by"], each["layer"], " ".join(each["paths"])) for each in data["shadows"] if each["by"] > 1]
+    return [f"{by} hides of {layer}: {paths}" for by, layer, paths in sorted(found)]
+
+
+def explained(layerbuild: Layerbuild, context: Path) -> list[str]:
+    """The steps that would miss, and why."""
+    steps = layerbuild.json("explain", "--plan", context)["steps"]
+    return [
+        f"{step['stage']}:{step['number']} {step['because'] or step['reason']}"
+        for step in steps
+        if step["verdict"] == "miss"
+    ]
 
 
 # -- blame -------------------------------------------------------------------------------------------------------------
@@ -149,6 +180,27 @@ def test_a_damaged_image_is_told_in_full(rooted: Layerbuild, context: Path) -> N
     assert rooted.run("verify", "nothing", code=2).stderr
 
 
+def test_what_is_not_there_and_what_may_have_been_meant(rooted: Layerbuild, context: Path) -> None:
+    (context / "app.sh").write_text("true\n")
+    rooted.build(context, "FROM busybox\nCOPY app.sh /app/app.sh\n", "-t", "named")
+    (context / "image.tar").touch()
+    for words, hint in (
+        (("blame", "name"), "did you mean named:latest?"),
+        (("blame", "named", "/app/ap.sh"), "did you mean /app/app.sh?"),
+        (("blame", "named", "app.sh"), "did you mean /app/app.sh?"),
+        (("layers", context / "imag.tar"), f"did you mean {context}/image.tar?"),
+        (("shell", "name"), "did you mean named:latest?"),
+    ):
+        assert f"hint: {hint}\n" in rooted.run(*words, code=1).stderr
+    for words, hint in (
+        (("verify", context / "imag.tar"), f"did you mean {context}/image.tar?"),
+        (("diff", "name", "named"), "did you mean named:latest?"),
+        (("plan", "--change", "ap.sh", context), "did you mean app.sh?"),
+        (("learn", "whiteot"), "did you mean whiteout?"),
+    ):
+        assert f"hint: {hint}\n" in rooted.run(*words, code=2).stderr
+
+
 # -- advise ------------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +292,22 @@ def test_a_recipe_that_does_not(rooted: Layerbuild, context: Path) -> None:
     assert any(line.startswith("+") for line in told["steps"][0]["paths"][0]["text"])
     (context / "Dockerfile").write_text("FROM busybox\nRUN exit 7\n")
     assert "exit code: 7" in rooted.run("verify", context, code=2).stderr
+
+
+def test_a_recipe_is_built_twice_with_the_options_of_build(rooted: Layerbuild, context: Path) -> None:
+    recipe = (
+        "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s > /f\n"
+        "RUN ! ip link | grep -v lo | grep UP && ulimit -n > /n\n"
+    )
+    (context / "Other").write_text(recipe)
+    options = ["-f", context / "Other", "--secret", "id=s,env=S", "--network", "none", "--ulimit", "nofile=77:77"]
+    options += ["--label", "a=b", "--no-cache-filter", "1", "--jobs", "1", "--pull=never"]
+    told = json.loads(rooted.run("verify", *options, context, "--format", "json", env={"S": "sesame"}).stdout)
+    assert told["reproducible"]
+    assert "secret s" in rooted.run("verify", *options[:2], context, code=2).stderr
+    rooted.run("build", *options[:8], "--label", "a=b", "-t", "once", context, env={"S": "sesame"})
+    assert json.loads(rooted("inspect", "once"))[0]["Id"] == told["images"][0]
+    assert "can be read once" in rooted.run("verify", "-f", "-", context, code=2).stderr
 
 
 def test_an_image_of_a_registry_is_looked_at_and_leaves_no_trace(

@@ -9,13 +9,37 @@ from pathlib import Path
 
 import click
 import pytest
+import sessions
 from support import PROJECT, Layerbuild
 
 from layerbuild.cli.failures import _CODES
 from layerbuild.cli.main import COMMANDS, main
 
+SECTIONS = (
+    "Try it",
+    "See the layers",
+    "Why it ran again, whose file it is, what it wastes",
+    "A page to look at",
+    "A build that explains itself",
+    "Lessons",
+    "When a step fails",
+)
+VIEWS = (
+    *({name} for name in ("plan", "layers", "inspect", "history", "where", "explain", "blame", "diff", "verify")),
+    *({name} for name in ("advise", "report", "learn", "logs")),
+    *({"build", option} for option in ("--teach", "--fail-on-miss", "--secrets")),
+    *({"shell", option} for option in ("--failed", "--step", "textbook")),
+    *({"explain", option} for option in ("--plan", "--between")),
+    *({"plan", "--change"}, {"advise", "--rules"}, {"verify", "recipes/textbook"}),
+)
+
 README = (PROJECT / "README.md").read_text()
-BLOCKS = "\n".join(re.findall(r"^```(?:sh|console)\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+PLAYED = "".join(sessions.section(README, title) for title in SECTIONS)
+BLOCKS = "\n".join(
+    block
+    for kind, block in re.findall(r"^```(sh|console)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    if kind == "sh" or block not in PLAYED
+)
 CALLS = re.findall(r"^(?:\$ )?(layerbuild [a-z][^#\n]*)", BLOCKS, re.MULTILINE)
 
 
@@ -54,64 +78,20 @@ def test_exit_codes() -> None:
     assert {int(code) for code in said} >= {0, *(code for _, code in _CODES)}
 
 
-def test_the_table_of_the_textbook(rooted: Layerbuild) -> None:
-    shown = README.split("$ layerbuild layers textbook\n")[1].split("```")[0].splitlines()
-    rooted.build(PROJECT / "recipes" / "textbook", None, "-t", "textbook")
-    found = rooted("layers", "textbook").splitlines()
-    assert [columns(line) for line in shown] == [columns(line) for line in found]
+@pytest.mark.parametrize("title", SECTIONS)
+def test_sessions(rooted: Layerbuild, context: Path, title: str) -> None:
+    """Each section begins where `make demo` ends."""
+    shutil.copytree(PROJECT / "recipes", context / "recipes")
+    rooted.build(context / "recipes" / "textbook", None, "-t", "textbook")
+    for command in sessions.commands(sessions.section(README, title)):
+        printed = sessions.play(command.line, rooted, context)
+        assert sessions.matches(command.shown, printed), "\n".join([command.line, *map(sessions.plain, printed)])
 
 
-def shown_after(command: str) -> list[str]:
-    """What the README shows of a command: the lines up to the next command, or to the end of the block."""
-    return README.split(f"$ {command}\n")[1].split("```")[0].split("\n$ ")[0].splitlines()
-
-
-def without_what_varies(lines: list[str]) -> list[str]:
-    """Lines without times, durations and what depends on the machine and its own base."""
-    told = [
-        re.sub(r"\d{4}-\d\d-\d\dT[0-9:]+Z|\([0-9.]+m?s\)|[0-9.]+ seconds|instead of \d+|sha256:\w+", "…", line)
-        for line in lines
-    ]
-    return [re.sub(r"/\S+/Dockerfile", "…", line) for line in told if "layerbuild base host" not in line]
-
-
-def test_what_the_views_show(rooted: Layerbuild, context: Path) -> None:
-    def check(command: str, *, code: int = 0) -> None:
-        found = rooted.run(*shlex.split(command)[1:], code=code).stdout.splitlines()
-        assert without_what_varies(found) == without_what_varies(shown_after(command)), command
-
-    order = context / "order"
-    shutil.copytree(PROJECT / "recipes" / "order-and-cache", order)
-    rooted.build(order, None, "-t", "before")
-    (order / "app.sh").write_text((order / "app.sh").read_text().replace("\ncat", "\ncat -n"))
-    rooted.build(order, None, "-t", "after")
-    check("layerbuild explain")
-    check("layerbuild diff before after", code=1)
-    rooted.build(PROJECT / "recipes" / "delete-hides-but-keeps-bytes", None, "-t", "delete-hides-but-keeps-bytes")
-    check("layerbuild blame delete-hides-but-keeps-bytes")
-    check("layerbuild blame delete-hides-but-keeps-bytes /big.txt")
-
-
-def test_what_the_views_show_of_recipes(rooted: Layerbuild) -> None:
-    def check(command: str) -> None:
-        *words, recipe = shlex.split(command)[1:]
-        found = without_what_varies(rooted(*words, PROJECT / recipe).splitlines())
-        shown = without_what_varies(shown_after(command))
-        assert [line for line in shown if "cores" not in line] == [line for line in found if "cores" not in line], (
-            command
-        )
-
-    rooted.build(PROJECT / "recipes" / "hardlinks-and-copy-up")
-    check("layerbuild advise recipes/hardlinks-and-copy-up")
-    check("layerbuild verify recipes/textbook")
-
-
-def columns(line: str) -> list[str]:
-    """A line of the table without what depends on the machine: sizes and names of the base, folders, identities."""
-    cells = re.split(r"  +", line.strip())
-    if "layers," in line:
-        return [line.partition(" ")[0]]
-    return cells[:2] if cells[0] in ("LAYER", "-", "1") else cells[:5]
+def test_every_view_is_shown() -> None:
+    lines = [command.line for title in SECTIONS for command in sessions.commands(sessions.section(README, title))]
+    for view in VIEWS:
+        assert any(view <= set(shlex.split(line)) for line in lines), view
 
 
 def test_the_example_of_a_failure(rooted: Layerbuild, context: Path) -> None:

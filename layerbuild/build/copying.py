@@ -21,6 +21,7 @@ from layerbuild.errors import BuildError, Span
 from layerbuild.frozen import frozen
 from layerbuild.layer.capture import LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
+from layerbuild.layer.index import to_line
 from layerbuild.layer.paths import clean, join, resolve, split
 from layerbuild.layer.whiteout import hidden_name
 from layerbuild.steps import CopyStep
@@ -198,7 +199,8 @@ class Placement:
 
     @property
     def _folder_mode(self) -> int:
-        return self._chmod.octal if self._chmod and self._chmod.octal is not None else 0o755
+        """Of folders that no source names: only the permissions of an octal ``--chmod``, as BuildKit has it."""
+        return self._chmod.octal & 0o777 if self._chmod and self._chmod.octal is not None else 0o755
 
     def _touch(self, folder: bytes, mtime: int) -> None:
         item = self._items.get(folder)
@@ -406,6 +408,17 @@ def write_stream(placement: Placement, match: Match, writer: LayerWriter) -> tup
                 digest = match.tree.digest_now(below.node)
             listing.add(below.path, below.node, digest)
     return count, listing
+
+
+def told_stream(placement: Placement, match: Match) -> Iterator[bytes]:
+    """What ``write_stream`` would put into the layer's index, line by line; a file whose digest is remembered is not
+    read."""
+    linked: dict[object, bytes] = {}
+    for below, item in placement.stream(match):
+        if item is not None:
+            entry = _link_to(item, linked).entry
+            is_read = below is not None and entry.kind is Kind.FILE
+            yield to_line(entry, match.tree.digest_now(below.node) if below is not None and is_read else "")
 
 
 def write(items: list[Item], writer: LayerWriter) -> None:

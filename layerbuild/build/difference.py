@@ -6,8 +6,10 @@ changed of it are told. A listing's lines are those of ``selecting.content_diges
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from layerbuild.build import wildcard
 from layerbuild.layer.paths import clean
@@ -20,6 +22,8 @@ Listing = Callable[[str], bytes | None]
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _MOST = 200  # differences that are kept; the rest is counted
 _FACTS = ("kind", "mode", "owner", "size", "device", "content", "target", "attributes", "names")
+# What a mount's input tells, in its order (steps.identity).
+_MOUNT = ("type", "source", "from", "read only", "id", "uid", "gid", "mode", "size", "variable")
 _WORDS = {"tar format": "layerbuild's tar format", "key format": "layerbuild's cache keys", "times": "times in layers"}
 
 
@@ -47,6 +51,12 @@ def _differences(
             yield Difference(PARENT, "below", old or "", new or "")
         elif (files := _files(name, old, new, listing)) is not None:
             yield from files
+        elif old is not None and new is not None and name.startswith("mount "):
+            yield from _mount(name, json.loads(old), json.loads(new))
+        elif old is not None and new is not None and name == "sources":
+            yield from _sources(json.loads(old), json.loads(new))
+        elif name.startswith(("content of ", "file ")) and _is_digest(f"sha256:{str(old)[-64:]}"):
+            yield Difference(name.removeprefix("content of "), "content")
         else:
             yield _value(_subject(name, args), old, new)
 
@@ -59,6 +69,29 @@ def _value(subject: str, old: str | None, new: str | None) -> Difference:
     if masked(old) == masked(new):  # nothing but the credentials of a URL
         return Difference(subject, "changed")
     return Difference(subject, "value", masked(old), masked(new))
+
+
+def _mount(name: str, old: Sequence[Any], new: Sequence[Any]) -> Iterator[Difference]:
+    for fact, was, now in zip(_MOUNT, old, new, strict=False):
+        if was != now:
+            shown = [oct(value) if fact == "mode" and value else str(value) for value in (was, now)]
+            yield Difference(f"{name} {fact}", "value", *shown)
+
+
+def _sources(old: Sequence[Sequence[str]], new: Sequence[Sequence[str]]) -> Iterator[Difference]:
+    names, others = ([_spelled(*source) for source in sources] for sources in (old, new))
+    if names != others:
+        yield Difference("sources", "value", " ".join(names), " ".join(others))
+        return
+    for name, was, now in zip(names, old, new, strict=True):
+        if was != now and now[0] == "inline":
+            yield Difference(name, "content")
+        elif was != now:
+            yield Difference(f"options of {name}", "value", " ".join(was[2:]), " ".join(now[2:]))
+
+
+def _spelled(kind: str, name: str = "", *_: str) -> str:
+    return f"<<{name}" if kind == "inline" else name
 
 
 def _subject(name: str, args: frozenset[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from typing import BinaryIO
 
 from layerbuild.build.tree import Node, Tree
@@ -20,11 +21,20 @@ def edited(tree: Tree, names: Iterable[str]) -> Tree:
         node = tree.get(clean(os.fsencode(name)))
         if node is None:
             reason = tree.why_missing(clean(os.fsencode(name)))
-            raise UsageError(f"{name!r} is nothing that a build sees: {reason}", hint="`layerbuild context` lists that")
+            raise UsageError(
+                f"{name!r} is nothing that a build sees: {reason}", hint=_hint(tree, clean(os.fsencode(name)))
+            )
         if node.entry.kind is not Kind.FILE:
             raise UsageError(f"{name!r} is no file", hint="name a file of the context")
         paths[node.path] = hashlib.sha256(b"edited\0" + node.path).hexdigest()
     return _Edited(tree, paths)
+
+
+def _hint(tree: Tree, path: bytes) -> str:
+    folder = tree.get(path.rpartition(b"/")[0])
+    beside = [] if folder is None else [os.fsdecode(node.path) for node in tree.children(folder.path)]
+    near = get_close_matches(os.fsdecode(path), beside, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else "`layerbuild context` lists that"
 
 
 class _Edited:

@@ -14,23 +14,26 @@ from typing import Protocol, assert_never
 from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
-from layerbuild.build.copying import Placement, write, write_stream
+from layerbuild.build.copying import Placement, told_stream, write, write_stream
 from layerbuild.build.guard import Guard, Scan
-from layerbuild.build.lookup import Lookup
+from layerbuild.build.lookup import Lookup, Miss
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.running import Command, Ended, Runner, remembered
 from layerbuild.build.selecting import Listing, Match, State, listing, only_folder
 from layerbuild.build.times import Times
 from layerbuild.build.tree import StackTree, Tree
 from layerbuild.build.unnamed import Stack, Unnamed, recorded
+from layerbuild.digest import ChainID
 from layerbuild.errors import SpaceError, StepFailed
 from layerbuild.frozen import frozen
 from layerbuild.layer import codecs
 from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
 from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, kind_of
+from layerbuild.layer.index import Index, to_line
 from layerbuild.layer.owners import NOBODY, Owners
 from layerbuild.steps import CopyStep, EmptyDirectory, GitSource, InlineSource, PathSource, RunStep, UrlSource, masked
+from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
 from layerbuild.store.workspaces import KeptWorkspace, Workspace
 
@@ -163,9 +166,36 @@ class LayerMaker:
             self._store.workspaces.discard(workspace)
         return copied
 
+    def known(self, step: CopyStep, chain: ChainID | None, miss: Miss) -> LayerRecord | None:
+        """The layer that the step would make on the stack ``chain``, if one that is here is that very layer. No file
+        is read for it whose digest is remembered."""
+        if not all(isinstance(source, PathSource) for source in step.sources) or step.unpack is not False:
+            return None
+        for diff_id in miss.alike:
+            layer = self._store.layers.get(diff_id)
+            if layer is None or not any(self._store.blobs.has(blob.digest) for blob in layer.blobs):
+                continue
+            with Index.open(self._store.layers.index_path(diff_id)) as index:
+                if index.consists_of(self._told(step, chain, miss)):
+                    return layer
+        return None
+
+    def _told(self, step: CopyStep, chain: ChainID | None, miss: Miss) -> Iterator[bytes]:
+        """The lines of the index of what the step would make."""
+        placement = self._placement(step, self._lookup.stacks.tree(chain, name="the image"))
+        folder = only_folder(step, miss.matches)
+        if folder is not None:
+            yield from told_stream(placement, folder[1])
+            return
+        for source in step.sources:
+            assert isinstance(source, PathSource)
+            for match in miss.matches[source]:
+                placement.add(match)
+        yield from (to_line(item.entry) for item in placement.items())
+
     def _stream(self, step: CopyStep, workspace: Workspace, source: PathSource, match: Match, tell: Tell) -> Copied:
         """One folder, in memory that does not depend on how much is in it."""
-        placement = self._placement(step, workspace)
+        placement = self._placement(step, self._below(workspace))
         state = State.of([match])
         with self._filled(workspace, tell) as sealed:
             count, told = write_stream(placement, match, sealed.writer)
@@ -219,7 +249,7 @@ class LayerMaker:
 
     def _match_root(self, workspace: Workspace) -> None:
         """Give the workspace the root that the stack below shows, also where that has no folder yet."""
-        root = self._lookup.stacks.below(workspace, name="the image").look(b"")
+        root = self._below(workspace).look(b"")
         if root is not None and workspace.below and not workspace.below[0].unpacked:
             entry = root.entry
             time = entry.mtime * 1_000_000_000 + entry.mtime_ns
@@ -237,8 +267,10 @@ class LayerMaker:
             with self._guard:
                 self._writing.discard(writer)
 
-    def _placement(self, step: CopyStep, workspace: Workspace) -> Placement:
-        below = self._lookup.stacks.below(workspace, name="the image")
+    def _below(self, workspace: Workspace) -> StackTree:
+        return self._lookup.stacks.below(workspace, name="the image")
+
+    def _placement(self, step: CopyStep, below: StackTree) -> Placement:
         target = self._lookup.stacks.tree(None, name="the image") if _stands_alone(step) else below
         owned_by = owner(below, step.owner) if step.owner else None
         return Placement(step, target, owner=owned_by, times=self._times)
@@ -250,7 +282,7 @@ class LayerMaker:
         matches: Mapping[PathSource, list[Match]],
         cleaning: ExitStack,
     ) -> Placement:
-        placement = self._placement(step, workspace)
+        placement = self._placement(step, self._below(workspace))
         for source in step.sources:
             match source:
                 case PathSource():

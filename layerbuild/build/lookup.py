@@ -21,7 +21,7 @@ from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
 from layerbuild.build.tree import Node, Tree
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
-from layerbuild.digest import ChainID
+from layerbuild.digest import ChainID, DiffID
 from layerbuild.errors import BuildError, LayerbuildError, SourceError
 from layerbuild.frozen import frozen
 from layerbuild.image.config import Platform
@@ -88,12 +88,13 @@ class Hit:
 class Miss:
     """The step has to run. ``matches`` are the files that its sources name, by source; ``groups`` all that it reads,
     each as one listing tells it. ``keys`` None: no record can match, so nothing was read to make them; what the step
-    reads will tell (``keys_of``)."""
+    reads will tell (``keys_of``). ``alike`` are layers that a COPY of the same made on other stacks."""
 
     keys: Keys | None
     reads: tuple[Read, ...] = ()
     matches: Mapping[PathSource, list[Match]] = field(default_factory=dict)
     groups: tuple[list[Match], ...] = ()
+    alike: tuple[DiffID, ...] = ()
 
 
 Verdict = Metadata | Hit | Miss
@@ -168,7 +169,11 @@ class Lookup:
         seen = self._seen(stage, step)
         found = self._keys(stage, step, progress, seen.reads)
         hit = None if always else self._find(step, progress, found, seen.reads)
-        return hit or Miss(found, seen.reads, seen.matches, seen.groups)
+        if hit is not None:
+            return hit
+        asked = isinstance(step, CopyStep) and found.own is not None and not always
+        alike = self._store.cache.alike(found.own) if asked and found.own is not None else ()
+        return Miss(found, seen.reads, seen.matches, seen.groups, alike)
 
     def keys_of(
         self, stage: StagePlan, step: CopyStep, progress: Progress, digests: Mapping[PathSource, str]

@@ -301,9 +301,34 @@ class Build:
                 if self._options.fail_on_miss:
                     raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
+                again = self._made_again(stage, number, step, progress, verdict, began)
+                if again is not None:
+                    return again
                 unnamed, keys = self._make(stage, number, step, progress, verdict, began)
                 layer = unnamed.diff_id if unnamed else None
                 return self._grown(step, progress, keys.definition, unnamed or progress.stack, layer)
+
+    def _made_again(
+        self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
+    ) -> Progress | None:
+        """Where the stage stands after a COPY whose layer is here already, made on another stack; None: it is not."""
+        keys = miss.keys
+        if not isinstance(step, CopyStep) or keys is None or not miss.alike:
+            return None
+        parent = recorded(progress.stack)  # its name has been waited for already: there is a record of the same step
+        self._imports.bring(parent)
+        layer = self._maker().known(step, parent, miss)
+        if layer is None:
+            return None
+        self._guard.judge_cached(step, layer.diff_id)
+        chain = self._store.add_known(parent, layer.diff_id).chain
+        seconds = time.perf_counter() - began
+        self._observe(events.StepFinished(stage, number, step, seconds, layer=True))
+        self._recorder.settle(stage, number, below=parent, keys=keys)
+        made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
+        self._trail.add(stage.index, number, made, miss.reads)
+        self._sealed(stage, number, layer, chain)
+        return self._grown(step, progress, keys.definition, chain, layer.diff_id)
 
     def _make(
         self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
@@ -363,7 +388,8 @@ class Build:
         runner = self._runner()
         user_xattr = self._store.user_xattr
         mount = runner.mount_line(workspace, user_xattr=user_xattr) if self._options.step_by_step else ""
-        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount))
+        tree = runner.tree(workspace)
+        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount, tree))
 
     def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
         """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""

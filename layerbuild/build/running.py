@@ -102,6 +102,11 @@ class Runner:
         """The name of what gives commands their root."""
         return self._driver.name
 
+    def tree(self, workspace: Workspace) -> str:
+        """Where a command in ``workspace`` has the complete tree that it writes to; empty: it writes to its diff."""
+        tree = self._driver.tree(workspace)
+        return "" if tree is None else str(tree)
+
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
         lacks; empty where the driver does not mount the layers itself, or there are none."""
@@ -178,13 +183,14 @@ def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: boo
     """The job that executes ``command`` in ``root``; ``tree`` is what lies below it. Makes the working directory if the
     image has none."""
     who = account(tree, command.user)
-    _make_working_directory(tree, root.upper if isinstance(root, Rootfs) else root.tree, command.cwd, who)
+    cwd = clean(command.cwd.encode("utf-8", "surrogateescape"))  # lexically: /a/../b is /b though there is no /a
+    _make_working_directory(tree, root.upper if isinstance(root, Rootfs) else root.tree, cwd, who)
     return Job(
         rootfs=root,
         process=Process(
             argv=command.argv,
             env=_environment(command.env, who),
-            cwd=command.cwd,
+            cwd="/" + cwd.decode("utf-8", "surrogateescape"),
             uid=who.uid,
             gid=who.gid,
             groups=who.groups,
@@ -224,13 +230,13 @@ def _merged(first: Pairs, second: Pairs) -> Pairs:
     return tuple({**dict(first), **dict(second)}.items())
 
 
-def _make_working_directory(tree: Tree, upper: str, cwd: str, who: Account) -> None:
+def _make_working_directory(tree: Tree, upper: str, cwd: bytes, who: Account) -> None:
     """A WORKDIR that the image does not have (a base may name one) is made, 0755 and the user's, and stays.
 
     Made in the upper before the mount: what lies above it must look there as it looks below. In a workspace that is
     entered again a command may have put a link in the way; it leads nowhere that this process may go.
     """
-    path = tree.resolve(clean(cwd.encode("utf-8", "surrogateescape")))
+    path = tree.resolve(cwd)
     if tree.get(path) is not None:
         return
     done = b""

@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
@@ -24,6 +25,7 @@ from layerbuild.recipe.ignore import IgnoreRules, Pattern, read_pattern
 from layerbuild.steps import CopyStep, PathSource
 from layerbuild.store.digests import Digests, is_settled
 
+_LINES = 256  # of a listing that are held before they are compressed
 _LISTING_FORMAT = b"1"  # a change of what listings say makes the remembered ones others
 
 
@@ -122,6 +124,7 @@ class Listing:
         self._packer = zstandard.ZstdCompressor().compressobj()
         self._packed: list[bytes] = []
         self._first: dict[object, bytes] = {}
+        self._lines: list[bytes] = []
         self._begun = False
 
     def enter(self, match: Match) -> None:
@@ -139,6 +142,7 @@ class Listing:
 
     def finish(self) -> tuple[BlobDigest, bytes]:
         """The digest of the text, and the text itself, compressed with zstd."""
+        self._pack()
         self._packed.append(self._packer.flush())
         return BlobDigest("sha256:" + self._text.hexdigest()), b"".join(self._packed)
 
@@ -150,11 +154,18 @@ class Listing:
         return digest, zstandard.ZstdDecompressor().decompressobj().decompress(packed)
 
     def _put(self, line: bytes) -> None:
-        if self._begun:
-            line = b"\n" + line
-        self._begun = True
-        self._text.update(line)
-        if packed := self._packer.compress(line):
+        self._lines.append(line)
+        if len(self._lines) >= _LINES:
+            self._pack()
+
+    def _pack(self) -> None:
+        text = b"\n".join(self._lines)
+        if self._begun and self._lines:
+            text = b"\n" + text
+        self._begun = self._begun or bool(self._lines)
+        self._lines.clear()
+        self._text.update(text)
+        if packed := self._packer.compress(text):
             self._packed.append(packed)
 
 
@@ -286,9 +297,17 @@ def _is_pruned(match: Match, folder: Below, *, excluded: bool) -> bool:
 
 
 def _line(path: bytes, entry: Entry, digest: str) -> bytes:
+    if not (entry.target or entry.xattrs) and entry.device == (0, 0):
+        told = _common(entry.kind, entry.mode, entry.uid, entry.gid)  # nearly all are such, and repeat this
+        return b"%b%b%d\t(0, 0)\t%b\t\t" % (_escape(path), told, _size(entry), digest.encode())
     xattrs = b",".join(key + b"=" + value.hex().encode() for key, value in entry.xattrs) if entry.xattrs else b""
     facts = f"{entry.kind.value}\t{entry.mode:o}\t{entry.uid}\t{entry.gid}\t{_size(entry)}\t{entry.device}\t{digest}"
     return b"\t".join((_escape(path), facts.encode(), _escape(entry.target), xattrs))
+
+
+@lru_cache(1024)
+def _common(kind: Kind, mode: int, uid: int, gid: int) -> bytes:
+    return f"\t{kind.value}\t{mode:o}\t{uid}\t{gid}\t".encode()
 
 
 def _size(entry: Entry) -> int:

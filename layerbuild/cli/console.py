@@ -61,9 +61,10 @@ def observing(progress: str) -> AbstractContextManager[events.Observer]:
     if progress == "tty" and not sys.stderr.isatty():
         raise UsageError("--progress tty draws on a terminal, and standard error is none", hint="plain, or auto")
     if progress == "tty" or (progress == "auto" and _watched()):
+        from layerbuild.cli.screen import reflows
         from layerbuild.cli.terminal import Terminal
 
-        return Terminal(sys.stderr, color=_color())
+        return Terminal(sys.stderr, color=_color(), reflows=reflows(os.environ))
     if progress in ("auto", "plain"):
         columns = _columns() if sys.stderr.isatty() else 10_000
         return nullcontext(Plain(_say, columns=lambda: columns, color=_color()))

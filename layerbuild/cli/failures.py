@@ -12,6 +12,7 @@ would be 1, as diff(1) does.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,11 +80,22 @@ def trouble(ctx: click.Context) -> Iterator[None]:
 
 def of_os_error(error: OSError) -> LayerbuildError:
     """An operating system error that nobody nearer could explain, with its path."""
-    where = f" ({error.filename})" if error.filename else ""
+    if isinstance(error, FileNotFoundError) and not error.filename and _is_lost():
+        return UsageError("the folder that this runs in was removed", hint="cd to another one")
+    named = isinstance(error.filename, str | bytes | os.PathLike)  # and not a descriptor
+    where = f" ({os.fsdecode(error.filename)})" if named else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "`layerbuild df` shows what takes the space, `layerbuild prune` frees some"
         return SpaceError(f"no space left on the disk{where}", hint=hint)
     return LayerbuildError(f"{error.strerror or error}{where}")
+
+
+def _is_lost() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def quoted(span: Span) -> list[str]:

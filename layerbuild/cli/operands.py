@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
     from layerbuild.digest import DiffID
+    from layerbuild.image.config import Platform
     from layerbuild.layer.index import Index
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
@@ -36,11 +39,16 @@ class Seen:
     image: StoredImage
     own: bool = True
 
-    def layers(self) -> list[LayerRow]:
-        """Its history entries that have a layer, the lowest first."""
+    def rows(self) -> list[LayerRow]:
+        """Its history, oldest first. What was brought for the look lies in no folder that anybody could find."""
         from layerbuild.views.layers import layer_rows
 
-        return [row for row in layer_rows(self.store, self.image) if row.diff_id is not None]
+        rows = layer_rows(self.store, self.image)
+        return rows if self.own else [replace(row, folder="") for row in rows]
+
+    def layers(self) -> list[LayerRow]:
+        """Those entries that have a layer, the lowest first."""
+        return [row for row in self.rows() if row.diff_id is not None]
 
     def indexes(self, cleaning: ExitStack) -> list[Index]:
         """The indexes of its layers, the lowest first, open until ``cleaning`` ends."""
@@ -63,39 +71,44 @@ def place_of(text: str) -> tuple[Path, str] | None:
 
 
 @contextmanager
-def seen(*texts: str) -> Iterator[list[Seen]]:
-    """The images that ``texts`` name. What is in the store comes first. A path is brought into a store of its own,
-    which goes when the context ends, so that a look leaves no trace; so is what is not here and is named with its
-    registry: a short name that is not in the store is rather mistyped."""
-    with reading(contents=True) as store:
-        known = [_known(store, text) for text in texts]
-        if all(image is not None and store.is_here(image.top) for image in known):
+def seen(*texts: str, platform: Platform | None = None, whole: bool = True) -> Iterator[list[Seen]]:
+    """The images that ``texts`` name; of one for several platforms that for ``platform``, None: this machine's.
+
+    What is in the store comes first. A path is brought into a store of its own, which goes when the context ends, so
+    that a look leaves no trace; so is what is not here and is named with its registry: a short name that is not in the
+    store is rather mistyped. ``whole``: their layers are there to be read; else those of a registry may stay there.
+    """
+    with reading(contents=whole) as store:
+        known = [_known(store, text, platform) for text in texts]
+        if all(image is not None and (not whole or store.is_here(image.top)) for image in known):
             yield [Seen(text, store, image) for text, image in zip(texts, known, strict=True) if image is not None]
             return
     with inside() as (store, _), ExitStack() as cleaning:
-        yield [_brought(store, text, image, cleaning) for text, image in zip(texts, known, strict=True)]
+        looking = _Looking(store, platform or this_platform(), whole, cleaning)
+        yield [looking.brought(text, image) for text, image in zip(texts, known, strict=True)]
 
 
-def _brought(store: Store, text: str, known: StoredImage | None, cleaning: ExitStack) -> Seen:
-    """An image with its layers, from wherever it is; ``known``, if the store has it by that name."""
-    if known is not None:  # what was pulled comes layer by layer, as it is looked for
-        store.ensure_unpacked(known.top)
-        return Seen(text, store, known)
-    place = place_of(text)
-    return _loaded(store, text, *place, cleaning) if place else _pulled(store, text, cleaning)
-
-
-def _known(store: Store, text: str) -> StoredImage | None:
+def _known(store: Store, text: str, platform: Platform | None) -> StoredImage | None:
     """The image that the store has by that name, None if it is elsewhere; NotFoundError if it is nowhere."""
     try:
-        return store.images.resolve(text)
+        return store.images.resolve(text, platform=platform)
     except NotFoundError:
-        if place_of(text) or _tells_registry(text):
+        if place_of(text) or tells_registry(text):
             return None
+        refuse_path(text)
         raise
 
 
-def _tells_registry(text: str) -> bool:
+def refuse_path(text: str) -> None:
+    """NotFoundError for what can be nothing but a path, of which there is nothing."""
+    if text.startswith(("/", "./", "../")) or text.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst")):
+        folder, name = os.path.split(text)
+        beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        near = [os.path.join(folder, each) for each in get_close_matches(name, beside, n=3)]
+        raise NotFoundError(f"there is no {text}", hint=f"did you mean {' or '.join(near)}?" if near else "")
+
+
+def tells_registry(text: str) -> bool:
     """Whether the name begins with a registry, as `docker.io/library/debian` does, and `debian` and `me/app` do not."""
     try:
         reference = Reference.parse(text)
@@ -104,39 +117,58 @@ def _tells_registry(text: str) -> bool:
     return text.startswith(f"{reference.registry}/")
 
 
-def _pulled(store: Store, text: str, cleaning: ExitStack) -> Seen:
-    own = _throw_away(store, cleaning)
-    own.supplier = bringer = Bringer(own, observer("auto"))
-    image = bringer.pull(Reference.parse(text), this_platform())
-    own.ensure_unpacked(image.top)
-    return Seen(text, own, image, own=False)
+@frozen
+class _Looking:
+    """A look at images some of which are elsewhere; ``cleaning`` takes away what is brought for it."""
 
+    store: Store
+    platform: Platform
+    whole: bool
+    cleaning: ExitStack
 
-def _throw_away(store: Store, cleaning: ExitStack) -> Store:
-    """A store below the caller's own, on a disk that can hold one, until ``cleaning`` ends."""
-    from layerbuild.store.overlay import remove_any
-    from layerbuild.store.store import Store
+    def brought(self, text: str, known: StoredImage | None) -> Seen:
+        """An image, from wherever it is; ``known``, if the store has it by that name."""
+        if known is not None:  # what was pulled comes layer by layer, as it is looked for
+            if self.whole:
+                self.store.ensure_unpacked(known.top)
+            return Seen(text, self.store, known)
+        place = place_of(text)
+        return self._loaded(text, *place) if place else self._pulled(text)
 
-    place = store.temporary_name()
-    cleaning.callback(remove_any, place)
-    return cleaning.enter_context(Store.open(place, user_xattr=store.user_xattr, platform=this_platform()))
+    def _pulled(self, text: str) -> Seen:
+        own = self._throw_away()
+        own.supplier = bringer = Bringer(own, observer("auto"))
+        image = bringer.pull(Reference.parse(text), self.platform)
+        if self.whole:
+            own.ensure_unpacked(image.top)
+        return Seen(text, own, image, own=False)
 
+    def _loaded(self, text: str, path: Path, tag: str) -> Seen:
+        from layerbuild.intake.load import Shape, identify, load, load_layout_image
+        from layerbuild.store.images import StoredImage
 
-def _loaded(store: Store, text: str, path: Path, tag: str, cleaning: ExitStack) -> Seen:
-    from layerbuild.intake.load import Shape, identify, load, load_layout_image
-    from layerbuild.store.images import StoredImage
+        own = self._throw_away()
+        if identify(path) is Shape.OCI_LAYOUT:
+            images = [load_layout_image(own, path, platform=self.platform, tag=tag)]
+        else:
+            images = load(own, path, platform=self.platform, name=tag)
+        if len(images) > 1:
+            names = ", ".join(name for image in images for name in image.names)
+            raise UsageError(f"{path} has several images: {names}", hint=f"name one of them: {path}:NAME")
+        image = images[0]
+        assert isinstance(image, StoredImage)  # of an image for several platforms one was asked for
+        return Seen(text, own, image, own=False)
 
-    own = _throw_away(store, cleaning)
-    if identify(path) is Shape.OCI_LAYOUT:
-        images = [load_layout_image(own, path, platform=this_platform(), tag=tag)]
-    else:
-        images = load(own, path, platform=this_platform(), name=tag)
-    if len(images) > 1:
-        names = ", ".join(name for image in images for name in image.names)
-        raise UsageError(f"{path} has several images: {names}", hint=f"name one of them: {path}:NAME")
-    image = images[0]
-    assert isinstance(image, StoredImage)  # of an image for several platforms one was asked for
-    return Seen(text, own, image, own=False)
+    def _throw_away(self) -> Store:
+        """A store below the caller's own, on a disk that can hold one."""
+        from layerbuild.store.overlay import remove_any
+        from layerbuild.store.store import Store
+
+        place = self.store.temporary_name()
+        self.cleaning.callback(remove_any, place)
+        return self.cleaning.enter_context(
+            Store.open(place, user_xattr=self.store.user_xattr, platform=this_platform())
+        )
 
 
 def layer_things(store: Store, diff_id: DiffID, cleaning: ExitStack) -> Iterator[Thing]:

@@ -62,6 +62,15 @@ def settings_driver() -> str | None:
     return name
 
 
+def global_options() -> list[str]:
+    """The global options, spelled for another process that shall do as this one."""
+    chosen = click.get_current_context().find_root().obj
+    words = ["--root", str(chosen.root)]
+    words += ["--driver", chosen.driver] if chosen.driver else []
+    words += [word for host in chosen.insecure for word in ("--insecure-registry", host)]
+    return words + [word for mirror in chosen.mirrors for word in ("--registry-mirror", mirror)]
+
+
 def invocation() -> str:
     """How to call this program again for the same store."""
     context = click.get_current_context().find_root()

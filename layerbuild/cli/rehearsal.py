@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerbuild.cli.place import global_options
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
@@ -58,17 +59,17 @@ class Twice:
     same: tuple[str, ...]
 
 
-def build_twice(root: Path, request: Request, arguments: list[str]) -> Twice:
+def build_twice(request: Request, arguments: list[str]) -> Twice:
     """Build the recipe of ``request`` twice without the cache. ``arguments`` are those of ``build`` but the context.
 
     BuildError, with what it said, if one of the builds fails.
     """
     with _elsewhere(request) as other:
         began = time.monotonic()
-        first = _build(root, [*arguments, request.context], Surroundings(request.context, int(time.time()), 0o022))
+        first = _build([*arguments, request.context], Surroundings(request.context, int(time.time()), 0o022))
         time.sleep(max(0.0, _APART - (time.monotonic() - began)))  # a step that writes the second must not hit the same
         later = time.monotonic() - began
-        second = _build(root, [*arguments, other.context], other)
+        second = _build([*arguments, other.context], other)
     other.varied.append(f"the wall clock that a RUN reads: {later:.1f} seconds later, as much as passed")
     return Twice((first, second), tuple(other.varied), tuple(other.same))
 
@@ -152,11 +153,11 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copystat(source, target)
 
 
-def _build(root: Path, arguments: list[str], found: Surroundings) -> BlobDigest:
+def _build(arguments: list[str], found: Surroundings) -> BlobDigest:
     """One build, in a process of its own; the manifest of its image."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "metadata.json"
-        command = [sys.executable, "-m", "layerbuild", "--root", str(root), "build", "--no-cache", "--secrets", "off"]
+        command = [sys.executable, "-m", "layerbuild", *global_options(), "build", "--no-cache", "--secrets", "off"]
         command += ["--rehearse", str(found.clock), "--metadata-file", str(told), *arguments]
         done = subprocess.run(
             command,

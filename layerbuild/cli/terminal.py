@@ -17,29 +17,26 @@ wraps could not be taken back.
 from __future__ import annotations
 
 import os
-import re
 import textwrap
 import threading
 import time
-import unicodedata
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
 from layerbuild import events
 from layerbuild.cli.plain import Plain
+from layerbuild.cli.screen import ESCAPES, cells, cut, rows_taken, seen
+from layerbuild.cli.weigh import Weigher
 from layerbuild.errors import StepFailed
 from layerbuild.views import text as show
 
 _TICK = 0.2  # seconds between two drawings; what ends sooner is not drawn
-_SAMPLE = 1.0  # seconds between two looks at an upper folder,
-_LOOK = 0.05  # and how many one may take
+_SAMPLE = 1.0  # seconds between two looks at what a step has written
 _WINDOW = 5  # lines of output below a running step
 _WIDEST = 120
+_NARROWEST = 20  # below that, lines are left to the terminal
 _KEPT = 1 << 20  # bytes of output, in case the step fails
-_STACKING = ("overlay", "fuse-overlayfs")  # the drivers whose upper folder holds changes only
-# Escape sequences: control sequences, operating system commands, all others (ECMA-48, 5.4 and 8.3.89)
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
 
 
 @dataclass(slots=True)
@@ -48,7 +45,7 @@ class _Running:
 
     started: events.StepStarted
     began: float
-    upper: str = ""
+    weigher: Weigher | None = None
     written: str = ""
     looked: float = 0.0
     output: bytearray = field(default_factory=bytearray)
@@ -76,12 +73,13 @@ class _Making:
 
 
 class Terminal:
-    """Draws on ``stream``, which is a terminal. Events come from any thread. As a context manager: leaving it takes the
-    area away, and tells what a failed step has said."""
+    """Draws on ``stream``, which is a terminal; ``reflows``: it wraps rows anew when it grows narrow. Events come from
+    any thread. As a context manager: leaving it takes the area away, and tells what a failed step has said."""
 
-    def __init__(self, stream: TextIO, *, color: bool) -> None:
+    def __init__(self, stream: TextIO, *, color: bool, reflows: bool = False) -> None:
         self._stream = stream
         self._color = color
+        self._reflows = reflows
         self._plain = Plain(self._say, columns=lambda: self._size().columns, color=color)
         self._guard = threading.RLock()
         self._running: dict[tuple[int, int], _Running] = {}
@@ -117,10 +115,10 @@ class Terminal:
         match event:
             case events.StepStarted(stage, number):
                 self._running[stage.index, number] = _Running(event, time.monotonic())
-            case events.RootMounting(stage, number, driver):
+            case events.RootMounting(stage, number):
                 step = self._running.get((stage.index, number))
-                if step is not None and driver in _STACKING:
-                    step.upper = event.upper
+                if step is not None:
+                    step.weigher = Weigher(event.tree or event.upper, tree=bool(event.tree))
             case events.StepOutput(stage, number, data):
                 step = self._running.get((stage.index, number))
                 if step is not None:  # what is stopped may still speak when the area is gone
@@ -164,19 +162,19 @@ class Terminal:
                     self._paint("", self._rows())
 
     def _look(self) -> None:
-        """See how much is in the folders that RUN steps write to."""
+        """See how much RUN steps have written."""
         with self._guard:
             steps = list(self._running.values())
         for step in steps:
-            if step.upper and time.monotonic() - step.looked >= _SAMPLE:
-                step.written = held(step.upper)
+            if step.weigher is not None and time.monotonic() - step.looked >= _SAMPLE:
+                step.written = step.weigher.look()
                 step.looked = time.monotonic()
 
     # -- drawing
 
     def _say(self, line: str) -> None:
-        columns = self._size().columns
-        if cells(_ESCAPES.sub("", line)) >= columns:
+        columns = max(self._size().columns, _NARROWEST)
+        if cells(ESCAPES.sub("", line)) >= columns:
             line = "\n".join(textwrap.wrap(line, columns - 1, subsequent_indent=" " * 7, break_on_hyphens=False))
         self._paint(f"{line}\n", self._rows() if self._drawn else [])
 
@@ -184,9 +182,16 @@ class Terminal:
         """Put lines above the area, and draw it anew; in one piece, so that nothing flickers."""
         if not above and rows == self._drawn:
             return
-        back = f"\x1b[{len(self._drawn)}A\r\x1b[J" if self._drawn else ""  # up, and erase to the end (ECMA-48)
-        self._write(back + above + "".join(f"{row}\n" for row in rows))
+        self._write(self._back() + above + "".join(f"{row}\n" for row in rows))
         self._drawn = rows
+
+    def _back(self) -> str:
+        """What takes the area away: up, and erase to the end (ECMA-48)."""
+        if not self._drawn:
+            return ""
+        columns = self._size().columns
+        rows = sum(rows_taken(row, columns) for row in self._drawn) if self._reflows else len(self._drawn)
+        return f"\x1b[{rows}A\r\x1b[J"
 
     def _write(self, text: str) -> None:
         try:
@@ -197,7 +202,7 @@ class Terminal:
 
     def _rows(self) -> list[str]:
         size, now = self._size(), time.monotonic()
-        columns = min(size.columns - 1, _WIDEST)
+        columns = max(1, min(size.columns - 1, _WIDEST))
         making = [_row(f"{each.place}  layer", _captured(each, now), columns) for each in self._making.values()]
         rest = [*making, *(cut(bar, columns) for bar in self._plain.blobs.bars(columns))]
         lines = max(1, size.lines - 2)
@@ -223,73 +228,12 @@ class Terminal:
         except (OSError, ValueError):
             return os.terminal_size((80, 24))
         # A terminal that nobody told its size says 0 (ioctl_tty(2)).
-        return os.terminal_size((max(size.columns, 20) if size.columns else 80, size.lines or 24))
-
-
-def held(folder: str) -> str:
-    """The bytes of the files below ``folder``, as far as they can be counted at once.
-
-    >>> held("/dev/null/nothing")
-    '0B'
-    """
-    end, total, folders = time.monotonic() + _LOOK, 0, [folder]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as found:
-                for entry in found:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-        except OSError:  # the step goes on, and may remove what was just listed
-            continue
-        if time.monotonic() > end:
-            return f">{show.size(total)}"
-    return show.size(total)
-
-
-def seen(line: str) -> str:
-    """What a terminal would show of a line in the end: without escape sequences, and of what was written over each
-    other the last.
-
-    >>> seen("10%\\r\\x1b[32m20%\\x1b[0m\\r")
-    '20%'
-    """
-    parts = [part for part in _ESCAPES.sub("", line).split("\r") if part.strip()]
-    return "".join(each for each in parts[-1].expandtabs() if each.isprintable()).rstrip() if parts else ""
-
-
-def cells(text: str) -> int:
-    """How many columns ``text`` takes (UAX #11: wide characters take two; marks that combine take none)."""
-    return len(text) if text.isascii() else sum(map(_cells, text))
-
-
-def cut(text: str, columns: int) -> str:
-    """``text`` in at most ``columns``, with an ellipsis where something is missing.
-
-    >>> cut("RUN 漢字", 8), cut("RUN 漢字", 7)
-    ('RUN 漢字', 'RUN 漢…')
-    """
-    if cells(text) <= columns:
-        return text
-    taken, room = [], columns - 1
-    for each in text:
-        room -= _cells(each)
-        if room < 0:
-            break
-        taken.append(each)
-    return "".join(taken) + "…"
-
-
-def _cells(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        return os.terminal_size((size.columns or 80, size.lines or 24))
 
 
 def _row(left: str, right: str, columns: int) -> str:
-    left = cut(left, columns - len(right) - 2)
-    return left + " " * (columns - cells(left) - len(right)) + right
+    left = cut(left, max(1, columns - len(right) - 2))
+    return cut(left + " " * (columns - cells(left) - len(right)) + right, columns)
 
 
 def _captured(making: _Making, now: float) -> str:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 
 from layerbuild.digest import BlobDigest, Sink
 from layerbuild.layer.entry import Entry, Kind, sort_key
 from layerbuild.layer.tar import END, header, padding
 from layerbuild.store.blobs import Blobs
-
-_PIECE = 1 << 20
 
 Content = bytes | BlobDigest
 
@@ -31,8 +28,7 @@ def _write_file(name: str, content: Content, blobs: Blobs, sink: Sink) -> None:
     size = blobs.size(content) if isinstance(content, BlobDigest) else len(content)
     sink.write(header(Entry(name.encode(), Kind.FILE, 0o644, size=size)))
     if isinstance(content, BlobDigest):
-        with blobs.open(content) as reader:
-            shutil.copyfileobj(reader, sink, _PIECE)
+        blobs.send(content, sink)
     else:
         sink.write(content)
     sink.write(padding(size))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 from layerbuild.digest import BlobDigest, Sink
 from layerbuild.errors import UsageError
 from layerbuild.export.archive import Content, write_archive
-from layerbuild.export.package import PIECE, Parcel
+from layerbuild.export.package import Parcel
 from layerbuild.image.annotations import with_pairs
 from layerbuild.image.config import Pairs, canonical_json
 from layerbuild.image.manifest import Descriptor, Index
@@ -22,7 +20,6 @@ from layerbuild.store.images import FULL_NAME, REF_NAME
 LAYOUT_FILE = "oci-layout"
 INDEX_FILE = "index.json"
 LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
-_FICLONE = 0x40049409  # ioctl_ficlone(2): share the blocks, on file systems that can
 
 
 def layout_files(parcels: Sequence[Parcel]) -> dict[str, Content]:
@@ -80,13 +77,11 @@ def merge_layout(made: Path, place: Path) -> None:
 def copy_blob(blobs: Blobs, digest: BlobDigest, target: Path) -> None:
     """Copy a blob out of the store, sharing its blocks where the file system can.
 
-    Never as a hard link: a file that its new owner edits in place must not change the store.
+    Never as a hard link: whatever its new owner does to it (``cp`` of a newer file over it, ``chown -R``) would be done
+    to the store, and a read-only mode would not keep root from it.
     """
-    with blobs.open(digest) as reader, target.open("xb") as file, blobs.path(digest).open("rb") as source:
-        try:
-            fcntl.ioctl(file.fileno(), _FICLONE, source.fileno())
-        except OSError:  # another file system, or one that can't share
-            shutil.copyfileobj(reader, file, PIECE)
+    with target.open("xb") as file:
+        blobs.send(digest, file)
 
 
 def _descriptors(parcel: Parcel) -> tuple[Descriptor, ...]:

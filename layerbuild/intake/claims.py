@@ -33,9 +33,9 @@ from layerbuild.image.manifest import (
     Index,
     Manifest,
 )
-from layerbuild.intake.docker_archive import MANIFEST_FILE, Saved, read_saved
+from layerbuild.intake.docker_archive import MANIFEST_FILE, Saved, named, read_saved
 from layerbuild.intake.members import Members, read_small
-from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, blob_name
+from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, blob_name, tagged
 from layerbuild.layer.codecs import MAGIC_SIZE, detect
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import join, split
@@ -66,8 +66,9 @@ class _Described:
     descriptor: Descriptor | None = None
 
 
-def check_layout(members: Members) -> Iterator[Claim]:
-    """All that does not hold of an OCI layout: of every image that it names."""
+def check_layout(members: Members, *, tag: str = "") -> Iterator[Claim]:
+    """All that does not hold of an OCI layout: of every image that it names, or of the one that ``tag`` names
+    (NotFoundError)."""
     yield from _version(members)
     try:
         data = read_small(members, INDEX_FILE)
@@ -77,12 +78,12 @@ def check_layout(members: Members) -> Iterator[Claim]:
         yield Claim(INDEX_FILE, error.message)
         return
     seen: set[BlobDigest] = set()
-    for descriptor in index.manifests:
+    for descriptor in tagged(members, index, tag) if tag else index.manifests:
         yield from _tree(members, descriptor, seen)
 
 
-def check_archive(members: Members) -> Iterator[Claim]:
-    """All that does not hold of a docker archive."""
+def check_archive(members: Members, *, name: str = "") -> Iterator[Claim]:
+    """All that does not hold of a docker archive: of all its images, or of the one called ``name`` (NotFoundError)."""
     try:
         data = read_small(members, MANIFEST_FILE)
         yield from _json(MANIFEST_FILE, data)
@@ -90,7 +91,7 @@ def check_archive(members: Members) -> Iterator[Claim]:
     except LayerbuildError as error:
         yield Claim(MANIFEST_FILE, error.message)
         return
-    for saved in images:
+    for saved in named(images, name, origin=members.origin) if name else images:
         yield from _saved(members, saved)
 
 

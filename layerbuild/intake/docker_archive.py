@@ -42,10 +42,7 @@ def load_docker_archive(store: Store, members: Members, *, name: str = "") -> li
     """
     saved = read_saved(read_small(members, MANIFEST_FILE), origin=members.origin)
     if name:
-        wanted = str(Reference.parse(name))
-        saved = [image for image in saved if wanted in {str(Reference.parse(known)) for known in image.names}]
-        if not saved:
-            raise NotFoundError(f"{members.origin} has no image named {name!r}")
+        saved = named(saved, name, origin=members.origin)
     digests = [_load(store, members, image) for image in saved]
     for image, digest in zip(saved, digests, strict=True):
         tag_all(store, image.names, digest)
@@ -64,6 +61,16 @@ def read_saved(data: bytes, *, origin: str) -> list[Saved]:
     if not saved:
         raise FormatError(f"{origin} holds no image", hint=f"its {MANIFEST_FILE} is an empty list")
     return saved
+
+
+def named(saved: list[Saved], name: str, *, origin: str) -> list[Saved]:
+    """Those that are called ``name``; NotFoundError if none is."""
+    wanted = str(Reference.parse(name))
+    found = [image for image in saved if wanted in {str(Reference.parse(known)) for known in image.names}]
+    if not found:
+        known = ", ".join(each for image in saved for each in image.names)
+        raise NotFoundError(f"{origin} has no image named {name!r}", hint=f"it has {known}" if known else "")
+    return found
 
 
 def _load(store: Store, members: Members, saved: Saved) -> BlobDigest:

@@ -119,6 +119,14 @@ def choose(members: Members, index: Index, *, platform: Platform | None, name: s
     return list(found.values())
 
 
+def tagged(members: Members, index: Index, tag: str) -> list[Descriptor]:
+    """What ``index`` has under a name, or under the tag of one; NotFoundError if that is nothing."""
+    groups: dict[str, list[Descriptor]] = {}
+    for descriptor in index.manifests:
+        groups.setdefault(_group(descriptor), []).append(descriptor)
+    return _named(groups, _full_tag(members, index, tag), members.origin)
+
+
 def _full_tag(members: Members, index: Index, tag: str) -> str:
     """The name in the layout that ``tag`` means; empty: none is needed, since nothing says which."""
     names = {_group(entry) for entry in index.manifests if not entry.is_attestation}

@@ -8,6 +8,8 @@ look at it. No recipe, no image and no store is known here.
 
     build        in a mount namespace of its own (namespaces.py), before it starts a thread; hands out jobs (sandbox.py)
     └── helper       pid 1 of a pid namespace: when it dies, the kernel ends all below it (helper.py)
+        ├── pretender    for users: answers calls that the kernel would refuse (pretender.py), for one job after the
+        │                other (pretenders.py)
         └── command      one per job, in fresh mount, pid, ipc, uts and cgroup namespaces: mounts (rootfs.py, mounts.py,
                          standard.py), changes its root, drops its rights (capabilities.py, seccomp.py, rlimits.py),
                          executes (container.py, executable.py); or becomes an OCI runtime (oci.py)

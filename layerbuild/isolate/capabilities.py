@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
+from layerbuild.isolate import linux
 from layerbuild.isolate.job import Network
 
 # include/uapi/linux/capability.h
@@ -34,7 +34,7 @@ def kept(network: Network) -> frozenset[str]:
 
 def held() -> frozenset[str]:
     """Those of this process: proc_pid_status(5). A machine's root need not have all."""
-    status = Path("/proc/self/status").read_text()
+    status = linux.proc_text("/proc/self/status")
     mask = int(status.partition("CapPrm:")[2].split()[0], 16)
     return frozenset(name for number, name in enumerate(NAMES) if mask >> number & 1)
 

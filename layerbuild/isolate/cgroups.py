@@ -23,6 +23,7 @@ from typing import Final
 
 from layerbuild.errors import MachineError
 from layerbuild.frozen import frozen
+from layerbuild.isolate import linux
 from layerbuild.isolate.limits import Limits
 
 CONTROLLERS: Final = ("memory", "cpu", "pids")
@@ -184,7 +185,7 @@ class Groups:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+        known = places(*(linux.proc_text(f"/proc/self/{name}") for name in ("mountinfo", "cgroup")))
         wanted = dict.fromkeys(controller for controller, _ in settings(limits))
         self._places = {name: _usable(name, known.get(name, ()), tuple(wanted)) for name in wanted}
         remove_stale()
@@ -208,7 +209,7 @@ class Groups:
 
 def settable() -> dict[str, int]:
     """The controllers that this process can set, and the version of each. Nothing is made."""
-    known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    known = places(*(linux.proc_text(f"/proc/self/{name}") for name in ("mountinfo", "cgroup")))
     return {
         name: place.version
         for name in CONTROLLERS
@@ -308,5 +309,5 @@ def remove_groups_of(job: str) -> None:
 
 
 def _folders() -> set[Path]:
-    known = places(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    known = places(*(linux.proc_text(f"/proc/self/{name}") for name in ("mountinfo", "cgroup")))
     return {place.folder for found in known.values() for place in found}

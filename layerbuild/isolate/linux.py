@@ -14,6 +14,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -326,23 +327,33 @@ _RESOLVE_IN_ROOT: Final = 0x10
 
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
     """A descriptor of ``path`` in ``folder``, if no link is on the way and nothing leads out of it: openat2(2)."""
-    return _open(folder, path, flags, _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
+    return openat2(folder, path or b".", flags, resolve=_RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
 
 
 def open_in_root(root: int, path: bytes, flags: int) -> int:
     """A descriptor of what a process with the root ``root`` would find at ``path``, whoever changes links on the way
     meanwhile: openat2(2)."""
-    return _open(root, path, flags, _RESOLVE_IN_ROOT)
+    return openat2(root, path or b".", flags, resolve=_RESOLVE_IN_ROOT)
 
 
-def _open(folder: int, path: bytes, flags: int, resolve: int) -> int:
-    how = struct.pack("3Q", flags | os.O_CLOEXEC, 0, resolve)
+def openat2(folder: int, path: bytes, flags: int, mode: int = 0, *, resolve: int) -> int:
+    """A descriptor of ``path`` in ``folder``, if it can be come to as ``resolve`` (RESOLVE_…) wants: openat2(2)."""
+    how, size = _how(flags, mode, resolve)
     while True:
+        result: int = _libc.syscall(_SYS_OPENAT2, folder, path, how, size)
+        if result >= 0:  # a COPY opens very many
+            return result
         try:
-            result = _libc.syscall(_SYS_OPENAT2, folder, path or b".", how, ctypes.c_size_t(len(how)))
-            return _check(result, os.fsdecode(path))
+            _check(result, os.fsdecode(path))
         except BlockingIOError:  # EAGAIN: something was renamed just then, and the kernel can't say whether it matters
             continue
+
+
+@lru_cache(maxsize=64)  # some of them are asked for by a container
+def _how(flags: int, mode: int, resolve: int) -> tuple[bytes, ctypes.c_size_t]:
+    """struct open_how, and its size."""
+    how = struct.pack("3Q", flags | os.O_CLOEXEC, mode, resolve)
+    return how, ctypes.c_size_t(len(how))
 
 
 # -- network -----------------------------------------------------------------------------------------------------------
@@ -358,3 +369,9 @@ def loopback_up() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         (flags,) = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def proc_text(path: str) -> str:
+    """What a file of proc(5) says. Names in it, of mounts and processes, are bytes of anybody's choice."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()

@@ -27,22 +27,15 @@ from dataclasses import replace
 from typing import Final
 
 from layerbuild.isolate import linux, notices
+from layerbuild.isolate.callers import AT_FDCWD, MASK, PATH, Callers, Gone
 from layerbuild.isolate.credentials import KEEP, Credentials, Ids, Refused
 from layerbuild.isolate.notices import Listener, Notice
 from layerbuild.layer import owners, standin
 
-_AT_FDCWD: Final = -100
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
-_PATH_MAX: Final = 4096
 _HOW: Final = 24  # bytes of struct open_how, first version
-_MASK: Final = 0xFFFFFFFF
-_PATH: Final = os.O_PATH | os.O_CLOEXEC
 _OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
-
-
-class Gone(Exception):
-    """The caller has been killed meanwhile."""
 
 
 class Pretender:
@@ -66,10 +59,7 @@ class Pretender:
     ) -> None:
         self._listener = listener
         self._upper, self._around = upper, around
-        self._proc = proc
-        self._pid = os.getpid()
-        self._root = os.open("/", _PATH)
-        self._own_root = os.stat("/")
+        self._callers = Callers(listener, proc)
         self._known: dict[int, tuple[str, Credentials]] = {}  # by thread: when it was started, and who it is
         self._first = who
         self._stranger = Credentials(groups=who.groups)  # whose parent is none of the job's
@@ -80,8 +70,8 @@ class Pretender:
         self._held: list[int] = []
         self._names = notices.names()
         self._calls: dict[str, Callable[[Notice], None]] = {
-            "stat": lambda notice: self._stat(notice, _AT_FDCWD, *notice.arguments[:2], flags=0),
-            "lstat": lambda notice: self._stat(notice, _AT_FDCWD, *notice.arguments[:2], flags=_AT_SYMLINK_NOFOLLOW),
+            "stat": lambda notice: self._stat(notice, AT_FDCWD, *notice.arguments[:2], flags=0),
+            "lstat": lambda notice: self._stat(notice, AT_FDCWD, *notice.arguments[:2], flags=_AT_SYMLINK_NOFOLLOW),
             "newfstatat": lambda notice: self._stat(notice, *notice.arguments[:3], flags=notice.arguments[3]),
             "fstat": self._fstat,
             "statx": self._statx,
@@ -89,18 +79,18 @@ class Pretender:
             "lchown": lambda notice: self._chown(notice, follow=False),
             "fchown": self._fchown,
             "fchownat": self._fchownat,
-            "rename": lambda notice: self._moving(notice, _AT_FDCWD, notice.arguments[0]),
+            "rename": lambda notice: self._moving(notice, AT_FDCWD, notice.arguments[0]),
             "renameat": lambda notice: self._moving(notice, *notice.arguments[:2]),
             "renameat2": lambda notice: self._moving(notice, *notice.arguments[:2]),
-            "link": lambda notice: self._moving(notice, _AT_FDCWD, notice.arguments[0]),
+            "link": lambda notice: self._moving(notice, AT_FDCWD, notice.arguments[0]),
             "linkat": lambda notice: self._moving(notice, *notice.arguments[:2]),
-            "mknod": lambda notice: self._mknod(notice, _AT_FDCWD, *notice.arguments[:3]),
+            "mknod": lambda notice: self._mknod(notice, AT_FDCWD, *notice.arguments[:3]),
             "mknodat": lambda notice: self._mknod(notice, *notice.arguments[:4]),
-            "mkdir": lambda notice: self._mkdir(notice, _AT_FDCWD, *notice.arguments[:2]),
+            "mkdir": lambda notice: self._mkdir(notice, AT_FDCWD, *notice.arguments[:2]),
             "mkdirat": lambda notice: self._mkdir(notice, *notice.arguments[:3]),
-            "symlink": lambda notice: self._symlink(notice, notice.arguments[0], _AT_FDCWD, notice.arguments[1]),
+            "symlink": lambda notice: self._symlink(notice, notice.arguments[0], AT_FDCWD, notice.arguments[1]),
             "symlinkat": lambda notice: self._symlink(notice, *notice.arguments[:3]),
-            "open": lambda notice: self._open(notice, _AT_FDCWD, *notice.arguments[:3]),
+            "open": lambda notice: self._open(notice, AT_FDCWD, *notice.arguments[:3]),
             "openat": lambda notice: self._open(notice, *notice.arguments[:4]),
             "openat2": self._openat2,
             "creat": self._creat,
@@ -143,7 +133,7 @@ class Pretender:
         """Whom a thread takes itself for: what it said, else what its process or its parent was."""
         if self._all_root:
             return self._first
-        started = self._started(thread)
+        started = self._callers.started(thread)
         known = self._known.get(thread)
         if known is None or known[0] != started:
             known = (started, self._inherited(thread))
@@ -151,7 +141,7 @@ class Pretender:
         return self._elevated(thread, known[1])
 
     def _inherited(self, thread: int) -> Credentials:
-        status = self._status(thread)
+        status = self._callers.status(thread)
         group, parent = int(status["Tgid"]), int(status["PPid"])
         if group != thread:
             return self._who(group)
@@ -162,36 +152,22 @@ class Pretender:
         if who.user.effective == 0 and who.keeps is None:
             return who
         try:
-            found = os.stat(f"{thread}/exe", dir_fd=self._proc)
+            found = os.stat(f"{thread}/exe", dir_fd=self._callers.proc)
         except OSError:
             return who
         if who.keeps is not None and who.keeps != (found.st_dev, found.st_ino):
             who = replace(who, keeps=None)
         if who.privileged or not found.st_mode & stat.S_ISUID or who.program == (found.st_dev, found.st_ino):
             return who
-        with self._opened(f"{thread}/exe") as program:
+        with self._callers.opened(f"{thread}/exe") as program:
             owner = self._owner_of(program, found)[0]
         user = replace(who.user, effective=owner, saved=owner, fs=owner)
         return self._remember(thread, replace(who, user=user, program=(found.st_dev, found.st_ino)))
 
     def _remember(self, thread: int, who: Credentials) -> Credentials:
         self._all_root = self._all_root and who.is_root
-        self._known[thread] = (self._started(thread), who)
+        self._known[thread] = (self._callers.started(thread), who)
         return who
-
-    def _started(self, thread: int) -> str:
-        return self._text(thread, "stat").rpartition(")")[2].split()[19]  # field 22: proc_pid_stat(5)
-
-    def _status(self, thread: int) -> dict[str, str]:
-        lines = (line.partition(":") for line in self._text(thread, "status").splitlines())
-        return {key: value.strip() for key, _, value in lines}
-
-    def _text(self, thread: int, name: str) -> str:
-        try:
-            with self._opened(f"{thread}/{name}") as file:
-                return os.read(file, 65536).decode("ascii", "replace")
-        except OSError as error:
-            raise Gone from error
 
     # -- ids -----------------------------------------------------------------------------------------------------------
 
@@ -205,7 +181,7 @@ class Pretender:
             self._tell(notice, name, who.group if "gid" in name else who.user)
         elif name.startswith("setfs"):
             old = who.group if "gid" in name else who.user
-            new = old.set_fs(notice.arguments[0] & _MASK, privileged=who.privileged)
+            new = old.set_fs(notice.arguments[0] & MASK, privileged=who.privileged)
             self._remember(notice.thread, _with(who, name, new))
             self._listener.result(notice, old.fs)
         elif name == "prctl":
@@ -218,14 +194,14 @@ class Pretender:
     def _tell(self, notice: Notice, name: str, ids: Ids) -> None:
         if name.startswith("getres"):
             for pointer, number in zip(notice.arguments, (ids.real, ids.effective, ids.saved), strict=False):
-                self._write(notice, pointer, struct.pack("=I", number))
+                self._callers.write(notice, pointer, struct.pack("=I", number))
             self._listener.result(notice)
         else:
             self._listener.result(notice, ids.effective if name.startswith("gete") else ids.real)
 
     def _keep(self, notice: Notice, who: Credentials) -> None:
         """PR_SET_KEEPCAPS(2const). The kernel has the flag as well, and tells it."""
-        program = os.stat(f"{notice.thread}/exe", dir_fd=self._proc)
+        program = os.stat(f"{notice.thread}/exe", dir_fd=self._callers.proc)
         keeps = (program.st_dev, program.st_ino) if notice.arguments[1] else None
         self._all_root = False
         self._remember(notice.thread, replace(who, keeps=keeps))
@@ -238,43 +214,43 @@ class Pretender:
         self._listener.result(notice)
 
     def _get_groups(self, notice: Notice, who: Credentials) -> None:
-        size, pointer = notice.arguments[0] & _MASK, notice.arguments[1]
+        size, pointer = notice.arguments[0] & MASK, notice.arguments[1]
         if size and size < len(who.groups):
             return self._listener.fail(notice, errno.EINVAL)
         if size:
-            self._write(notice, pointer, struct.pack(f"={len(who.groups)}I", *who.groups))
+            self._callers.write(notice, pointer, struct.pack(f"={len(who.groups)}I", *who.groups))
         return self._listener.result(notice, len(who.groups))
 
     def _numbers(self, notice: Notice) -> tuple[int, ...]:
-        size, pointer = notice.arguments[0] & _MASK, notice.arguments[1]
+        size, pointer = notice.arguments[0] & MASK, notice.arguments[1]
         if size > 65536:
             raise OSError(errno.EINVAL, "too many groups")
-        return struct.unpack(f"={size}I", self._read(notice, pointer, 4 * size)) if size else ()
+        return struct.unpack(f"={size}I", self._callers.read(notice, pointer, 4 * size)) if size else ()
 
     # -- owners --------------------------------------------------------------------------------------------------------
 
     def _chown(self, notice: Notice, *, follow: bool) -> None:
         path, uid, gid = notice.arguments[:3]
-        self._chown_at(notice, _AT_FDCWD, path, uid, gid, follow=follow)
+        self._chown_at(notice, AT_FDCWD, path, uid, gid, follow=follow)
 
     def _fchownat(self, notice: Notice) -> None:
         folder, path, uid, gid, flags, _ = notice.arguments
-        if flags & _AT_EMPTY_PATH and not self._string(notice, path):
-            with self._file_of(notice, folder) as file:
+        if flags & _AT_EMPTY_PATH and not self._callers.string(notice, path):
+            with self._callers.file_of(notice, folder) as file:
                 return self._give(notice, file, uid, gid)
         return self._chown_at(notice, folder, path, uid, gid, follow=not flags & _AT_SYMLINK_NOFOLLOW)
 
     def _fchown(self, notice: Notice) -> None:
         number, uid, gid = notice.arguments[:3]
-        with self._file_of(notice, number) as file:
+        with self._callers.file_of(notice, number) as file:
             self._give(notice, file, uid, gid)
 
     def _chown_at(self, notice: Notice, folder: int, pointer: int, uid: int, gid: int, *, follow: bool) -> None:
-        path = self._string(notice, pointer)
+        path = self._callers.string(notice, pointer)
         if path.startswith(_OF_ITSELF):
             return self._listener.result(notice)
-        with self._at(notice, folder) as place:
-            file = os.open(path, _PATH if follow else _PATH | os.O_NOFOLLOW, dir_fd=place)
+        with self._callers.at(notice, folder) as place:
+            file = os.open(path, PATH if follow else PATH | os.O_NOFOLLOW, dir_fd=place)
             try:
                 self._give(notice, file, uid, gid)
             finally:
@@ -285,12 +261,12 @@ class Pretender:
         loses its set-id bits and capabilities, as by any chown."""
         found = os.fstat(file)
         old = self._owner_of(file, found)
-        new = (_or(uid & _MASK, old[0]), _or(gid & _MASK, old[1]))
+        new = (_or(uid & MASK, old[0]), _or(gid & MASK, old[1]))
         self._who(notice.thread).check_chown(old, new)
         if not self._listener.is_valid(notice):
             raise Gone
         try:
-            os.chown(self._itself(file), 0, 0, dir_fd=self._proc)
+            os.chown(self._callers.itself(file), 0, 0, dir_fd=self._callers.proc)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EINVAL):
                 raise
@@ -300,23 +276,27 @@ class Pretender:
 
     def _owner_of(self, file: int, found: os.stat_result) -> tuple[int, int]:
         if _bears_marks(found):
-            with suppress(OSError), self._opened(self._itself(file)) as plain:
+            with suppress(OSError), self._callers.opened(self._callers.itself(file)) as plain:
                 return standin.read(plain, os.listxattr(plain)).owner or (0, 0)
             return (0, 0)
         return self._owners.get((found.st_ino, owners.born(b"", dir_fd=file)), (0, 0))
 
     def _note(self, file: int, found: os.stat_result, owner: tuple[int, int]) -> None:
         if _bears_marks(found):
-            with self._opened(self._itself(file)) as plain:
+            with self._callers.opened(self._callers.itself(file)) as plain:
                 standin.note_owner(plain, *owner)
             return
-        path = os.readlink(self._itself(file), dir_fd=self._proc).encode("utf-8", "surrogateescape").lstrip(b"/")
+        path = (
+            os.readlink(self._callers.itself(file), dir_fd=self._callers.proc)
+            .encode("utf-8", "surrogateescape")
+            .lstrip(b"/")
+        )
         with suppress(OSError):  # not in the tree at all, but in a mount that goes with the job
             written = os.stat(path, dir_fd=self._upper, follow_symlinks=False)
             if stat.S_IFMT(written.st_mode) == stat.S_IFMT(found.st_mode):
                 # Held open: else the next file could get its number, and within a tick of the clock the same birth.
                 with suppress(OSError):
-                    self._held.append(os.open(path, _PATH | os.O_NOFOLLOW, dir_fd=self._upper))
+                    self._held.append(os.open(path, PATH | os.O_NOFOLLOW, dir_fd=self._upper))
                 birth = owners.born(path, dir_fd=self._upper)
                 owners.note(self._around, written.st_ino, birth, owner)
                 self._owners[written.st_ino, birth] = owner
@@ -330,7 +310,7 @@ class Pretender:
                 with self._noted(notice, folder, pointer, _AT_SYMLINK_NOFOLLOW) as noted:
                     found = os.fstat(noted[0]) if noted is not None else None
                     if noted is not None and found is not None and not _bears_marks(found):
-                        os.chown(self._itself(noted[0]), 0, 0, dir_fd=self._proc)
+                        os.chown(self._callers.itself(noted[0]), 0, 0, dir_fd=self._callers.proc)
                         self._note(noted[0], found, noted[1])
         self._listener.go_on(notice)
 
@@ -346,7 +326,7 @@ class Pretender:
             if noted is None:
                 return self._listener.go_on(notice)
             file, owner = noted
-            self._write(notice, buffer, linux.raw_stat(file, owner))
+            self._callers.write(notice, buffer, linux.raw_stat(file, owner))
         return self._listener.result(notice)
 
     def _statx(self, notice: Notice) -> None:
@@ -355,7 +335,7 @@ class Pretender:
             if noted is None:
                 return self._listener.go_on(notice)
             file, owner = noted
-            self._write(notice, buffer, linux.raw_statx(file, mask & _MASK, owner))
+            self._callers.write(notice, buffer, linux.raw_statx(file, mask & MASK, owner))
         return self._listener.result(notice)
 
     @contextmanager
@@ -372,15 +352,15 @@ class Pretender:
     def _look_up(
         self, notice: Notice, folder: int, pointer: int, flags: int, stack: ExitStack
     ) -> tuple[int, tuple[int, int]] | None:
-        path = self._string(notice, pointer) if pointer else b""
+        path = self._callers.string(notice, pointer) if pointer else b""
         if path.startswith(_OF_ITSELF):
             return None
         if path or not flags & _AT_EMPTY_PATH:
-            place = stack.enter_context(self._at(notice, folder))
-            file = os.open(path, _PATH | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0), dir_fd=place)
+            place = stack.enter_context(self._callers.at(notice, folder))
+            file = os.open(path, PATH | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0), dir_fd=place)
             stack.callback(os.close, file)
         else:
-            file = stack.enter_context(self._file_of(notice, folder))
+            file = stack.enter_context(self._callers.file_of(notice, folder))
         owner = self._owner_of(file, os.fstat(file))
         return None if owner == (0, 0) else (file, owner)
 
@@ -393,15 +373,15 @@ class Pretender:
             return self._listener.go_on(notice)
         if is_device and not who.privileged:
             raise Refused
-        with self._making(notice, folder, pointer) as (place, name):
+        with self._callers.making(notice, folder, pointer) as (place, name):
             if is_device:
-                masked = mode & ~self._umask(notice.thread)
+                masked = mode & ~self._callers.umask(notice.thread)
                 if device == 0 and stat.S_ISCHR(mode):
                     raise Refused  # overlay takes it for a whiteout, and refuses it
-                if not standin.make_device(name, masked, device & _MASK, dir_fd=place):
+                if not standin.make_device(name, masked, device & MASK, dir_fd=place):
                     raise Refused
             else:
-                os.mknod(name, mode & ~self._umask(notice.thread), 0, dir_fd=place)
+                os.mknod(name, mode & ~self._callers.umask(notice.thread), 0, dir_fd=place)
             self._own_new(place, name, who)
         return self._listener.result(notice)
 
@@ -409,8 +389,8 @@ class Pretender:
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
-        with self._making(notice, folder, pointer) as (place, name):
-            os.mkdir(name, mode & ~self._umask(notice.thread), dir_fd=place)
+        with self._callers.making(notice, folder, pointer) as (place, name):
+            os.mkdir(name, mode & ~self._callers.umask(notice.thread), dir_fd=place)
             self._own_new(place, name, who)
         return self._listener.result(notice)
 
@@ -418,40 +398,39 @@ class Pretender:
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
-        with self._making(notice, folder, pointer) as (place, name):
-            os.symlink(self._string(notice, target), name, dir_fd=place)
+        with self._callers.making(notice, folder, pointer) as (place, name):
+            os.symlink(self._callers.string(notice, target), name, dir_fd=place)
             self._own_new(place, name, who)
         return self._listener.result(notice)
 
     def _creat(self, notice: Notice) -> None:
         pointer, mode = notice.arguments[:2]
-        self._open(notice, _AT_FDCWD, pointer, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
+        self._open(notice, AT_FDCWD, pointer, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
 
     def _openat2(self, notice: Notice) -> None:
-        """Where it makes nothing, or asks how links are resolved, it is the kernel's."""
         folder, pointer, how, size, *_ = notice.arguments
-        flags, mode, resolve = struct.unpack("=3Q", self._read(notice, how, _HOW)) if size >= _HOW else (0, 0, 0)
-        if resolve or not flags & (os.O_CREAT | notices.TMPFILE):
+        flags, mode, resolve = (
+            struct.unpack("=3Q", self._callers.read(notice, how, _HOW)) if size >= _HOW else (0, 0, 0)
+        )
+        if not flags & (os.O_CREAT | notices.TMPFILE):
             return self._listener.go_on(notice)
-        return self._open(notice, folder, pointer, flags, mode)
+        return self._open(notice, folder, pointer, flags, mode, resolve=resolve)
 
-    def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int) -> None:
+    def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int, *, resolve: int = 0) -> None:
         """A new file belongs to its maker. One that is there already is the kernel's to open."""
         who = self._who(notice.thread)
         if who.is_root:
             return self._listener.go_on(notice)
         nameless = bool(flags & notices.TMPFILE)
-        with self._making(notice, folder, pointer) as (place, path):
+        with self._callers.making(notice, folder, pointer) as (place, path):
+            if not nameless and _is_there(place, path, follow=not flags & os.O_EXCL, resolve=resolve):
+                return self._listener.go_on(notice)
             try:
-                if not nameless:
-                    os.stat(path, dir_fd=place, follow_symlinks=not flags & os.O_EXCL)
-                    return self._listener.go_on(notice)
-            except OSError:
-                pass
-            try:
-                made = os.open(
-                    path, flags & _MASK | os.O_CLOEXEC, mode & 0o7777 & ~self._umask(notice.thread), dir_fd=place
-                )
+                masked = mode & 0o7777 & ~self._callers.umask(notice.thread)
+                if resolve:
+                    made = linux.openat2(place, path, flags, masked, resolve=resolve)
+                else:
+                    made = os.open(path, flags & MASK | os.O_CLOEXEC, masked, dir_fd=place)
             except OSError:
                 return self._listener.go_on(
                     notice
@@ -466,7 +445,7 @@ class Pretender:
     def _own_new(self, place: int | None, name: bytes, who: Credentials) -> None:
         if who.is_root:
             return
-        file = os.open(name, _PATH | os.O_NOFOLLOW, dir_fd=place)
+        file = os.open(name, PATH | os.O_NOFOLLOW, dir_fd=place)
         try:
             self._note(file, os.fstat(file), self._owner_at(place, name, who))
         finally:
@@ -474,7 +453,7 @@ class Pretender:
 
     def _owner_at(self, place: int | None, path: bytes, who: Credentials) -> tuple[int, int]:
         """Of something new: a folder with the set-group-ID bit hands its group down (inode(7))."""
-        folder = os.open(os.path.dirname(path) or b".", _PATH, dir_fd=place)
+        folder = os.open(os.path.dirname(path) or b".", PATH, dir_fd=place)
         try:
             found = os.fstat(folder)
             group = self._owner_of(folder, found)[1] if found.st_mode & stat.S_ISGID else who.group.fs
@@ -482,96 +461,10 @@ class Pretender:
             os.close(folder)
         return (who.user.fs, group)
 
-    # -- the caller's view ---------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _making(self, notice: Notice, folder: int, pointer: int) -> Iterator[tuple[int | None, bytes]]:
-        """A folder and a path from it, of something that is to be made."""
-        path = self._string(notice, pointer)
-        with self._at(notice, folder) as place:
-            if not self._listener.is_valid(notice):
-                raise Gone
-            yield place, path
-
-    @contextmanager
-    def _at(self, notice: Notice, folder: int) -> Iterator[int]:
-        """The caller's folder ``folder``, with its root as this process's."""
-        number = folder & _MASK
-        name = "cwd" if number == _AT_FDCWD & _MASK else f"fd/{number}"
-        with ExitStack() as stack:
-            try:
-                root = stack.enter_context(self._opened(f"{notice.thread}/root", _PATH))
-                place = stack.enter_context(self._opened(f"{notice.thread}/{name}", _PATH))
-            except FileNotFoundError as error:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
-            found = os.fstat(root)
-            if (found.st_dev, found.st_ino) != (self._own_root.st_dev, self._own_root.st_ino):
-                stack.callback(_change_root, self._root)
-                _change_root(root)
-            yield place
-
-    @contextmanager
-    def _file_of(self, notice: Notice, number: int) -> Iterator[int]:
-        try:
-            file = os.open(f"{notice.thread}/fd/{number & _MASK}", _PATH, dir_fd=self._proc)
-        except OSError as error:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from error
-        try:
-            yield file
-        finally:
-            os.close(file)
-
-    @contextmanager
-    def _opened(self, name: str, flags: int = os.O_RDONLY | os.O_CLOEXEC) -> Iterator[int]:
-        """Something in proc."""
-        file = os.open(name, flags, dir_fd=self._proc)
-        try:
-            yield file
-        finally:
-            os.close(file)
-
-    def _itself(self, file: int) -> str:
-        """A name in proc for an open file of this process, to be used where a descriptor won't do."""
-        return f"{self._pid}/fd/{file}"
-
-    def _umask(self, thread: int) -> int:
-        return int(self._status(thread)["Umask"], 8)
-
-    def _string(self, notice: Notice, pointer: int) -> bytes:
-        """The text at an address of the caller's."""
-        text = b""
-        while len(text) <= _PATH_MAX:
-            # Not over the end of a page: the next may not be there.
-            piece = self._read(notice, pointer + len(text), 4096 - (pointer + len(text)) % 4096)
-            text += piece
-            if b"\0" in piece:
-                return text.partition(b"\0")[0]
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-
-    def _read(self, notice: Notice, pointer: int, size: int) -> bytes:
-        with self._memory(notice, os.O_RDONLY) as memory:
-            return os.pread(memory, size, pointer)
-
-    def _write(self, notice: Notice, pointer: int, data: bytes) -> None:
-        with self._memory(notice, os.O_RDWR) as memory:
-            if not self._listener.is_valid(notice):
-                raise Gone
-            os.pwrite(memory, data, pointer)
-
-    @contextmanager
-    def _memory(self, notice: Notice, flags: int) -> Iterator[int]:
-        try:
-            with self._opened(f"{notice.thread}/mem", flags | os.O_CLOEXEC) as memory:
-                yield memory
-        except FileNotFoundError as error:
-            raise Gone from error
-        except OSError as error:
-            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT)) from error
-
 
 def _changed(who: Credentials, name: str, arguments: tuple[int, ...]) -> Ids:
     """The ids of a kind after the call ``name``."""
-    first, second, third, *_ = (argument & _MASK for argument in arguments)
+    first, second, third, *_ = (argument & MASK for argument in arguments)
     ids = who.group if "gid" in name else who.user
     if name.startswith("setres"):
         return ids.set_three(first, second, third, privileged=who.privileged)
@@ -586,14 +479,17 @@ def _with(who: Credentials, name: str, ids: Ids) -> Credentials:
     return replace(who, group=ids) if "gid" in name else replace(who, user=ids)
 
 
+def _is_there(place: int, path: bytes, *, follow: bool, resolve: int) -> bool:
+    try:
+        os.close(linux.openat2(place, path, os.O_PATH | (0 if follow else os.O_NOFOLLOW), resolve=resolve))
+    except OSError:
+        return False
+    return True
+
+
 def _or(number: int, otherwise: int) -> int:
     return otherwise if number == KEEP else number
 
 
 def _bears_marks(found: os.stat_result) -> bool:
     return stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-
-
-def _change_root(root: int) -> None:
-    os.fchdir(root)
-    os.chroot(".")

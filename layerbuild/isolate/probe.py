@@ -273,7 +273,7 @@ def file_system_of(path: Path) -> str:
     """The type of the file system that ``path`` is, or would be, on: proc_pid_mountinfo(5)."""
     place = str(_nearest(path.absolute()).resolve())
     best, kind = "", "an unknown file system"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    for line in linux.proc_text("/proc/self/mountinfo").splitlines():
         fields, _, rest = line.partition(" - ")
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields.split()[4])
         inside = place == point or place.startswith(point.rstrip("/") + "/")

@@ -135,7 +135,7 @@ class _Zstd:
 
 
 class _Decoded(io.RawIOBase):
-    """A decompressing file, whose every complaint is a FormatError."""
+    """A decompressing file, whose every complaint is a FormatError. Nothing is buffered here: decompressors do that."""
 
     def __init__(self, inner: Any, name: str, complaints: tuple[type[Exception], ...]) -> None:
         self._inner = inner
@@ -145,11 +145,16 @@ class _Decoded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any, /) -> int:
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return self.readall()
         try:
-            data = self._inner.read(len(buffer))
+            return cast(bytes, self._inner.read(size))
         except self._complaints as error:
             raise FormatError(f"{self._name} stream is corrupt or ends too early: {error}") from error
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
@@ -203,7 +208,7 @@ def _plain(source: BinaryIO) -> BinaryIO:
 
 
 def _stream(inner: Any, name: str, *complaints: type[Exception]) -> BinaryIO:
-    return io.BufferedReader(_Decoded(inner, name, complaints), 1 << 18)
+    return cast(BinaryIO, _Decoded(inner, name, complaints))
 
 
 def _gunzip(source: BinaryIO) -> BinaryIO:

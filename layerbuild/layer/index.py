@@ -23,6 +23,7 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -54,8 +55,14 @@ def _unescape(text: bytes) -> bytes:
 
 def to_line(entry: Entry, digest: str = "") -> bytes:
     """The entry's line, with its newline; ``digest`` stands in for one that the entry has not got yet."""
+    if not (entry.xattrs or entry.target or entry.mtime_ns or entry.opaque) and entry.device == (0, 0):
+        told = _common(entry.kind, entry.mode, entry.uid, entry.gid)  # nearly all are such, and repeat this
+        what = (digest or entry.digest).encode()
+        return b"%b%b%d\t%d\t\t\t%b\t\t\n" % (_escape(entry.path), told, entry.size, entry.mtime, what)
     mtime = b"%d.%09d" % (entry.mtime, entry.mtime_ns) if entry.mtime_ns else b"%d" % entry.mtime
-    xattrs = b",".join(_escape(name, _UNSAFE_NAME) + b"=" + value.hex().encode() for name, value in entry.xattrs)
+    xattrs = b""
+    if entry.xattrs:
+        xattrs = b",".join(_escape(name, _UNSAFE_NAME) + b"=" + value.hex().encode() for name, value in entry.xattrs)
     return b"%s\t%s\t%o\t%d\t%d\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n" % (
         _escape(entry.path),
         _NAMES[entry.kind],
@@ -70,6 +77,11 @@ def to_line(entry: Entry, digest: str = "") -> bytes:
         b"opaque" if entry.opaque else b"",
         xattrs,
     )
+
+
+@lru_cache(1024)
+def _common(kind: Kind, mode: int, uid: int, gid: int) -> bytes:
+    return b"\t%b\t%o\t%d\t%d\t" % (_NAMES[kind], mode, uid, gid)
 
 
 def from_line(line: bytes) -> Entry:
@@ -295,6 +307,15 @@ class Index:
         while at < len(self._data):
             yield self._entry_at(at)
             at = self._next(at)
+
+    def consists_of(self, lines: Iterable[bytes]) -> bool:
+        """Whether its entries are these, as ``to_line`` tells them, in order."""
+        at = self._start
+        for line in lines:
+            if self._data[at : at + len(line)] != line:
+                return False
+            at += len(line)
+        return at == len(self._data)
 
     def close(self) -> None:
         self._data.close()

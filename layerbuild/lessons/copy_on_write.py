@@ -25,9 +25,9 @@ LESSON = Lesson(
             ),
             1,
             N_(
-                "Overlay knows whole files only. Before a file of a lower layer can be changed in any way, it "
-                "is copied up into the upper folder, and that copy is what becomes the layer. The column TAR "
-                "tells."
+                "A layer holds whole files only. Before a file of a lower layer can be changed in any way, "
+                "overlay copies it up into the upper folder, and that copy is what becomes the layer. The column "
+                "TAR tells."
             ),
             "layerbuild layers cow --format yaml | grep tar_size | tail -n 1 | grep -q '10[0-9][0-9][0-9][0-9][0-9]$'",
         ),

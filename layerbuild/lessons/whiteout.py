@@ -37,7 +37,12 @@ LESSON = Lesson(
             'test -c "$(layerbuild where gone --layer 3)/key"',
         ),
         Run('ls -l "$(layerbuild where gone --layer 3)"'),
-        Say(N_("A tar has no place for such a device. There a whiteout is an empty file with a name that begins .wh.")),
+        Say(
+            N_(
+                "In a tar such a device would be no more than a device. There a whiteout is an empty file with a name "
+                "that begins .wh."
+            )
+        ),
         Run("layerbuild build -q -o type=layers,dest=tars . && tar -tf tars/03-*"),
         Say(
             N_(

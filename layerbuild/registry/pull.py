@@ -6,7 +6,8 @@
                                                                                       │ its layers are *expected*
     a RUN, a lookup, an export ─▶ Store.ensure_unpacked ─▶ Puller.supply ─▶ blobs side by side, unpacked as they come
 
-Where one place fails, a mirror say, the next goes on from the byte where that one stopped. A blob that this or another
+Where one place fails, a mirror say, the next goes on from the byte where that one stopped; where one sends something
+else, the next begins again. A blob that this or another
 process is fetching already is not fetched again (``store.arrivals``).
 """
 
@@ -99,8 +100,7 @@ class Puller:
         for _ in range(_MOST_NESTED):
             if isinstance(document, Manifest):
                 return self._image(repository, reference, platform, document, data)
-            chosen = _chosen(document, reference, platform)
-            data = repository.manifest(chosen.digest).data
+            data = repository.manifest(chosen(document, reference, platform).digest).data
             document = read_manifest(data)
         raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
 
@@ -179,7 +179,8 @@ class Puller:
     def _bring(self, arrival: Arrival, sources: Sequence[Source], done: int) -> None:
         names = dict.fromkeys(source.repository for source in sources)
         places = [place for name in names for place in self._client.pull(Reference.parse(f"{name}@{arrival.digest}"))]
-        for number, place in enumerate(places, start=1):
+        while places:
+            place, start = places[0], done
             try:
                 with place.blob(arrival.digest, arrival.size, start=done) as reader:
                     while data := reader.read(_PIECE):
@@ -189,15 +190,23 @@ class Puller:
                 arrival.finish()
                 return
             except DigestMismatch as error:
-                hint = "something between here and there changes it, or the registry is damaged"
-                raise RegistryError(f"{place.host}: {error.message}; it was thrown away", hint=hint) from error
+                if start == 0:  # else what was there before may be what is wrong: the same place is asked for all of it
+                    places.pop(0)
+                if not places:
+                    arrival.discard()
+                    hint = "something between here and there changes it, or the registry is damaged"
+                    raise RegistryError(f"{place.host}: {error.message}; it was thrown away", hint=hint) from error
+                self._note(f"{place.endpoint}: {error.message}; it was thrown away, and comes again")
+                arrival.restart()
+                done = 0
             except RegistryError as error:
-                if number == len(places):
+                places.pop(0)
+                if not places:
                     raise
                 self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
 
 
-def _chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
+def chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
     """The manifest for ``platform``; an index may be in an index. RegistryError if there is none."""
     candidates = [entry for entry in index.manifests if not entry.is_attestation]
     fitting = best(((entry.platform, entry) for entry in candidates), platform)

@@ -6,7 +6,8 @@
 
 A fetch that was killed leaves its part behind, and the next one goes on from there. Who comes while another process
 fetches the same blob waits for it: nothing is fetched twice. The name in ``blobs/`` appears when all is there and the
-digest is right; a part whose whole was wrong is thrown away.
+digest is right; what was wrong as a whole is thrown away, and may come again from another place. Who has read of it by
+then is told by ``ComesAgain``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ from typing import Self
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import DigestMismatch
 from layerbuild.store.blobs import Blobs
+from layerbuild.store.lease import is_same
 from layerbuild.store.space import disk_errors
 
 _PIECE = 1 << 20
 _TURN = 0.1  # seconds between two looks whether another process has finished with a part
+
+
+class ComesAgain(Exception):
+    """What was read of an arrival was wrong, and it comes from the beginning again: read it anew."""
 
 
 class Arrivals:
@@ -69,7 +75,7 @@ class Arrivals:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 # The second: it may have been finished or removed by another process between open and lock.
-                if _lock(descriptor) and _is_same(path, descriptor):
+                if _lock(descriptor) and is_same(path, descriptor):
                     yield descriptor
                     return
             finally:
@@ -97,6 +103,7 @@ class Arrival:
         self._adopt: Callable[[], object] = int
         self._hash = hashlib.sha256()
         self._count = 0
+        self._beginnings = 0
         self._complete = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -130,14 +137,26 @@ class Arrival:
         self._advance(len(data))
 
     def finish(self) -> None:
-        """All was written: make it a blob. DigestMismatch, and the part goes, if it is another one."""
+        """All was written: make it a blob. DigestMismatch if it is another one: ``restart`` or ``discard`` then."""
         found = "sha256:" + self._hash.hexdigest()
         if found != self.digest or self._count != self.size:
-            assert self._part is not None
-            self._part.unlink(missing_ok=True)
             raise DigestMismatch(f"what came as blob {self.digest} has digest {found}")
         self._adopt()
         self.complete()
+
+    def restart(self) -> None:
+        """Throw away what has come, which was wrong: it is written again from the beginning."""
+        with self._changed:
+            os.ftruncate(self._descriptor, 0)
+            self._hash = hashlib.sha256()
+            self._count = 0
+            self._beginnings += 1
+            self._changed.notify_all()
+
+    def discard(self) -> None:
+        """Throw away what has come, and the part with it."""
+        assert self._part is not None
+        self._part.unlink(missing_ok=True)
 
     def complete(self) -> None:
         """The blob is in its place."""
@@ -164,10 +183,17 @@ class Arrival:
 
     # -- for who reads it
 
-    def wait(self) -> None:
-        """Wait until it is a blob; raises what its fetching raised."""
+    @property
+    def beginnings(self) -> int:
+        """How often it was begun anew."""
+        return self._beginnings
+
+    def wait(self, *, since: int | None = None) -> None:
+        """Wait until it is a blob; raises what its fetching raised, and ComesAgain if it was begun anew ``since``."""
         with self._changed:
-            self._changed.wait_for(lambda: self._complete or self._error)
+            self._changed.wait_for(lambda: self._complete or self._error or since not in (None, self._beginnings))
+            if since not in (None, self._beginnings):
+                raise ComesAgain
             if not self._complete and self._error is not None:
                 raise self._error
 
@@ -190,10 +216,14 @@ class Arrival:
         self.wait()  # it became a blob between the two, or what had come was thrown away
         return os.open(self._blob, os.O_RDONLY | os.O_CLOEXEC)
 
-    def available(self, beyond: int) -> int:
-        """How many bytes there are, more than ``beyond`` unless that is all; raises what the fetching raised."""
+    def available(self, beyond: int, *, since: int) -> int:
+        """How many bytes there are, more than ``beyond`` unless that is all; raises as ``wait`` does."""
         with self._changed:
-            self._changed.wait_for(lambda: self._count > beyond or self._complete or self._error)
+            self._changed.wait_for(
+                lambda: self._count > beyond or self._complete or self._error or since != self._beginnings
+            )
+            if since != self._beginnings:
+                raise ComesAgain
             if self._count <= beyond and not self._complete and self._error is not None:
                 raise self._error
             return self._count
@@ -204,15 +234,16 @@ class ArrivalReader:
 
     def __init__(self, arrival: Arrival) -> None:
         self._arrival = arrival
+        self._since = arrival.beginnings
         self._descriptor = arrival.opened()
         self._position = 0
 
     def read(self, size: int = -1, /) -> bytes:
         if size == 0:
             return b""
-        there = self._arrival.available(self._position)
+        there = self._arrival.available(self._position, since=self._since)
         if there <= self._position:
-            self._arrival.wait()
+            self._arrival.wait(since=self._since)
             return b""
         data = os.pread(self._descriptor, min(there - self._position, size if size > 0 else _PIECE), self._position)
         self._position += len(data)
@@ -226,7 +257,7 @@ class ArrivalReader:
 
     def finish(self) -> None:
         """Wait until all has come and is right: for a reader that stopped before the end."""
-        self._arrival.wait()
+        self._arrival.wait(since=self._since)
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -236,13 +267,6 @@ class ArrivalReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _is_same(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _is_free(path: Path) -> bool:

@@ -7,14 +7,21 @@ when the machine goes down.
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
-from layerbuild.digest import BlobDigest, HashingWriter, VerifyingReader
+from layerbuild.digest import BlobDigest, HashingWriter, Sink, VerifyingReader
 from layerbuild.errors import DigestMismatch, NotFoundError
 from layerbuild.store.space import disk_errors
 from layerbuild.store.unsynced import Unsynced
+
+_PIECE = 1 << 20
+_NO_RANGE = frozenset((errno.EXDEV, errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM))
 
 
 class Blobs:
@@ -42,11 +49,23 @@ class Blobs:
 
     def open(self, digest: BlobDigest) -> VerifyingReader:
         """A reader that raises DigestMismatch at its end if the file was damaged; NotFoundError."""
-        try:
-            file = self.path(digest).open("rb")
-        except FileNotFoundError as error:
-            raise _absent(digest) from error
-        return VerifyingReader(file, digest, name=f"blob {digest}")
+        return VerifyingReader(self._file(digest), digest, name=f"blob {digest}")
+
+    def send(self, digest: BlobDigest, sink: Sink) -> None:
+        """Write a blob to ``sink``: where that is a file or a pipe, within the kernel, which shares the blocks on file
+        systems that can (copy_file_range(2)); the digest is verified beside that.
+
+        NotFoundError; DigestMismatch, after all was written, if the blob was damaged.
+        """
+        writer = _descriptor(sink)
+        if writer is None:
+            with self.open(digest) as reader:
+                while data := reader.read(_PIECE):
+                    sink.write(data)
+            return
+        with self._file(digest) as file, _Check(self.open(digest)) as check:
+            _copy(file.fileno(), writer, os.fstat(file.fileno()).st_size)
+            check.finish()
 
     def read(self, digest: BlobDigest) -> bytes:
         """A small blob (manifest, configuration), whole and verified."""
@@ -81,6 +100,12 @@ class Blobs:
         """Every blob that is here, in no order."""
         for path in self.folder.iterdir():
             yield BlobDigest.parse(f"sha256:{path.name}")
+
+    def _file(self, digest: BlobDigest) -> BinaryIO:
+        try:
+            return self.path(digest).open("rb")
+        except FileNotFoundError as error:
+            raise _absent(digest) from error
 
     def _holds(self, digest: BlobDigest, size: int) -> bool:
         try:
@@ -133,6 +158,69 @@ class BlobWriter:
     def __exit__(self, *_: object) -> None:
         if not self._committed:
             self.abort()
+
+
+class _Check:
+    """Reads ``reader`` to its end, on a thread of its own."""
+
+    def __init__(self, reader: VerifyingReader) -> None:
+        self._reader = reader
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="blob-check", daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for the end; raises what the reader raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._reader.finish()
+        except Exception as error:  # raised again in the caller
+            self._error = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._reader.close()
+
+
+def _descriptor(sink: Sink) -> int | None:
+    """What ``sink`` writes to, when all that it was given has gone there; None: no file."""
+    if not isinstance(sink, io.BufferedWriter | io.FileIO):
+        return None
+    sink.flush()
+    return sink.fileno()
+
+
+def _copy(reader: int, writer: int, size: int) -> None:
+    """Copy ``size`` bytes between two open files, or as many as there are."""
+    copy: Callable[[int, int, int], int] = os.copy_file_range
+    while size:
+        try:
+            count = copy(reader, writer, size)
+        except OSError as error:
+            # Not between these file systems, not to a pipe, not to a file that is only appended to, or not known.
+            if copy is not os.copy_file_range or error.errno not in _NO_RANGE:
+                raise
+            copy = _splice
+            continue
+        if count == 0:
+            return
+        size -= count
+
+
+def _splice(reader: int, writer: int, size: int) -> int:
+    try:
+        return os.sendfile(writer, reader, None, size)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # O_APPEND (sendfile(2))
+            raise
+        return os.write(writer, os.read(reader, min(size, _PIECE)))
 
 
 def _absent(digest: BlobDigest) -> NotFoundError:

@@ -76,6 +76,15 @@ class StepCache:
         )
         return found is not None
 
+    def alike(self, own: Mapping[str, str]) -> tuple[DiffID, ...]:
+        """The layers that steps with these inputs besides the parent have made, the newest first."""
+        rows = self._database.rows(
+            "SELECT diff_id FROM step WHERE own_key = ? AND diff_id IS NOT NULL GROUP BY diff_id "
+            "ORDER BY max(created) DESC",
+            (_own_key(own),),
+        )
+        return tuple(DiffID(diff_id) for (diff_id,) in rows)
+
     def knows_step(self, identity: str) -> bool:
         """Whether there is a record of that very step, whatever it read and stood on."""
         query = "SELECT 1 FROM step WHERE step_key IN (?, '') LIMIT 1"

@@ -1,8 +1,8 @@
 """The rows: which files belong together. SQLite in WAL mode, one connection per process, guarded by a lock.
 
 An ordinary commit costs no fsync (``synchronous=NORMAL``): after a power failure the last rows may be missing, never
-wrong, since the files that they named are whole and become leftovers. A commit that must not be forgotten, because
-files are removed after it or a user was told of it, asks for ``durable``.
+wrong, since the files that they named become leftovers. A commit that must not be forgotten, because files are removed
+after it or are written in its trust, asks for ``durable``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ SCHEMA_VERSION = 6
 _BUSY_SECONDS = 30.0
 _RESERVE = 128 << 10  # bytes that are set aside for the commit that frees space
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
+_LONGEST_PATH = 504  # MAX_PATHNAME of SQLite's os_unix.c, less "-journal"
 _ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
 Row = tuple[Any, ...]
@@ -361,6 +362,10 @@ class Database:
         if code == sqlite3.SQLITE_FULL:
             return SpaceError(f"no room to write {self._path}: {error}", hint=SPACE_HINT)
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if len(os.fsencode(self._path)) > _LONGEST_PATH:
+                return MachineError(
+                    f"{self._path}: SQLite opens no path of more than {_LONGEST_PATH} bytes", hint=ROOT_HINT
+                )
             return MachineError(f"can't write {self._path}: {error}", hint=ROOT_HINT)
         hints = {
             sqlite3.SQLITE_BUSY: "another layerbuild has held the store for long; wait until it has ended",

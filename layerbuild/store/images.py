@@ -101,7 +101,8 @@ class Removed:
 
 
 class Images:
-    """The images of a store. What is said here about a name is on the disk when the method returns.
+    """The images of a store. A name that is given reaches the disk as the layers do; that one was taken away is on the
+    disk when the method returns.
 
     ``platform`` is what a name of several images means where nobody says which of them.
     """
@@ -154,7 +155,7 @@ class Images:
             raise NotFoundError(f"the store has no image with the manifest {manifest}")
         if self._database.row("SELECT 1 FROM name WHERE reference = ? AND manifest = ?", (str(reference), manifest)):
             return
-        with self._database.transaction(durable=True):
+        with self._database.transaction():
             self._database.execute(
                 "INSERT INTO name (reference, manifest) VALUES (?, ?) "
                 "ON CONFLICT (reference) DO UPDATE SET manifest = excluded.manifest",
@@ -352,11 +353,10 @@ class Images:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _insert(self, descriptor: Descriptor, config: str) -> None:
-        with self._database.transaction(durable=True):
-            self._database.execute(
-                "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
-                (descriptor.digest, config, descriptor.to_json(), time.time()),
-            )
+        self._database.execute(
+            "INSERT OR IGNORE INTO image (manifest, config, descriptor, created) VALUES (?, ?, ?, ?)",
+            (descriptor.digest, config, descriptor.to_json(), time.time()),
+        )
 
     def _has(self, manifest: BlobDigest) -> bool:
         return self._database.row("SELECT 1 FROM image WHERE manifest = ?", (manifest,)) is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from contextlib import suppress
 from typing import BinaryIO, cast
 
 from layerbuild.digest import ChainID, DiffID, chain_id
@@ -19,6 +20,7 @@ from layerbuild.layer import codecs
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.tar import TarReader
 from layerbuild.layer.union import in_folder
+from layerbuild.store.arrivals import ComesAgain
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.overlay import new_id, new_link
 from layerbuild.store.snapshots import Snapshot
@@ -34,7 +36,7 @@ def add_indexed(store: Store, parent: ChainID | None, diff_id: DiffID, blob: Blo
     Records the layer. FormatError or DigestMismatch if the blob, which is in the store, is not what was said.
     """
     chain = chain_id(parent, diff_id)
-    if not _is_indexed(store, diff_id):
+    if not is_indexed(store, diff_id):
         _index(store, parent, diff_id, blob, lambda: store.blobs.open(blob.digest))
     elif not any(known.digest == blob.digest for known in blobs_here(store, diff_id)):
         add_blob(store, diff_id, blob)  # the same layer, compressed in another way
@@ -57,6 +59,7 @@ def add_known(store: Store, parent: ChainID | None, diff_id: DiffID) -> Snapshot
                 created=time.time(),
             )
             store.snapshots.insert(made)
+            store.unsynced.expect(made.folder)
     return known or made
 
 
@@ -66,12 +69,14 @@ def ensure_indexed(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]:
     Layers that have not come are brought side by side. NotFoundError for one that is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
-    if not all(_is_indexed(store, snapshot.diff_id) for snapshot in stack):
+    if not all(is_indexed(store, snapshot.diff_id) for snapshot in stack):
         with store.unpacking:
-            lost = [snapshot for snapshot in stack if not _is_indexed(store, snapshot.diff_id)]
+            lost = [snapshot for snapshot in stack if not is_indexed(store, snapshot.diff_id)]
             with supplied(store, lost) as found:
                 for snapshot in lost:
-                    _index(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
+                    while not is_indexed(store, snapshot.diff_id):
+                        with suppress(ComesAgain):
+                            _index(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
     return stack
 
 
@@ -101,7 +106,8 @@ def _in_blob(store: Store, snapshot: Snapshot, entry: Entry) -> bytes | None:
     return None
 
 
-def _is_indexed(store: Store, diff_id: DiffID) -> bool:
+def is_indexed(store: Store, diff_id: DiffID) -> bool:
+    """Whether the layer has come, and can be looked through."""
     return store.layers.get(diff_id) is not None and store.layers.index_path(diff_id).is_file()
 
 

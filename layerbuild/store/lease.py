@@ -102,6 +102,31 @@ def folder_claim(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextmanager
+def name_lock(path: Path) -> Iterator[None]:
+    """Be the only one who does what ``path`` stands for, a file that is here only meanwhile; waits for its turn."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if is_same(path, descriptor):  # else the one before has removed it between open and lock
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def is_same(path: Path, descriptor: int) -> bool:
+    """Whether ``path`` is the file that is open as ``descriptor``."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 class SharedLock:
     """The lock of a whole store: each user holds it shared, a sweeper exclusively."""
 

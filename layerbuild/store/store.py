@@ -189,7 +189,9 @@ class Store:
 
     def _sweep_dead(self, *, but: str) -> None:
         rows = self.database.rows("SELECT id, link, lease FROM workspace WHERE meta IS NULL")
-        known = lease.lease_ids(self.leases) | {row[2] for row in rows}
+        written = {path: path.name.partition("-")[0] for path in self.temporary.iterdir()}
+        # One that failed while it tidied up has let go of its lease all the same.
+        known = lease.lease_ids(self.leases) | {row[2] for row in rows} | set(written.values())
         dead = {found for found in known - {but} if not lease.is_alive(self.leases, found)}
         if not dead:
             return
@@ -197,8 +199,8 @@ class Store:
             if owner in dead:
                 overlay.remove(overlay.LayerFolder(overlay=self.overlay, id=folder, link=link))
                 self.database.execute("DELETE FROM workspace WHERE id = ?", (folder,))
-        for path in self.temporary.iterdir():
-            if path.name.partition("-")[0] in dead:
+        for path, owner in written.items():
+            if owner in dead:
                 overlay.remove_any(path)
         for owner in dead:
             lease.forget(self.leases, owner)
@@ -223,6 +225,12 @@ class Store:
 
         return add_indexed(self, parent, diff_id, blob)
 
+    def add_known(self, parent: ChainID | None, diff_id: DiffID) -> Snapshot:
+        """The snapshot of a layer that is recorded, on one more parent; without a folder, if it is new."""
+        from layerbuild.store.indexing import add_known
+
+        return add_known(self, parent, diff_id)
+
     def ensure_indexed(self, chain: ChainID | None) -> tuple[Snapshot, ...]:
         """The stack of ``chain``, bottom first, with every index in its place; folders may be absent."""
         from layerbuild.store.indexing import ensure_indexed
@@ -243,9 +251,9 @@ class Store:
 
     def is_here(self, chain: ChainID | None) -> bool:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
-        from layerbuild.store.unpack import is_lost
+        from layerbuild.store.indexing import is_indexed
 
-        return not any(is_lost(self, snapshot) for snapshot in self.snapshots.stack(chain))
+        return all(is_indexed(self, snapshot.diff_id) for snapshot in self.snapshots.stack(chain))
 
     def require_blobs(self, image: StoredImage) -> None:
         """Bring those blobs of an image that are not here, and its layers with them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,9 @@ from layerbuild.layer import codecs
 from layerbuild.layer.entry import Entry, RootMetadata
 from layerbuild.layer.union import LayerView, Union
 from layerbuild.store import overlay
+from layerbuild.store.arrivals import ComesAgain
 from layerbuild.store.layers import BlobRecord, LayerRecord
+from layerbuild.store.lease import name_lock
 from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.space import disk_errors
 from layerbuild.store.workspaces import Workspace
@@ -42,10 +44,7 @@ def add_from_blob(store: Store, parent: ChainID | None, diff_id: DiffID, blob: B
 
     Records the layer and writes its index. FormatError or DigestMismatch if the blob is not what was said.
     """
-    known = store.snapshots.get(chain_id(parent, diff_id))
-    if known is not None and not is_lost(store, known):
-        return known
-    return _unpack(store, parent, diff_id, blob, lambda: store.blobs.open(blob.digest))
+    return _unpack_once(store, parent, diff_id, lambda: (blob, lambda: store.blobs.open(blob.digest)))
 
 
 def ensure_unpacked(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]:
@@ -65,7 +64,7 @@ def _fill_in(store: Store, stack: Sequence[Snapshot]) -> None:
     lost = [snapshot for snapshot in stack if is_lost(store, snapshot)]
     with supplied(store, lost) as found:
         for snapshot in lost:
-            _unpack(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
+            _unpack_once(store, snapshot.parent, snapshot.diff_id, partial(found, snapshot))
     _match_roots(store, stack, lost)
 
 
@@ -156,9 +155,10 @@ def _codec(source: Opener) -> str:
         start = b""
         while len(start) < codecs.MAGIC_SIZE and (data := reader.read(codecs.MAGIC_SIZE - len(start))):
             start += data
-    codec = codecs.detect(start)
-    if codec.name not in codecs.WRITTEN:
-        raise FormatError(f"a layer is compressed with {codec.name}", hint="OCI knows gzip and zstd only")
+        codec = codecs.detect(start)
+        if codec.name not in codecs.WRITTEN:
+            reader.finish()  # bytes that are not those of the digest are the better reason
+            raise FormatError(f"a layer is compressed with {codec.name}", hint="OCI knows gzip and zstd only")
     return codec.name
 
 
@@ -176,6 +176,23 @@ def _tells_root(store: Store, snapshot: Snapshot) -> bool:
 
     with Index.open(store.layers.index_path(snapshot.diff_id)) as index:
         return index.lookup(b"") is not None
+
+
+def _unpack_once(
+    store: Store, parent: ChainID | None, diff_id: DiffID, found: Callable[[], tuple[BlobRecord, Opener]]
+) -> Snapshot:
+    """Unpack what ``found`` gives, unless it is here already: a second process waits for the first."""
+    chain = chain_id(parent, diff_id)
+    known = store.snapshots.get(chain)
+    if known is not None and not is_lost(store, known):
+        return known
+    with name_lock(store.temporary / f"unpacking-{chain.hex}"):
+        while True:
+            known = store.snapshots.get(chain)
+            if known is not None and not is_lost(store, known):
+                return known
+            with suppress(ComesAgain):
+                return _unpack(store, parent, diff_id, *found())
 
 
 def _unpack(store: Store, parent: ChainID | None, diff_id: DiffID, blob: BlobRecord, source: Opener) -> Snapshot:

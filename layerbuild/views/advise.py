@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,7 @@ from layerbuild.views.versions import Version, invisible
 
 _LEAST = 4096  # bytes; less is not worth a word
 _PATHS = 5  # that an advice names
+_COMMAND = re.compile(r"(?:\|\d+ .*)?/bin/(?:ba)?sh -")  # the classic builder's, with the arguments before it
 _METADATA = frozenset(("mode", "owner", "attributes", "time"))
 
 
@@ -68,11 +70,22 @@ _CACHES = (
 )
 
 
+@frozen
+class Maker:
+    """What made a layer. ``kind`` is "run", "copy" or "" for another; "base": the build found the layer there.
+    ``where`` names the step as people find it."""
+
+    kind: str
+    where: str = ""
+
+
 class Lines:
-    """Which layer is which line of the recipe, as far as the build that made the image is recorded."""
+    """Which layer is which line of the recipe, as far as the build that made the image is recorded; of an image that
+    others made, what its history says."""
 
     def __init__(self, rows: Sequence[LayerRow], build: BuildRecord | None) -> None:
         self._rows = rows
+        self._recorded = build is not None
         steps = build.steps if build is not None else ()
         self._steps: dict[DiffID, StepAccount] = {step.diff_id: step for step in steps if step.diff_id is not None}
 
@@ -80,6 +93,17 @@ class Lines:
         """The step that made a layer, None: the base brought it, or nobody knows."""
         diff_id = self._rows[layer - 1].diff_id
         return self._steps.get(diff_id) if diff_id is not None else None
+
+    def maker(self, layer: int) -> Maker:
+        """What made a layer."""
+        step = self.step(layer)
+        if step is not None:
+            return Maker(step.kind, f"line {step.line}")
+        if self._recorded:
+            return Maker("base")
+        word = keyword(self._rows[layer - 1].instruction)
+        kind = "run" if word == "RUN" else "copy" if word else ""
+        return Maker(kind, f"the {word} of layer {layer}" if kind == "copy" else f"layer {layer}")
 
     def line(self, layer: int) -> int:
         """The line of the recipe, 0: not known."""
@@ -90,18 +114,34 @@ class Lines:
         """The layer as people find it: its line, else its number; and its instruction."""
         step = self.step(layer)
         text = shorten(step.instruction if step else self._rows[layer - 1].instruction, 60)
-        return f"{f'line {step.line}' if step else f'layer {layer}'} ({text})"
+        return f"{f'line {step.line}' if step else f'layer {layer}'}{f' ({text})' if text else ''}"
 
 
-def advise(found: Sequence[Version], lines: Lines) -> list[Advice]:
-    """What the files of an image tell, the costliest first."""
+def keyword(created_by: str) -> str:
+    """The instruction that a line of history tells of, as BuildKit, the classic builder and buildah write it; empty for
+    another one, and for what none of them wrote.
+
+    >>> keyword("RUN /bin/sh -c make # buildkit"), keyword("|1 A=b /bin/sh -c make")
+    ('RUN', 'RUN')
+    >>> keyword("/bin/sh -c #(nop) COPY file:4d5e in /f"), keyword("bazel build")
+    ('COPY', '')
+    """
+    text = created_by.removeprefix("/bin/sh -c #(nop) ").lstrip()
+    word = text.partition(" ")[0]
+    if word in ("RUN", "COPY", "ADD"):
+        return word
+    return "RUN" if _COMMAND.match(text) else ""
+
+
+def advise(found: Sequence[Version], lines: Lines, *, least: int = _LEAST) -> list[Advice]:
+    """What the files of an image tell, the costliest first; what costs fewer than ``least`` bytes is left out."""
     told = [
         *_copied_up(found, lines),
         *_caches(found, lines),
         *_hidden(found, lines),
         *_duplicates(found, lines),
     ]
-    return sorted((advice for advice in told if advice.bytes >= _LEAST), key=lambda advice: -advice.bytes)
+    return sorted((advice for advice in told if advice.bytes >= least), key=lambda advice: -advice.bytes)
 
 
 def advise_order(builds: Sequence[BuildRecord], lines: Callable[[StepAccount], str]) -> list[Advice]:
@@ -181,15 +221,20 @@ def _copied_up(found: Sequence[Version], lines: Lines) -> Iterator[Advice]:
 
 
 def _instead(lines: Lines, below: int, facts: tuple[str, ...], versions: Sequence[Version]) -> str:
-    step = lines.step(below)
-    if step is None:
-        return "the files are the base's: let the base have them so, or leave them as they are"
-    if step.kind == "run":
-        return f"do it in the RUN of line {step.line}, where the files are made"
+    maker = lines.maker(below)
     flags = {"mode": _flag("--chmod", {f"{found.entry.mode:o}" for found in versions})}
     flags["owner"] = _flag("--chown", {f"{found.entry.uid}:{found.entry.gid}" for found in versions})
-    wanted = [flags[fact] for fact in facts if fact in flags]
-    return f"use {' '.join(wanted)} on line {step.line}" if wanted else f"do it before line {step.line} copies them"
+    wanted = " ".join(flags[fact] for fact in facts if fact in flags)
+    match maker.kind:
+        case "base":
+            return "the files are the base's: let the base have them so, or leave them as they are"
+        case "run":
+            return f"do it in the RUN of {maker.where}, where the files are made"
+        case "copy" if wanted:
+            return f"use {wanted} on {maker.where}"
+        case "copy":
+            return f"do it before {maker.where} copies them"
+    return f"do it in the step that made {maker.where}, which brought the files"
 
 
 def _flag(name: str, values: set[str]) -> str:
@@ -206,7 +251,10 @@ def _caches(found: Sequence[Version], lines: Lines) -> Iterator[Advice]:
     for (layer, cache), versions in groups.items():
         total = sum(version.size for version in versions)
         what = f"{lines.named(layer)} leaves {cache.tool} behind: {size(total)} in {count(len(versions), 'file')}"
-        yield Advice("package cache", what, cache.remedy, layer, lines.line(layer), total, paths=_paths(versions))
+        remedy = cache.remedy
+        if lines.maker(layer).kind == "base":
+            remedy = f"the base brings it; where that is built: {remedy}"
+        yield Advice("package cache", what, remedy, layer, lines.line(layer), total, paths=_paths(versions))
 
 
 def _hidden(found: Sequence[Version], lines: Lines) -> Iterator[Advice]:
@@ -221,20 +269,22 @@ def _hidden(found: Sequence[Version], lines: Lines) -> Iterator[Advice]:
         kind = "deleted later" if deleted else "replaced later"
         verb = "deletes" if deleted else "writes anew"
         what = f"{lines.named(by)} {verb} {size(total)} that {lines.named(layer)} ships all the same"
-        remedy = _earlier(lines.step(layer), deleted=deleted)
+        remedy = _earlier(lines.maker(layer), deleted=deleted)
         yield Advice(kind, what, remedy, layer, lines.line(layer), total, paths=_paths(versions))
 
 
-def _earlier(step: StepAccount | None, *, deleted: bool) -> str:
-    if step is None:
-        return "the base has them: take one without"
-    if step.kind == "run":
-        return f"{'delete them' if deleted else 'write them once,'} in the RUN of line {step.line}"
-    if not deleted:
-        return f"copy them on line {step.line} as they shall be"
-    return (
-        f"leave them out on line {step.line}: .dockerignore, --exclude, or RUN --mount=type=bind in place of the copy"
-    )
+def _earlier(maker: Maker, *, deleted: bool) -> str:
+    match maker.kind:
+        case "base":
+            return "the base has them: take one without"
+        case "run":
+            return f"{'delete them' if deleted else 'write them once,'} in the RUN of {maker.where}"
+        case "copy" if deleted:
+            ways = ".dockerignore, --exclude, or RUN --mount=type=bind in place of the copy"
+            return f"leave them out on {maker.where}: {ways}"
+        case "copy":
+            return f"copy them on {maker.where} as they shall be"
+    return f"{'leave them out of' if deleted else 'bring them once, in'} the step that made {maker.where}"
 
 
 def _duplicates(found: Sequence[Version], lines: Lines) -> Iterator[Advice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,6 +94,18 @@ def path_versions(found: Sequence[Version], path: bytes) -> list[Version]:
         (version for version in below if version.action != "kept"),
         key=lambda version: (version.path.replace(b"/", b"\0"), version.layer),
     )
+
+
+def near_paths(found: Sequence[Version], path: bytes) -> list[bytes]:
+    """The paths, of all that there ever were, that ``path`` may have been meant to be: of the same name elsewhere, else
+    of a similar one."""
+    known = {os.fsdecode(version.path): version.path for version in found}
+    wanted = os.fsdecode(path)
+    name = wanted.rpartition("/")[2]
+    same = sorted(text for text in known if text.rpartition("/")[2] == name)[:3]
+    folder = wanted.rpartition("/")[0]
+    beside = [text for text in known if text.rpartition("/")[0] == folder]
+    return [known[text] for text in same or difflib.get_close_matches(wanted, beside, n=3)]
 
 
 def path_json(rows: Sequence[LayerRow], found: Sequence[Version]) -> list[dict[str, Any]]:

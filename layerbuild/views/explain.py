@@ -81,7 +81,8 @@ def as_text(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
     else:
         ended = {"done": "done", "failed": f"failed: {build.error}", "running": "not ended"}[build.outcome]
         head = f"build {build.number} of {build.recipe}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
-    lines = [head, f"{count(hits, 'hit')}, {count(len(told) - hits, 'miss', 'misses')}"]
+    counted = f"{count(hits, 'hit')}, {count(len(told) - hits, 'miss', 'misses')}"
+    lines = [head, counted] if len(steps) > 1 else [head]
     several = len({found.step.stage for found in steps}) > 1
     for found in told:
         lines += _step_lines(found, stage=several)

@@ -15,9 +15,10 @@ from layerbuild.store.store import Store
 from layerbuild.views.text import rfc3339
 
 
-def inspect(store: Store, image: StoredImage) -> dict[str, Any]:
+def inspect(store: Store, image: StoredImage, *, folders: bool = True) -> dict[str, Any]:
     """One image as Docker tells it. ``GraphDriver.Data`` names the folders of the topmost layer; ``LowerDir`` is
-    absent for an image of one layer, and all of it where the image has none, or not all are here."""
+    absent for an image of one layer, and all of it where the image has none, or not all are here. ``folders``: those
+    of ``store`` are there to stay, and worth being told."""
     config = image.config
     names = [Reference.parse(name) for name in image.names]
     return {
@@ -34,9 +35,9 @@ def inspect(store: Store, image: StoredImage) -> dict[str, Any]:
         **({"Variant": config.platform.variant} if config.platform.variant else {}),
         "Os": config.platform.os,
         "Size": sum(_tar_size(store, image, position) for position in range(len(config.diff_ids))),
-        "GraphDriver": {"Data": _graph_driver(store, image), "Name": "overlay2"},
+        "GraphDriver": {"Data": _graph_driver(store, image) if folders else None, "Name": "overlay2"},
         "RootFS": {"Type": "layers", **({"Layers": list(config.diff_ids)} if config.diff_ids else {})},
-        "Layers": _layers(store, image),
+        "Layers": _layers(store, image, folders=folders),
         "Metadata": {"LastTagTime": rfc3339(image.created_at)},
         "Descriptor": {
             "mediaType": image.manifest.media_type,
@@ -46,7 +47,7 @@ def inspect(store: Store, image: StoredImage) -> dict[str, Any]:
     }
 
 
-def _layers(store: Store, image: StoredImage) -> list[dict[str, str]]:
+def _layers(store: Store, image: StoredImage, *, folders: bool) -> list[dict[str, str]]:
     """What Docker does not tell: the names of each layer side by side, the lowest first; no folder where it has not
     come."""
     found = zip(image.config.diff_ids, image.manifest.layers, image.chains, strict=True)
@@ -56,7 +57,7 @@ def _layers(store: Store, image: StoredImage) -> list[dict[str, str]]:
             "DiffID": diff_id,
             "Digest": blob.digest,
             "ChainID": chain,
-            "Folder": str(snapshot.folder) if snapshot is not None and snapshot.unpacked else "",
+            "Folder": str(snapshot.folder) if folders and snapshot is not None and snapshot.unpacked else "",
         }
         for diff_id, blob, chain, snapshot in snapshots
     ]

@@ -89,8 +89,9 @@ def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
     }
 
 
-def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False) -> str:
-    """The table; ``full`` spells digests and folders out."""
+def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False, absent: str = "") -> str:
+    """The table; ``full`` spells digests and folders out, ``absent`` tells why a layer has no folder, where the
+    row does not."""
     header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "DIGEST", "CHAIN ID", "FOLDER"]
     cells: list[list[str]] = []
     count = 0
@@ -110,7 +111,7 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False)
                 row.diff_id if full else row.diff_id.short,
                 row.digest if full else row.digest.short,
                 row.chain if full else row.chain.short,
-                (row.folder if full else _short_folder(row.folder)) or _absent(row),
+                (row.folder if full else _short_folder(row.folder)) or absent or _absent(row),
             ]
         )
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))

@@ -24,7 +24,7 @@ from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
 from layerbuild.store.builds import BuildRecord, StepAccount
 from layerbuild.store.images import StoredImage
-from layerbuild.views.advise import Advice, Lines, advise
+from layerbuild.views.advise import Advice, Lines, advise, keyword
 from layerbuild.views.blame import LayerBlame, by_layer
 from layerbuild.views.efficiency import Efficiency, efficiency
 from layerbuild.views.explain import Explained, explained, why_hit
@@ -64,6 +64,11 @@ class Line:
     diff_id: str = ""
     digest: str = ""
     chain_id: str = ""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could have changed files, and changed none."""
+        return not self.layer and bool(keyword(self.instruction))
 
 
 @frozen

@@ -130,18 +130,35 @@ def _mode(place: Path) -> str:
 
 
 def _remark(place: Path, upper: Path, lowers: list[Path]) -> str:
-    path = place.relative_to(upper)
     status, name = place.lstat(), os.fsencode(place)
     if is_whiteout(status, name):
         return "   a whiteout: the name below is deleted"
-    below = next((lower / path for lower in lowers if os.path.lexists(lower / path)), None)
+    below = _is_below(place.relative_to(upper), [upper, *lowers])
     if stat.S_ISDIR(status.st_mode):
         if is_opaque(name):
             return "   opaque: nothing of the folder below shows through"
         return "   there below as well: the two are merged" if below else "   a new folder"
-    if below is None or is_whiteout(below.lstat(), os.fsencode(below)):
-        return "   new"
-    return "   copied up: the file below stays as it was, and is hidden"
+    return "   copied up: the file below stays as it was, and is hidden" if below else "   new"
+
+
+def _is_below(path: Path, stack: list[Path]) -> bool:
+    """Whether the layers below the topmost of ``stack`` show something at ``path``."""
+    for number, layer in enumerate(stack):
+        closed = False  # whether the folders of this layer let those below shine through
+        for folder in reversed(path.parents[:-1]):
+            place = layer / folder
+            if not os.path.lexists(place):
+                break
+            if not stat.S_ISDIR(place.lstat().st_mode):  # a whiteout, or a file
+                return False
+            closed = closed or is_opaque(os.fsencode(place))
+        else:
+            place = layer / path
+            if number and os.path.lexists(place):
+                return not is_whiteout(place.lstat(), os.fsencode(place))
+        if closed:
+            return False
+    return False
 
 
 def _in_tar(entry: Entry) -> str:

@@ -6,6 +6,7 @@ workdir mean is the kernel's word (filesystems/overlayfs.rst).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
 from layerbuild.store.images import StoredImage
 from layerbuild.store.store import Store
-from layerbuild.views.layers import layer_rows
+from layerbuild.views.layers import LayerRow, layer_rows
 from layerbuild.views.text import shorten, table
 
 _PARTS = (
@@ -100,6 +101,44 @@ def as_json(store: Store, image: StoredImage, found: list[Place]) -> dict[str, A
         ],
         "mount": mount_line(store, found) if found else "",
     }
+
+
+def absent_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
+    """The same for an image that is not in the store: its ``rows`` with a layer, without folders."""
+    return {
+        "image_id": image.image_id,
+        "root": "",
+        "layers": [
+            {
+                "layer": number,
+                "instruction": row.instruction,
+                "diff_id": row.diff_id,
+                "digest": row.digest,
+                "chain_id": row.chain,
+                "link": "",
+                "folder": "",
+            }
+            for number, row in enumerate(rows, start=1)
+        ],
+        "mount": "",
+    }
+
+
+def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
+    """The blobs of an image that is not in the store, and ``hint``, the line that brings it in."""
+    cells = [
+        [str(number), shorten(row.instruction, 32), str(row.digest)]
+        for number, row in reversed(list(enumerate(rows, start=1)))
+    ]
+    lines = [
+        f"{image} is not in the store. Its layers are blobs, packed, and have no folders on this disk:",
+        "",
+        table(["LAYER", "INSTRUCTION", "DIGEST"], cells, right=frozenset((0,))),
+        "",
+        "To have them unpacked, each in a folder of its own that a mount can name:",
+        f"  {hint}",
+    ]
+    return "\n".join(lines)
 
 
 def as_text(store: Store, image: StoredImage, found: list[Place]) -> str:

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -132,10 +133,27 @@ def state(target: Target) -> dict[str, object]:
         "null": (null.st_mode, null.st_uid, null.st_gid),
         "canary": (target.canary.read_text(), canary.st_mode, canary.st_uid, canary.st_mtime_ns),
         "files": sorted(os.listdir(target.folder)),
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "mounts": own_mounts(target.folder),
         "loopback": Path("/sys/class/net/lo/flags").read_text(),
-        "groups": [str(path) for path in Path("/sys/fs/cgroup").rglob("layerbuild-*")],
+        "groups": groups_left_behind(),
     }
+
+
+def own_mounts(folder: Path) -> list[str]:
+    """All but those of other tests, which may come and go at this moment."""
+    others = f" {tempfile.gettempdir()}/"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if others not in line or f" {folder}" in line]
+
+
+def groups_left_behind() -> list[str]:
+    """The control groups of builds that have ended: other tests may be building at this moment."""
+    names = [(above, name) for above, folders, _ in os.walk("/sys/fs/cgroup") for name in folders]
+    return [f"{above}/{name}" for above, name in names if name.startswith("layerbuild-") and not builds(name)]
+
+
+def builds(group: str) -> bool:
+    return Path("/proc", group.split("-")[1]).exists()
 
 
 @pytest.fixture(scope="module")

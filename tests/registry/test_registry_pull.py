@@ -483,6 +483,48 @@ def test_a_mirror_first_then_the_registry(store: Store, faulty: Registry, tmp_pa
     whole(store)
 
 
+WRONG: dict[str, Callable[[bytes], bytes]] = {
+    "its end": lambda data: data[:-1] + b"?",
+    "its beginning": lambda data: b"??????" + data[6:],
+    "all of it": lambda data: bytes(len(data)),
+    "another codec": lambda data: b"\xfd7zXZ\x00" + data[6:],
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_mirror_that_sends_something_else(
+    store: Store, faulty: Registry, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    source = Image(*TARS[:2])
+    blob = source.blobs[source.layers[0]]
+    with Web(tmp_path) as web:
+        mirror = Registry(web)
+        mirror.add("copies/app", source)
+        faulty.add("app", source)
+        mirror.page(f"/v2/copies/app/blobs/{source.layers[0]}", Reply(change(blob)))
+        hosts = Hosts(mirrors={faulty.host: (f"{mirror.host}/copies",)})
+        pulling = Pulling(store, client(hosts=hosts))
+        image = pulling(f"{faulty.host}/app")
+    (asked,) = faulty.asked("/blobs/")
+    assert asked.path.endswith(source.layers[0]) and "range" not in asked.headers
+    assert [note for note in pulling.notes if "it was thrown away, and comes again" in note] == pulling.notes
+    assert store.is_here(image.top)
+    whole(store)
+
+
+def test_a_part_that_is_wrong_comes_again_as_a_whole(store: Store, faulty: Registry) -> None:
+    """The place that goes on with it is not the one to blame."""
+    source = Image(TARS[0])
+    faulty.add("app", source)
+    part = store.arrivals.folder / BlobDigest(source.layers[0]).hex
+    part.parent.mkdir()
+    part.write_bytes(bytes(1000))
+    Pulling(store)(f"{faulty.host}/app")
+    asked = faulty.asked(f"/blobs/{source.layers[0]}")
+    assert [request.headers.get("range") for request in asked] == ["bytes=1000-", None]
+    whole(store)
+
+
 def test_a_mirror_without_the_image(store: Store, faulty: Registry) -> None:
     faulty.add("app", Image(TARS[0]))
     hosts = Hosts(mirrors={faulty.host: ("127.0.0.1:1",)})

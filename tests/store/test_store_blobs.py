@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import resource
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,56 @@ def test_used_bytes_counts_hard_links_once(tmp_path: Path) -> None:
     (folder / "y").hardlink_to(folder / "x")
     assert used_bytes(tmp_path) - before == alone
     assert used_bytes(tmp_path / "absent") == 0
+
+
+def test_a_blob_goes_to_a_file_a_pipe_or_whatever_takes_bytes(store: Store, tmp_path: Path) -> None:
+    data = os.urandom(3 << 20)
+    digest = store.blobs.add(data)
+    memory = io.BytesIO()
+    store.blobs.send(digest, memory)
+    assert memory.getvalue() == data
+    for mode in ("wb", "ab"):
+        path = tmp_path / mode
+        with path.open(mode) as file:
+            file.write(b"before ")
+            store.blobs.send(digest, file)
+            file.write(b" after")
+        assert path.read_bytes() == b"before " + data + b" after"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=(tmp_path / "piped").open("wb")) as cat:
+        assert cat.stdin is not None
+        store.blobs.send(digest, cat.stdin)  # type: ignore[arg-type]
+    assert (tmp_path / "piped").read_bytes() == data
+    with pytest.raises(NotFoundError), (tmp_path / "none").open("wb") as file:
+        store.blobs.send(BlobDigest.of(b"none"), file)
+
+
+def test_a_damaged_blob_is_found_out(store: Store, tmp_path: Path) -> None:
+    digest = store.blobs.add(b"content")
+    store.blobs.path(digest).write_bytes(b"CONTENT")
+    with pytest.raises(DigestMismatch):
+        store.blobs.send(digest, io.BytesIO())
+    with pytest.raises(DigestMismatch), (tmp_path / "file").open("wb") as file:
+        store.blobs.send(digest, file)
+
+
+@pytest.mark.root
+@pytest.mark.machine
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a file system")
+def test_a_copy_shares_its_blocks_where_the_file_system_can(tmp_path: Path) -> None:
+    image, place = tmp_path / "image", tmp_path / "place"
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+    try:
+        with Store.open(place / "store") as store:
+            digest = store.blobs.add(os.urandom(64 << 20))
+            with (place / "copy").open("xb") as file:
+                store.blobs.send(digest, file)
+            assert (place / "copy").read_bytes() == store.blobs.path(digest).read_bytes()
+        os.sync()
+        extents = subprocess.run(["filefrag", "-v", place / "copy"], capture_output=True, text=True, check=True).stdout
+        assert "shared" in extents
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)

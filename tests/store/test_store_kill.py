@@ -148,6 +148,16 @@ def test_the_next_process_that_writes_removes_the_leftovers_of_the_dead_only(roo
         assert living.diff.is_dir()
 
 
+def test_what_a_process_left_that_failed_to_tidy_up_goes_too(root: Path) -> None:
+    """Its lease is free and its lock file gone, as of one that has ended well."""
+    with Store.open(root) as store:
+        store.temporary_name().write_text("half a blob")
+    with Store.open(root) as store:
+        assert len(list(store.temporary.iterdir())) == 1
+        store.workspaces.begin(None)
+        assert list(store.temporary.iterdir()) == []
+
+
 def test_a_forked_helper_that_survives_keeps_the_lease(root: Path) -> None:
     """What a RUN still writes into must not be swept under it, though the process that began it is dead."""
     reading, writing = os.pipe()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from layerbuild.layer.capture import LayerWriter, capture
 from layerbuild.layer.changes import seal
 from layerbuild.layer.entry import RootMetadata
 from layerbuild.layer.whiteout import is_whiteout, make_whiteout
+from layerbuild.store import overlay
 from layerbuild.store.layers import BlobRecord, LayerRecord
 from layerbuild.store.snapshots import Snapshot
 from layerbuild.store.store import Store
@@ -162,3 +165,40 @@ def test_a_damaged_blob_is_refused_and_leaves_nothing(store: Store) -> None:
         store.add_from_blob(None, DiffID.of(data), BlobRecord(BlobDigest(digest), len(data), "none"))
     assert store.snapshots.all() == ()
     assert list(store.temporary.iterdir()) == []
+
+
+def test_two_processes_unpack_a_layer_once(store: Store, root: Path) -> None:
+    first = store.workspaces.begin(None)
+    for number in range(3000):
+        (first.diff / str(number)).write_bytes(b"x")
+    made = committed(store, first)
+    overlay.remove(made)
+    code = """
+import sys
+from pathlib import Path
+from layerbuild.digest import ChainID
+from layerbuild.store.store import Store
+begun = []
+with Store.open(Path(sys.argv[1])) as store:
+    store.lease()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    def watch(event, told):
+        if event == "os.mkdir" and str(told[0]).endswith("/diff"):
+            begun.append(told)
+    sys.addaudithook(watch)
+    store.ensure_unpacked(ChainID(sys.argv[2]))
+print(len(begun))
+"""
+    command = [sys.executable, "-c", code, str(root), made.chain]
+    pipe = subprocess.PIPE
+    others = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+    for other in others:
+        assert other.stdout and other.stdout.readline() == "ready\n"
+    for other in others:
+        assert other.stdin
+        other.stdin.write("\n")
+        other.stdin.flush()
+    assert sorted(other.communicate()[0] for other in others) == ["0\n", "0\n", "1\n"]
+    assert len(os.listdir(made.diff)) == 3000
+    assert [path.name for path in store.temporary.iterdir()] == []

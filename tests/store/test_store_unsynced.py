@@ -28,12 +28,12 @@ _ANOTHER = "another boot"
 
 def a_tar(text: str) -> bytes:
     data = text.encode()
-    entry = Entry(text.encode(), Kind.FILE, 0o644, size=len(data))
+    entry = Entry(data.partition(b" ")[0], Kind.FILE, 0o644, size=len(data))
     return header(entry) + data + padding(len(data)) + END
 
 
 def a_layer(store: Store, parent: Snapshot | None, text: str) -> Snapshot:
-    """A layer as a blob would bring it: a file that says its own name."""
+    """A layer as a blob would bring it: a file that is called as its first word."""
     data = a_tar(text)
     blob = BlobRecord(store.blobs.add(data), len(data), "none")
     return store.add_from_blob(parent.chain if parent else None, DiffID.of(data), blob)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from layerbuild.isolate.job import Rootfs, WholeTree
@@ -14,6 +15,10 @@ class Driver(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    def tree(self, folder: StackedFolder) -> Path | None:
+        """Where the job of ``rootfs`` finds the complete tree that it writes to, which has that name once it is whole.
+        None: it writes to ``folder.diff``."""
 
     def rootfs(self, folder: StackedFolder) -> AbstractContextManager[Rootfs | WholeTree]:
         """The root for one job, on top of ``folder.below``, which is unpacked, and of what ``folder.diff`` holds.

@@ -29,6 +29,9 @@ class OverlayDriver:
 
     name = "overlay"
 
+    def tree(self, folder: StackedFolder) -> None:
+        """See ``driver.Driver``."""
+
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[Rootfs]:
         """See ``driver.Driver``."""
@@ -45,6 +48,9 @@ class FuseOverlayDriver:
     """The program fuse-overlayfs serves the stack, from the build's own namespaces: a job can't reach it."""
 
     name = "fuse-overlayfs"
+
+    def tree(self, folder: StackedFolder) -> None:
+        """See ``driver.Driver``."""
 
     def __init__(self, *, user_xattr: bool) -> None:
         self._user_xattr = user_xattr

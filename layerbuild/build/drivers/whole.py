@@ -22,18 +22,24 @@ class CopyDriver:
 
     name = "copy"
 
+    def tree(self, folder: StackedFolder) -> Path:
+        """See ``driver.Driver``."""
+        return folder.folder / "tree"
+
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
         """See ``driver.Driver``."""
-        tree = folder.folder / "tree"
+        tree, made = self.tree(folder), folder.folder / "copied"
         try:
-            tree.mkdir()
+            made.mkdir()
             for layer in (*reversed(folder.below), folder):
-                lay(layer.diff, tree)
+                lay(layer.diff, made)
+            made.rename(tree)
             yield WholeTree(str(tree), str(folder.work), str(folder.merged))
             settle(folder, tree, [below.diff for below in folder.below])
         finally:
-            remove_tree(tree)
+            for each in (made, tree):
+                remove_tree(each)
 
 
 class BtrfsDriver:
@@ -42,10 +48,14 @@ class BtrfsDriver:
 
     name = "btrfs"
 
+    def tree(self, folder: StackedFolder) -> Path:
+        """See ``driver.Driver``."""
+        return folder.folder / "run"
+
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
         """See ``driver.Driver``."""
-        run = folder.folder / "run"
+        run = self.tree(folder)
         base = _subvolume(folder.below)
         _start(base, run)
         try:

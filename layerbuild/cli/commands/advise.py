@@ -36,8 +36,8 @@ _RECIPES = ("Dockerfile", "dockerfile")
 def advise(ctx: click.Context, image: str, rules_file: Path | None, output_format: str) -> None:
     """Show what IMAGE wastes, measured, and what would mend it, with the line of the recipe.
 
-    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or a folder with a recipe: then it is
-    what that recipe's last build made.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, an image named with its registry, or a
+    folder with a recipe: then it is what that recipe's last build made.
     """
     from layerbuild.views import advise as view
     from layerbuild.views.efficiency import efficiency

@@ -20,7 +20,7 @@ def blame(image: str, path: str | None, output_format: str) -> None:
     """Show which instruction of IMAGE created, changed, hid or deleted each version of PATH and all below it; without
     PATH what each layer did, and the bytes that are shipped though invisible.
 
-    IMAGE is a name in the store, or an OCI layout or docker archive on the disk.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or an image named with its registry.
     """
     from layerbuild.layer.paths import clean
     from layerbuild.views import blame as view
@@ -32,7 +32,10 @@ def blame(image: str, path: str | None, output_format: str) -> None:
     if path is None:
         emit(output_format, view.image_json(rows, every), lambda: view.image_text(rows, every))
         return
-    chosen = view.path_versions(every, clean(os.fsencode(path)))
+    wanted = clean(os.fsencode(path))
+    chosen = view.path_versions(every, wanted)
     if not chosen:
-        raise NotFoundError(f"{image} never had {path!r}", hint="a path is told from the root of the image")
+        near = " or ".join("/" + each.decode("utf-8", "backslashreplace") for each in view.near_paths(every, wanted))
+        hint = f"did you mean {near}?" if near else "a path is told from the root of the image"
+        raise NotFoundError(f"{image} never had {path!r}", hint=hint)
     emit(output_format, view.path_json(rows, chosen), lambda: view.path_text(rows, chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from layerbuild.image.annotations import Annotation
     from layerbuild.image.config import Platform
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.isolate.backends import Isolation
+    from layerbuild.isolate.backends import Backend, Isolation
     from layerbuild.isolate.fork import Helper
     from layerbuild.isolate.limits import Limits
     from layerbuild.isolate.namespaces import Identity
@@ -117,7 +117,7 @@ def build(
             options,
             asked,
             store,
-            lambda helper: _runner(way.backend.start(identity, helper, most), store, identity, choice),
+            lambda helper: _runner(way.backend, way.backend.start(identity, helper, most), store, identity, choice),
             annotations=wanted.annotations,
             observe=told_all(observe, *([_teacher(store)] if telling.teach else []), *early),
             clock=clock,
@@ -222,13 +222,13 @@ def _carry_out(
     return Built(index, blobs)
 
 
-def _runner(sandbox: Isolation, store: Store, identity: Identity, choice: Choice | None) -> Runner:
+def _runner(backend: Backend, sandbox: Isolation, store: Store, identity: Identity, choice: Choice | None) -> Runner:
     """What executes RUN steps, by the driver of ``choice``; None: by whichever works."""
     from layerbuild.build.drivers.table import choose
     from layerbuild.build.running import Runner
 
     choice = choice or choose(None, store.root, identity)
-    return Runner(sandbox, choice.driver, unusual=_unusual(choice, identity))
+    return Runner(sandbox, choice.driver, unusual=tuple(_unusual(choice, identity, backend.name)))
 
 
 def _teacher(store: Store) -> Observer:
@@ -237,12 +237,14 @@ def _teacher(store: Store) -> Observer:
     return Teacher(store)
 
 
-def _unusual(choice: Choice, identity: Identity) -> tuple[str, ...]:
+def _unusual(choice: Choice, identity: Identity, isolation: str) -> Iterator[str]:
     """What a person should know about how this build goes, where that is not the best way."""
-    found = (str(choice),) if choice.driver.name != "overlay" else ()
-    if not identity.lack:  # nor is it told of again where the store was made so
-        return found
-    return (*found, f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same")
+    if choice.driver.name != "overlay":
+        yield str(choice)
+    if identity.lack:  # told once: it is empty where the store was made so
+        yield f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same"
+    if identity.one_id and isolation != "namespaces":
+        yield f"in containers of {isolation} there is one id: RUN can give no file to another user"
 
 
 def _way_back(error: StepFailed) -> str:

@@ -48,9 +48,9 @@ class _Side:
 def diff(ctx: click.Context, first: str, second: str, times: bool, text: bool, output_format: str) -> None:
     """Show what A and B differ in: added, changed (mode, owner, content, link target…) and deleted paths.
 
-    Each is an image in the store, an OCI layout or docker archive on the disk, a layer by its diff ID, or `step:N`
-    (`step:STAGE:N`), the state after a step of the last build. The exit code is 0 if there is no difference, 1 if there
-    is one, 2 and above if they can't be compared.
+    Each is an image in the store, an OCI layout or docker archive on the disk, an image named with its registry, a
+    layer by its diff ID, or `step:N` (`step:STAGE:N`), the state after a step of the last build. The exit code is 0 if
+    there is no difference, 1 if there is one, 2 and above if they can't be compared.
     """
     from layerbuild.views import diff as view
 

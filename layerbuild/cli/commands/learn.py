@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -55,7 +56,9 @@ def learn(lesson: str | None, language: str | None, restart: bool, yes: bool) ->
         click.echo(translate(N_("\nBegin with: layerbuild learn copy-on-write")))
         return
     if lesson not in LESSONS:
-        raise UsageError(f"there is no lesson {lesson!r}", hint=f"there are: {', '.join(LESSONS)}")
+        near = get_close_matches(lesson, LESSONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(LESSONS)}"
+        raise UsageError(f"there is no lesson {lesson!r}", hint=hint)
     world = World(_folder(), lesson, os.environ)
     if restart:
         world.remove()

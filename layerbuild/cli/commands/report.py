@@ -31,15 +31,14 @@ def report(image: str, output: Path, number: int | None) -> None:
     """Write what there is to see of IMAGE as one page of HTML that needs no network: its stack of layers, bytes, waste,
     shadows, the time line of its build, and what the cache said.
 
-    IMAGE is a name in the store, or an OCI layout or docker archive on the disk.
+    IMAGE is a name in the store, an OCI layout or docker archive on the disk, or an image named with its registry.
     """
     from layerbuild.views import report as view
     from layerbuild.views.html import page
-    from layerbuild.views.layers import layer_rows
     from layerbuild.views.versions import versions
 
     with seen(image) as (found,), ExitStack() as cleaning:
-        rows = layer_rows(found.store, found.image)
+        rows = found.rows()
         every = versions(found.indexes(cleaning))
         told = view.report(image, found.image, rows=rows, found=every, build=_build(found, number))
     _write(output, page(told).encode())

@@ -73,11 +73,11 @@ def _named(store: Store, identity: Identity, name: str, argv: tuple[str, ...]) -
 
     try:
         kept = store.workspaces.find(name)
-    except NotFoundError as error:
+    except NotFoundError:
         try:
             image = store.images.resolve(name)
-        except NotFoundError:
-            raise error from None
+        except NotFoundError as error:
+            raise NotFoundError(f"there is no image and no kept workspace {name!r}", hint=error.hint) from None
         config = image.config.config
         command = Command(argv, config.env, config.working_dir or "/", config.user)
         return _container(store, identity, image.top, command)

@@ -6,22 +6,28 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
-from layerbuild.cli.operands import layer_things
-from layerbuild.cli.options import sources
-from layerbuild.cli.options.command import Command
-from layerbuild.cli.place import reading, settings_root
+from layerbuild.cli.operands import layer_things, place_of, refuse_path, tells_registry
+from layerbuild.cli.options import isolation, limits, outputs, sources
+from layerbuild.cli.options.command import CACHE, Command, Option
+from layerbuild.cli.place import inside, reading
 from layerbuild.errors import NotFoundError, UsageError
+from layerbuild.reference import Reference
 
 if TYPE_CHECKING:
+    from layerbuild.cli.options.isolation import Way
     from layerbuild.cli.options.sources import Request
     from layerbuild.cli.rehearsal import Twice
+    from layerbuild.image.config import Platform
     from layerbuild.intake.claims import Claim
+    from layerbuild.isolate.limits import Limits
     from layerbuild.store.builds import BuildRecord, StepAccount
     from layerbuild.store.images import StoredImage
     from layerbuild.store.store import Store
@@ -30,24 +36,50 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @sources.options
+@outputs.label
+@isolation.options
+@limits.options
 @format_option
-def verify(request: Request, output_format: str) -> None:
+def verify(request: Request, labels: tuple[str, ...], way: Way, most: Limits, output_format: str) -> None:
     """Recompute every claim of an image, or build a recipe twice and compare.
 
     CONTEXT is a folder with a recipe: then it is built twice without the cache, the second time under another clock,
-    host name, umask, order of folders and number of cores. Or it is an image in the store, an OCI layout or a docker
-    archive: then all digests, sizes, diff IDs, chain IDs, histories, media types and whiteouts are checked. The exit
-    code is 0 if all holds, 1 if something does not, 2 and above if it can't be found out.
+    host name, umask, order of folders and number of cores. Or it is an image in the store, an OCI layout or docker
+    archive on the disk, or an image named with its registry: then all digests, sizes, diff IDs, chain IDs, histories,
+    media types and whiteouts are checked. The exit code is 0 if all holds, 1 if something does not, 2 and above if it
+    can't be found out.
     """
     ctx = click.get_current_context()
     with trouble(ctx):
-        wrong = _recipe(request, output_format) if _is_recipe(request) else _image(request.context, output_format)
+        wrong = (
+            _recipe(request, _spelled(ctx), output_format) if _is_recipe(request) else _image(request, output_format)
+        )
     ctx.exit(1 if wrong else 0)
 
 
+def _spelled(ctx: click.Context) -> list[str]:
+    """What ``build`` is to be given besides the context. Nothing of the cache, since both builds are without it."""
+    words = []
+    for param in ctx.command.params:
+        name = str(param.name)
+        if not isinstance(param, Option) or param.heading == CACHE:
+            continue
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = ctx.params[name]
+        option = next(each for each in param.opts if each.startswith("--"))
+        if param.is_flag:
+            words.append(option)
+        else:
+            words += [f"{option}={each}" for each in (value if param.multiple else (value,))]
+    return words
+
+
 def _is_recipe(request: Request) -> bool:
+    from layerbuild.build.origins import is_url, repository
+
     folder = Path(request.context)
-    if request.recipe is not None:
+    if request.recipe is not None or is_url(request.context) or repository(request.context) is not None:
         return True
     return folder.is_dir() and any((folder / name).is_file() for name in ("Dockerfile", "dockerfile"))
 
@@ -55,38 +87,72 @@ def _is_recipe(request: Request) -> bool:
 # -- an image ----------------------------------------------------------------------------------------------------------
 
 
-def _image(text: str, output_format: str) -> bool:
+def _image(request: Request, output_format: str) -> bool:
     from layerbuild.views.verify import Broken, image_json, image_text
 
-    with reading() as store:
-        broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(store, text)]
+    text = request.context
+    broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(text, request.platform)]
     emit(output_format, image_json(text, broken), lambda: image_text(text, broken))
     return any(not found.remark for found in broken)
 
 
-def _claims(store: Store, text: str) -> Iterator[Claim]:
+def _claims(text: str, platform: Platform) -> Iterator[Claim]:
+    with reading() as store:
+        try:
+            image = store.images.resolve(text)
+        except NotFoundError:
+            place = place_of(text)
+            if place is None and not tells_registry(text):
+                refuse_path(text)
+                raise
+            yield from _file_claims(store, *place) if place else _registry_claims(store, text, platform)
+            return
+        if store.is_here(image.top):
+            yield from _stored_claims(store, image)
+            return
+    with inside() as (store, _):
+        store.require_blobs(image)
+        yield from _stored_claims(store, image)
+
+
+def _stored_claims(store: Store, image: StoredImage) -> Iterator[Claim]:
     from layerbuild.image.manifest import Descriptor
-    from layerbuild.intake.claims import check_archive, check_image, check_layout
-    from layerbuild.intake.load import Shape, opened, shape_of
+    from layerbuild.intake.claims import check_image
     from layerbuild.intake.members import FolderMembers
 
-    try:
-        image = store.images.resolve(text)
-    except NotFoundError:
-        if not Path(text).exists():
-            raise
-        with opened(store, Path(text)) as members:
-            shape = shape_of(members.has)
-            if shape is Shape.ROOTFS:
-                hint = "an OCI layout has oci-layout and index.json, a docker archive manifest.json"
-                raise UsageError(f"{text} is no image that could be verified", hint=hint) from None
-            yield from check_layout(members) if shape is Shape.OCI_LAYOUT else check_archive(members)
-        return
     # The store itself is an OCI layout.
     size = store.blobs.size(image.manifest_digest)
     manifest = Descriptor(image.manifest.media_type, image.manifest_digest, size)
     yield from check_image(FolderMembers(store.root), manifest)
     yield from _chains(store, image)
+
+
+def _file_claims(store: Store, path: Path, tag: str) -> Iterator[Claim]:
+    from layerbuild.intake.claims import check_archive, check_layout
+    from layerbuild.intake.load import Shape, opened, shape_of
+
+    with opened(store, path) as members:
+        match shape_of(members.has):
+            case Shape.OCI_LAYOUT:
+                yield from check_layout(members, tag=tag)
+            case Shape.DOCKER_ARCHIVE:
+                yield from check_archive(members, name=tag)
+            case Shape.V1_ARCHIVE:
+                hint = "`layerbuild load` makes an image of it, which can be"
+                raise UsageError(f"{path} is an archive of before Docker 1.10, which claims no digest", hint=hint)
+            case Shape.ROOTFS:
+                hint = "an OCI layout has oci-layout and index.json, a docker archive manifest.json"
+                raise UsageError(f"{path} is no image that could be verified", hint=hint)
+
+
+def _registry_claims(store: Store, text: str, platform: Platform) -> Iterator[Claim]:
+    from layerbuild.cli.registries import client
+    from layerbuild.intake.claims import check_image
+    from layerbuild.registry.unverified import unverified
+
+    with TemporaryDirectory(dir=store.blobs.temporary().parent) as folder:
+        members, manifest = unverified(client(), Reference.parse(text), platform, folder=Path(folder))
+        yield from check_image(members, manifest)
 
 
 def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
@@ -106,14 +172,16 @@ def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
 # -- a recipe ----------------------------------------------------------------------------------------------------------
 
 
-def _recipe(request: Request, output_format: str) -> bool:
+def _recipe(request: Request, arguments: list[str], output_format: str) -> bool:
     from layerbuild.cli.rehearsal import build_twice
     from layerbuild.views.verify import repeated_json, repeated_text
 
     if len(request.platforms) > 1:
         raise UsageError("a recipe is verified for one platform at a time", hint="name one with --platform")
+    if "-" in (request.context, request.recipe):
+        raise UsageError("standard input can be read once, and a recipe is built twice", hint="give it as a file")
     began = time.time()
-    twice = build_twice(settings_root(), request, sources.spelled(request))
+    twice = build_twice(request, arguments)
     with reading(contents=True) as store:
         records = [_record(store, manifest) for manifest in twice.manifests]
         try:
@@ -163,9 +231,9 @@ def _difference(store: Store, one: StepAccount, two: StepAccount) -> StepDiffere
 def _forget(store: Store, records: list[BuildRecord], began: float) -> None:
     """Take away what a rehearsal leaves: both records, and the images, unless they were there before."""
     made = {record.image for record in records}
-    for build in store.builds.all():
-        if build.image in made and build.began >= began:
-            store.builds.remove(build.number)
+    for record in store.builds.all():
+        if record.image in made and record.began >= began:
+            store.builds.remove(record.number)
     for image in store.images.list():
         if image.manifest_digest in made and not image.names and image.created_at >= began:
             store.images.remove(image.manifest_digest)

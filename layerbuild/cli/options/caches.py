@@ -28,6 +28,7 @@ _TO: Mapping[str, tuple[str, ...]] = {
 }
 _FROM: Mapping[str, tuple[str, ...]] = {"registry": ("ref",), "local": ("src", "tag", "digest")}
 _MODES = ("min", "max")
+_SERVICES = ("azblob", "gha", "s3")  # where buildx keeps caches besides
 
 
 @frozen
@@ -125,6 +126,9 @@ def _keys(option: str, text: str, table: Mapping[str, tuple[str, ...]]) -> dict[
         if not equals:
             raise UsageError(f"{option} {text!r}: {field!r} is not key=value", hint="type=registry,ref=NAME")
         keys[key.strip().lower()] = value
+    if keys.get("type") in _SERVICES:
+        hint = "a registry, or type=local with a folder that the CI system keeps"
+        raise UsageError(f"{option} type={keys['type']}: a service of its own, which is not asked here", hint=hint)
     kind = _one_of(option, "type", keys.setdefault("type", "registry" if "ref" in keys else ""), tuple(table))
     for key in keys:
         if key != "type":

@@ -47,7 +47,9 @@ class Wanted:
 
 
 _out = partial(option, heading=OUTPUTS)
-_file = click.Path(path_type=Path)
+_file = click.Path(path_type=Path, readable=False)  # it may be the way into a pipe
+
+label = _out("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +69,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         _out("--push", is_flag=True, help="Send the image to the registries that its names lead to."),
         _out("--load", is_flag=True, help="Keep the image in the store, which is done anyway."),
-        _out("--label", "labels", metavar="K=V", multiple=True, help="Add a label."),
+        label,
         _out(
             "--annotation",
             "annotations",

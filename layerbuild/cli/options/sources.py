@@ -201,19 +201,6 @@ def request(
     )
 
 
-def spelled(request: Request) -> list[str]:
-    """The shared options as ``build`` takes them, but for its context and the cache."""
-    words = ["--file", str(request.recipe)] if request.recipe is not None else []
-    words += [word for name, value in request.build_args.items() for word in ("--build-arg", f"{name}={value}")]
-    words += ["--platform", ",".join(map(str, request.platforms))] if request.platforms else []
-    words += ["--target", request.target] if request.target is not None else []
-    words += ["--timestamp", request.timestamp] if request.timestamp is not None else []
-    words += ["--env-wins"] if request.env_wins else []
-    words += ["--network", request.network]
-    words += [word for name, address in request.hosts for word in ("--add-host", f"{name}:{address}")]
-    return words + [word for name, value in request.named for word in ("--build-context", f"{name}={value}")]
-
-
 def noted(request: Request) -> dict[str, Any]:
     """What a build's record says of the request, so that ``recalled`` can plan it again from anywhere."""
     recipe = request.recipe if request.recipe in (None, "-") else _absolute(str(request.recipe))

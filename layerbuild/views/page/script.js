@@ -77,7 +77,10 @@
     const node = way[way.length - 1];
     if (area.w > 34 && area.h > 17) {
       const both = area.w > 12 * node.name.length + 60;
-      element.append(make("span", "label", both ? node.name + "  " + size(node.bytes) : node.name));
+      const text = both ? node.name + "  " + size(node.bytes) : node.name;
+      const label = make("span", "label", deep === 1 ? text : "");
+      if (deep > 1) label.dataset.text = text;  // drawn by the style: a tile's own text is its name alone
+      element.append(label);
     }
     const inner = {x: 0, y: 0, w: area.w - 2, h: area.h - 2}, head = area.h > 17 ? 20 : 2;
     if (deep < DEEP && inner.w > 24 && inner.h - head > 24) {
@@ -101,7 +104,7 @@
     const lost = node.invisible ? ", " + size(node.invisible) + " of it invisible" : "";
     const inside = node.folder || node.rest ? ", " + files(node.files) : "";
     const part = share(node.bytes, trail[trail.length - 1].bytes);
-    return node.name + ": " + size(node.bytes) + ", " + part + inside + lost;
+    return node.name + " " + size(node.bytes) + ", " + part + inside + lost;
   };
 
   const draw = () => {
