@@ -3,11 +3,13 @@ code here."""
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -169,3 +171,23 @@ def test_the_owner_of_a_link_of_a_lower_layer(driven: Layerbuild, context: Path)
     assert f"| seen {'0:0' if unknown else '7:8'}\n" in said
     with tarfile.open(driven.root / "blobs/sha256" / driven.layers("it")[1]["digest"].partition(":")[2]) as tar:
         assert (tar.getmember("l").uid, tar.getmember("l").gid) == (7, 8)
+
+
+def test_a_copy_shares_the_blocks_of_large_files(
+    rooted: Layerbuild, context: Path, program: Callable[[str], str], tmp_path: Path
+) -> None:
+    program("mkfs.btrfs")
+    (tmp_path / "disk").mkdir()
+    with mounted_btrfs(tmp_path / "image", tmp_path / "disk"):
+        disk, size = tmp_path / "disk", 64 << 20
+        (disk / "context").mkdir()
+        (disk / "context/large").write_bytes(os.urandom(size))
+        time.sleep(2.1)  # what changed just now is copied byte by byte
+        layerbuild = replace(rooted, root=disk / "store")
+        layerbuild.build(disk / "context", "FROM scratch\nCOPY large /\n", "-t", "it")
+        os.sync()
+        found = os.statvfs(disk)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        assert 2 * size < used < 3 * size  # the file and the blob, not the folder too
+        (layer,) = layerbuild.layers("it")
+        assert filecmp.cmp(Path(layer["folder"]) / "large", disk / "context/large", shallow=False)

@@ -189,7 +189,7 @@ def test_a_workspace_that_somebody_is_in_stays(layerbuild: Layerbuild, context: 
 
 
 def test_a_workspace_that_is_unknown(rooted: Layerbuild) -> None:
-    assert "no workspace 'abc'" in rooted.run("shell", "abc", code=1).stderr
+    assert "no kept workspace 'abc'" in rooted.run("shell", "abc", code=1).stderr
 
 
 # -- the machine -------------------------------------------------------------------------------------------------------

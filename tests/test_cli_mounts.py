@@ -485,7 +485,7 @@ def test_networks(layerbuild: Layerbuild, context: Path) -> None:
         FROM busybox
         RUN --network=none grep -c : /proc/net/dev; ping -c 1 127.0.0.1 > /dev/null && echo loopback
         RUN --network=host readlink /proc/self/ns/net
-        RUN readlink /proc/self/ns/net
+        RUN readlink /proc/self/ns/net  # as above, and another step
         """
     said = layerbuild.build(context, recipe)
     assert "| 1\n       | loopback\n" in said

@@ -95,6 +95,41 @@ def test_a_layer_that_stayed_in_the_registry_is_fetched_to_be_verified(
     assert layerbuild.json("verify", name) == {"image": name, "whole": True, "mismatches": []}
 
 
+def test_what_a_registry_has_and_does_not_hold_is_told_in_full(
+    rooted: Layerbuild, context: Path, registry: Registry
+) -> None:
+    name = registry.name("views/damaged")
+    rooted.build(context, "FROM scratch\nCOPY --link Dockerfile /a\nCOPY --link Dockerfile /b\n", "-t", name, "--push")
+    layers = rooted.layers(name)
+    rooted("rmi", name)
+    first, second = (layer["digest"].removeprefix("sha256:") for layer in layers)
+    for digest in (first, second):
+        data = registry.folder / "docker/registry/v2/blobs/sha256" / digest[:2] / digest / "data"
+        data.write_bytes(data.read_bytes()[:-1] + b"x")
+    told = json.loads(rooted.run("verify", name, "--format", "json", code=1).stdout)
+    assert {found["subject"] for found in told["mismatches"]} == {f"layer sha256:{each}" for each in (first, second)}
+    assert list((rooted.root / "tmp").iterdir()) == []
+    assert "404" in rooted.run("verify", registry.name("views/nothing"), code=69).stderr
+
+
+def test_one_of_several_platforms(rooted: Layerbuild, context: Path) -> None:
+    (context / "f").write_text("1\n")
+    recipe = "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY f /$TARGETARCH\n"
+    platforms = ("--platform", "linux/amd64,linux/arm64")
+    rooted.build(context, recipe, *platforms, "-o", f"type=oci,dest={context}/both.tar", "-t", "both")
+    for image in ("both", f"{context}/both.tar"):
+        for arch in ("amd64", "arm64"):
+            chosen = ("--platform", f"linux/{arch}")
+            found = rooted.json("blame", image, f"/{arch}", *chosen)
+            assert [row["action"] for row in found] == ["created"]
+            assert f"COPY f /{arch}" in rooted("report", image, "-o", "-", *chosen)
+            assert rooted.json("diff", image, "both", *chosen)["same"]
+            assert rooted.json("advise", image, *chosen)["advice"] == []
+            assert f"COPY f /{arch}" in rooted("history", image, *chosen)
+            assert rooted.json("verify", image, *chosen)["whole"]
+    assert "has no image for linux/s390x" in rooted.run("blame", image, "--platform", "linux/s390x", code=1).stderr
+
+
 # -- images that others made -------------------------------------------------------------------------------------------
 
 

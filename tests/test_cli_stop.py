@@ -1,4 +1,7 @@
-"""A build that is told to stop is gone within a second, whatever it does: no process, no mount, no temporary file."""
+"""A build that is told to stop is gone within a second, whatever it does: no process, no mount, and no file that stays.
+
+On a quiet machine it tidies up in that time, too: tests/test_cli_kill.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from traces import assert_whole, mounts, processes, wait_until
 
 pytestmark = pytest.mark.machine
 
-LIMIT = 1.0  # seconds from the signal
+
+def limit() -> float:
+    """Seconds from the signal: one, also where three processes want each processor. Of ten, each gets a tenth."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 3)
 
 
 def told_to_stop(
@@ -31,7 +37,6 @@ def told_to_stop(
 ) -> float:
     """Build ``words``, send the signal ``number`` when ``doing`` holds, and wait until nothing is left: how many
     seconds that took. The exit code must be right."""
-    mine = {path.name for path in Path(layerbuild.root, "tmp").iterdir()}
     with layerbuild.start(
         "build", *words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as build:
@@ -49,12 +54,11 @@ def told_to_stop(
             build.kill()
     # Whatever else there might be took no longer than this look at all processes of the machine.
     assert not (processes(mark) if mark else ()) and not processes(str(layerbuild.root)) and not mounts(layerbuild.root)
-    assert {path.name for path in Path(layerbuild.root, "tmp").iterdir()} == mine
     return took
 
 
 def assert_tidied(layerbuild: Layerbuild, context: Path) -> None:
-    """On a machine that is busy there is no time to remove it all; then the next build does."""
+    """Where the machine is too busy, or too much is to be removed, for half a second, the next build does the rest."""
     layerbuild.build(context, "FROM busybox\n")
     assert_whole(layerbuild.root)
 
@@ -67,7 +71,7 @@ def test_while_stages_run_what_ignores_every_signal(layerbuild: Layerbuild, cont
     copies = "".join(f"COPY --from=s{stage} / /s{stage}/\n" for stage in range(3))
     (context / "Dockerfile").write_text(f"{stages}FROM busybox\n{copies}")
     took = told_to_stop(layerbuild, lambda: len(processes(mark)) >= 9, "--jobs", "3", context, number=number, mark=mark)
-    assert took < LIMIT
+    assert took < limit()
     assert_tidied(layerbuild, context)
 
 
@@ -85,7 +89,7 @@ def test_while_a_runtime_runs_a_step(
         f"FROM busybox\nRUN trap '' INT TERM; sleep {mark} & sleep {mark}; sleep {mark}\n"
     )
     took = told_to_stop(rooted, lambda: len(processes(mark)) >= 3, "--isolation", runtime, context, mark=mark)
-    assert took < LIMIT
+    assert took < limit()
     assert_tidied(rooted, context)
     assert not list(Path("/sys/fs/cgroup").rglob("layerbuild-*"))
 
@@ -97,7 +101,7 @@ def test_while_a_large_folder_is_copied(layerbuild: Layerbuild, context: Path) -
             (context / f"tree/{folder}/{file}").write_text(f"{folder} {file}")
     (context / "Dockerfile").write_text("FROM busybox\nCOPY tree /tree/\n")
     took = told_to_stop(layerbuild, lambda: any(layerbuild.root.glob("overlay2/*/diff/tree/[4-9]?")), context)
-    assert took < LIMIT
+    assert took < limit()
     assert_tidied(layerbuild, context)
 
 
@@ -107,7 +111,7 @@ def test_while_a_layer_is_written(layerbuild: Layerbuild, context: Path) -> None
         f"FROM busybox\nRUN dd if=/dev/urandom of=/many bs=1M count=400\nRUN sleep {mark}\n"
     )
     took = told_to_stop(layerbuild, lambda: processes(mark), context, mark=mark)
-    assert took < LIMIT
+    assert took < limit()
     assert_tidied(layerbuild, context)
 
 
@@ -120,7 +124,7 @@ def test_while_an_export_is_written(layerbuild: Layerbuild, context: Path, kind:
     os.chown(out, *((12345, 12345) if layerbuild.rootless and os.geteuid() == 0 else (-1, -1)))
     try:
         took = told_to_stop(layerbuild, lambda: written(out) > 10**6, "-o", f"type={kind},dest={out}/made", context)
-        assert took < LIMIT
+        assert took < limit()
         assert list(out.iterdir()) == []
     finally:
         subprocess.run(["rm", "-rf", out], check=True)
@@ -158,5 +162,5 @@ def test_while_a_server_does_not_answer(layerbuild: Layerbuild, context: Path, l
     with silent_server() as (port, connections):
         (context / "Dockerfile").write_text(line.format(port) + "\n")
         took = told_to_stop(layerbuild, lambda: connections, context)
-    assert took < LIMIT
+    assert took < limit()
     assert_tidied(layerbuild, context)

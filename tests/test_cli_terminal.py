@@ -174,6 +174,14 @@ def test_narrow_and_without_colors(rooted: Layerbuild, at_terminal: Start) -> No
         assert cells(line) < 40 or line.startswith("sha256:"), line
 
 
+def test_what_a_step_has_written_to_a_complete_tree(rooted: Layerbuild, at_terminal: Start) -> None:
+    mark = fresh_mark()
+    person = at_terminal(rooted, side_by_side(mark), LAYERBUILD_DRIVER="copy")
+    person.sees(r"1/1  one  RUN.*  3\.00MB  \d", r"1/1  two  RUN.*  0B  \d", seconds=40)
+    go_on(mark)
+    person.ended(0)
+
+
 def test_resized_while_it_goes_on(rooted: Layerbuild, at_terminal: Start) -> None:
     mark = fresh_mark()
     person = at_terminal(rooted, side_by_side(mark))

@@ -122,7 +122,7 @@ class Listing:
 
         self._text = hashlib.sha256()
         self._packer = zstandard.ZstdCompressor().compressobj()
-        self._packed: list[bytes] = []
+        self._packed = bytearray()
         self._first: dict[object, bytes] = {}
         self._lines: list[bytes] = []
         self._begun = False
@@ -140,11 +140,11 @@ class Listing:
             line = line if same == path else line + b"\t=" + _escape(same)
         self._put(line)
 
-    def finish(self) -> tuple[BlobDigest, bytes]:
+    def finish(self) -> tuple[BlobDigest, bytes | bytearray]:
         """The digest of the text, and the text itself, compressed with zstd."""
         self._pack()
-        self._packed.append(self._packer.flush())
-        return BlobDigest("sha256:" + self._text.hexdigest()), b"".join(self._packed)
+        self._packed += self._packer.flush()
+        return BlobDigest("sha256:" + self._text.hexdigest()), self._packed  # of a million files 40 MB: no copy is made
 
     def text(self) -> tuple[BlobDigest, bytes]:
         """The digest of the text, and the text itself."""
@@ -165,8 +165,7 @@ class Listing:
         self._begun = self._begun or bool(self._lines)
         self._lines.clear()
         self._text.update(text)
-        if packed := self._packer.compress(text):
-            self._packed.append(packed)
+        self._packed += self._packer.compress(text)
 
 
 def listing(matches: list[Match], *, once: bool = False) -> Listing:

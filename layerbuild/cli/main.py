@@ -157,14 +157,6 @@ def run() -> None:
     _leave(code if isinstance(code, int) else 0)
 
 
-def _leave(code: int) -> NoReturn:
-    """Exit without taking the interpreter apart, which takes a tenth of the time of a cached build, or more."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody listens any more
-            stream.flush()
-    os._exit(code)
-
-
 def _know_home() -> None:
     """HOME is asked for now if nobody has said it: in a build's namespace this user may bear root's number."""
     if not os.environ.get("HOME"):
@@ -184,9 +176,17 @@ def _open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, mode))
 
 
+def _leave(code: int) -> NoReturn:
+    """Exit without taking the interpreter apart, which takes a tenth of the time of a cached build, or more."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody listens any more
+            stream.flush()
+    os._exit(code)
+
+
 _OBJECTS = 50_000  # that may be made before the garbage collector looks for those that hold each other: some megabytes
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_TIDYING = 0.6  # seconds: who asks a build to stop finds it gone within a second
+_TIDYING = 0.5  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -14,9 +14,12 @@ of the entries alone, so the same tree gives the same diff ID whenever and where
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +40,7 @@ from layerbuild.layer.whiteout import is_whiteout
 Watch = Callable[[Entry, bytes], None]
 
 _SMALL = 1 << 18  # files up to this size are read by one call
+_GRAIN = 2_000_000_000  # nanoseconds in which a file may change twice and bear the same time
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -163,7 +167,8 @@ class LayerWriter:
         digest = hashlib.sha256()
         pieces = self._passing(self._watched(entry, _exactly(entry, content)), digest.update)
         if self._tree is not None:
-            self._tree.add(entry, pieces)
+            with _unchanged(entry, content) as source:
+                self._tree.add(entry, pieces, source=source)
         else:
             for _ in pieces:
                 pass
@@ -309,8 +314,28 @@ def _exactly(entry: Entry, content: BinaryIO) -> Iterator[bytes]:
         raise _changed(entry, size)
 
 
+@contextmanager
+def _unchanged(entry: Entry, content: BinaryIO) -> Iterator[int | None]:
+    """The descriptor of ``content``, if a change of it meanwhile would show: what the kernel copies must be what was
+    read. BuildError if there was one."""
+    if not isinstance(content, io.FileIO):
+        yield None
+        return
+    before = os.fstat(content.fileno())
+    settled = stat.S_ISREG(before.st_mode) and before.st_ctime_ns < time.time_ns() - _GRAIN
+    yield content.fileno() if settled else None
+    after = os.fstat(content.fileno())
+    if settled and (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    ):
+        raise _changed(entry, after.st_size)
+
+
 def _changed(entry: Entry, size: int) -> BuildError:
+    sizes = f": {size} bytes or more instead of {entry.size}" if size != entry.size else ""
     return BuildError(
-        f"/{os.fsdecode(entry.path)} changed while it was read: {size} bytes or more instead of {entry.size}",
+        f"/{os.fsdecode(entry.path)} changed while it was read{sizes}",
         hint="nothing may write to the files of a layer while it is made",
     )

@@ -29,6 +29,7 @@ _OPEN_FOLDERS = 128
 _HOLE = 1 << 20  # bytes of zeros that make a hole: the pieces of a large file are of that size
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOT_SHARED = (errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ETXTBSY)
 _DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
@@ -57,12 +58,13 @@ class Tree:
 
     # Making things. Each takes the metadata from its entry.
 
-    def file(self, entry: Entry, pieces: Iterable[bytes]) -> None:
-        """A regular file with the content ``pieces``."""
+    def file(self, entry: Entry, pieces: Iterable[bytes], *, source: int | None = None) -> None:
+        """A regular file with the content ``pieces``, that were read from the descriptor ``source``, if it is given:
+        then the kernel may share the bytes, or copies them by itself."""
         parent, name = split(entry.path)
         descriptor = os.open(name, _NEW, entry.mode & 0o777, dir_fd=self._folder(parent))
         try:
-            _fill(descriptor, pieces)
+            _fill(descriptor, pieces, source)
             self._dress_new(descriptor, entry)
             time = _nanoseconds(entry)
             os.utime(descriptor, ns=(time, time))
@@ -130,11 +132,11 @@ class Tree:
         """Mark an existing folder opaque, in overlay's form."""
         set_opaque(self._folder(path), user_xattr=self._user_xattr)
 
-    def add(self, entry: Entry, pieces: Iterable[bytes]) -> bool:
-        """Make whatever ``entry`` is; False if the kernel refused to make a device."""
+    def add(self, entry: Entry, pieces: Iterable[bytes], *, source: int | None = None) -> bool:
+        """Make whatever ``entry`` is; False if the kernel refused to make a device. ``source`` as in ``file``."""
         match entry.kind:
             case Kind.FILE:
-                self.file(entry, pieces)
+                self.file(entry, pieces, source=source)
             case Kind.DIRECTORY:
                 self.directory(entry)
             case Kind.SYMLINK:
@@ -276,18 +278,36 @@ def _nanoseconds(entry: Entry) -> int:
     return entry.mtime * 1_000_000_000 + entry.mtime_ns
 
 
-def _fill(descriptor: int, pieces: Iterable[bytes]) -> None:
+def _fill(descriptor: int, pieces: Iterable[bytes], source: int | None) -> None:
     """Write ``pieces``. A large one of zeros becomes a hole: a tar may tell of gigabytes that no disk ever held."""
     size = hole = 0
     for piece in pieces:
-        size += len(piece)
         hole = len(piece) if len(piece) >= _HOLE and piece == _zeros(len(piece)) else 0
         if hole:
             os.lseek(descriptor, hole, os.SEEK_CUR)
-        else:
+        elif source is None or not _share(source, descriptor, size, len(piece)):
+            source = None
             _write(descriptor, piece)
+        size += len(piece)
     if hole:
         os.ftruncate(descriptor, size)
+
+
+def _share(source: int, descriptor: int, start: int, size: int) -> bool:
+    """Copy a range without a way through this process (copy_file_range(2)): btrfs and xfs share the blocks, and on
+    ext4 it takes half the time of a write. False, and nothing is written, where that can't be."""
+    done = 0
+    while done < size:
+        try:
+            copied = os.copy_file_range(source, descriptor, size - done, start + done)
+        except OSError as error:
+            if done or error.errno not in _NOT_SHARED:
+                raise
+            return False
+        if not copied:  # the file has become shorter, which its reader tells
+            return done > 0
+        done += copied
+    return True
 
 
 @cache

@@ -131,10 +131,11 @@ class StepCache:
         """Every record that can be found, oldest first."""
         return tuple(_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY created"))
 
-    def put_listing(self, digest: BlobDigest, packed: bytes) -> None:
+    def put_listing(self, digest: BlobDigest, packed: bytes | bytearray) -> None:
         """Keep a file listing, compressed with zstd; ``digest``, that of the text, is what an input's value names it
         by."""
-        self._database.execute("INSERT OR IGNORE INTO listing (digest, data) VALUES (?, ?)", (digest, packed))
+        sql = "INSERT OR IGNORE INTO listing (digest, data) VALUES (?, zeroblob(?))"
+        self._database.insert_large(sql, (digest,), into=("listing", "data"), data=packed)
 
     def listing(self, digest: BlobDigest) -> bytes:
         """A listing that was kept; NotFoundError if it is gone."""

@@ -192,6 +192,8 @@ CREATE TABLE listing (
 );
 """
 
+_PIECE = 1 << 20  # bytes of a large value that are written at once
+
 
 class Database:
     """The store's rows. Any thread may use it; a transaction belongs to one thread at a time."""
@@ -306,6 +308,18 @@ class Database:
         with self._lock, self._errors():
             self._allocate()
             self._connection.executemany(sql, rows)
+
+    def insert_large(
+        self, sql: str, values: Sequence[object], *, into: tuple[str, str], data: bytes | bytearray
+    ) -> None:
+        """Insert one row with ``zeroblob(?)``, whose size comes after ``values``, in the table and column ``into``, and
+        fill that with ``data``: of a value that is bound SQLite makes two copies."""
+        with self.transaction():
+            done = self._connection.execute(sql, (*values, len(data)))
+            if done.rowcount > 0 and done.lastrowid is not None:
+                with self._connection.blobopen(*into, done.lastrowid) as blob, memoryview(data) as view:
+                    for start in range(0, len(data), _PIECE):
+                        blob.write(bytes(view[start : start + _PIECE]))
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[Row]:
         """All rows of a query."""

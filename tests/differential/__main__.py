@@ -60,14 +60,16 @@ def compare(daemon: Daemon, folder: Path, cases: list[Case]) -> dict[str, Any]:
     daemon("tag", daemon("load", "-q", "-i", folder / "busybox.tar").split()[-1], "busybox")
     tree = Layout(base).tree()
 
+    peer = buildkit(daemon)
+
     def both(case: Case) -> tuple[Any, list[str]]:
-        theirs = outcome(buildkit(daemon), case, folder / case.name / "theirs", tree)
+        theirs = outcome(peer, case, folder / case.name / "theirs", tree)
         mine = outcome(ours(layerbuild), case, folder / case.name / "ours", tree)
         shutil.rmtree(folder / case.name)
         return theirs, differences(theirs, mine)
 
     found = {}
-    with ThreadPoolExecutor(4) as crew:
+    with ThreadPoolExecutor(3) as crew:
         for case, (theirs, lines) in zip(cases, crew.map(both, cases), strict=True):
             found[case.name] = theirs
             if lines and not case.differs:

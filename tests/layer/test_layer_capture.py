@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,55 @@ def test_a_folder_written_beside_the_tar_is_the_one_unpacked_from_it(tmp_path: P
     assert captured(folder, tmp_path).diff_id == done.diff_id
     index = (tmp_path / "index").read_bytes()
     assert index == (tmp_path / "again.index").read_bytes() == (tmp_path / "layer.index").read_bytes()
+
+
+class Changing(io.FileIO):
+    """A file that is written to, in place and behind its reader's back, when its second piece is read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            with open(self.name, "r+b") as file:
+                file.write(b"y")
+        return super().read(size) or b""
+
+
+def large_file(path: Path) -> int:
+    """An old file with a hole in it; its size."""
+    with path.open("wb") as file:
+        file.write(os.urandom(1_500_000))
+        file.truncate(4 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"x" * 1234)
+    time.sleep(2.1)  # who changed just now might change once more and bear the same time
+    return path.stat().st_size
+
+
+def test_the_kernel_copies_what_was_read_of_a_large_file(tmp_path: Path) -> None:
+    size = large_file(tmp_path / "file")
+    entry = Entry(b"file", Kind.FILE, 0o640, size=size, mtime=5, **ME)
+    (tmp_path / "folder").mkdir()
+    with (
+        LayerWriter(tmp_path / "blob", tmp_path / "index", codec=NONE, folder=tmp_path / "folder") as writer,
+        (tmp_path / "file").open("rb", buffering=0) as file,
+    ):
+        digest = writer.add(entry, file)
+        done = writer.finish()
+    content = (tmp_path / "file").read_bytes()
+    assert digest == hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "folder/file").read_bytes() == content
+    assert (tmp_path / "folder/file").stat().st_blocks * 512 < size - (1 << 20)
+    assert captured(tmp_path / "folder", tmp_path).diff_id == done.diff_id
+
+
+def test_a_large_file_that_changes_in_place_is_noticed(tmp_path: Path) -> None:
+    size = large_file(tmp_path / "file")
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(BuildError, match="/file changed while it was read"),
+        LayerWriter(tmp_path / "blob", tmp_path / "index", codec=NONE, folder=tmp_path / "folder") as writer,
+        Changing(str(tmp_path / "file")) as file,
+    ):
+        writer.add(Entry(b"file", Kind.FILE, size=size), file)
 
 
 def test_remove_tree_copes_with_closed_folders(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import click
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import Seen, seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import reading
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -31,9 +32,10 @@ _RECIPES = ("Dockerfile", "dockerfile")
     type=click.Path(path_type=Path),
     help="End with 1 if the image breaks a rule of this .dive-ci file.",
 )
+@platform_option()
 @format_option
 @click.pass_context
-def advise(ctx: click.Context, image: str, rules_file: Path | None, output_format: str) -> None:
+def advise(ctx: click.Context, image: str, rules_file: Path | None, platform: str | None, output_format: str) -> None:
     """Show what IMAGE wastes, measured, and what would mend it, with the line of the recipe.
 
     IMAGE is a name in the store, an OCI layout or docker archive on the disk, an image named with its registry, or a
@@ -45,7 +47,7 @@ def advise(ctx: click.Context, image: str, rules_file: Path | None, output_forma
 
     with trouble(ctx), ExitStack() as cleaning:
         rules = _rules(rules_file)
-        (found,) = cleaning.enter_context(seen(_image_of(image)))
+        (found,) = cleaning.enter_context(seen(_image_of(image), platform=chosen_platform(platform)))
         rows = found.layers()
         every = versions(found.indexes(cleaning))
         build = found.store.builds.of_image(found.image.manifest_digest)

@@ -9,14 +9,16 @@ import click
 
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.operands import seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.errors import NotFoundError
 
 
 @click.command()
 @click.argument("image")
 @click.argument("path", required=False)
+@platform_option()
 @format_option
-def blame(image: str, path: str | None, output_format: str) -> None:
+def blame(image: str, path: str | None, platform: str | None, output_format: str) -> None:
     """Show which instruction of IMAGE created, changed, hid or deleted each version of PATH and all below it; without
     PATH what each layer did, and the bytes that are shipped though invisible.
 
@@ -26,7 +28,7 @@ def blame(image: str, path: str | None, output_format: str) -> None:
     from layerbuild.views import blame as view
     from layerbuild.views.versions import versions
 
-    with seen(image) as (found,), ExitStack() as cleaning:
+    with seen(image, platform=chosen_platform(platform)) as (found,), ExitStack() as cleaning:
         rows = found.layers()
         every = versions(found.indexes(cleaning))
     if path is None:

@@ -14,13 +14,14 @@ import click
 from layerbuild.cli.console import emit, format_option
 from layerbuild.cli.failures import trouble
 from layerbuild.cli.operands import layer_things, place_of, seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import reading
 from layerbuild.errors import UsageError
 from layerbuild.frozen import frozen
 
 if TYPE_CHECKING:
     from layerbuild.digest import ChainID, DiffID
-    from layerbuild.image.config import ImageConfig
+    from layerbuild.image.config import ImageConfig, Platform
     from layerbuild.layer.union import Found, Union
     from layerbuild.store.store import Store
     from layerbuild.views.diff import Thing
@@ -43,9 +44,12 @@ class _Side:
 @click.argument("second", metavar="B")
 @click.option("--times/--no-times", default=True, help="Let modification times count.  [default: times]")
 @click.option("--text/--no-text", default=True, help="Show the lines that differ in small texts.  [default: text]")
+@platform_option()
 @format_option
 @click.pass_context
-def diff(ctx: click.Context, first: str, second: str, times: bool, text: bool, output_format: str) -> None:
+def diff(
+    ctx: click.Context, first: str, second: str, times: bool, text: bool, platform: str | None, output_format: str
+) -> None:
     """Show what A and B differ in: added, changed (mode, owner, content, link target…) and deleted paths.
 
     Each is an image in the store, an OCI layout or docker archive on the disk, an image named with its registry, a
@@ -55,7 +59,7 @@ def diff(ctx: click.Context, first: str, second: str, times: bool, text: bool, o
     from layerbuild.views import diff as view
 
     with trouble(ctx), ExitStack() as cleaning:
-        sides = _sides(first, second, cleaning)
+        sides = _sides((first, second), chosen_platform(platform), cleaning)
         config = []
         if sides[0].config is not None and sides[1].config is not None:
             config = view.compare_config(sides[0].config, sides[1].config)
@@ -64,14 +68,13 @@ def diff(ctx: click.Context, first: str, second: str, times: bool, text: bool, o
     ctx.exit(1 if config or paths else 0)
 
 
-def _sides(first: str, second: str, cleaning: ExitStack) -> tuple[_Side, _Side]:
+def _sides(texts: tuple[str, str], platform: Platform | None, cleaning: ExitStack) -> tuple[_Side, _Side]:
     from layerbuild.views.explain import chain_after
 
-    texts = (first, second)
     with reading(contents=True) as store:
         layers = [_layer(store, text) for text in texts]
     images = [text for text, layer in zip(texts, layers, strict=True) if not layer and not text.startswith(_STEP)]
-    opened = iter(cleaning.enter_context(seen(*images)) if images else ())
+    opened = iter(cleaning.enter_context(seen(*images, platform=platform)) if images else ())
     store = cleaning.enter_context(reading(contents=True))
     sides = []
     for text, layer in zip(texts, layers, strict=True):
@@ -85,7 +88,9 @@ def _sides(first: str, second: str, cleaning: ExitStack) -> tuple[_Side, _Side]:
             things = _stack_things(found.store, found.image.top, cleaning)
             sides.append(_Side("a whole tree", things, found.image.config))
     if sides[0].kind != sides[1].kind:
-        raise UsageError(f"{first} is {sides[0].kind}, and {second} is {sides[1].kind}", hint="compare like with like")
+        raise UsageError(
+            f"{texts[0]} is {sides[0].kind}, and {texts[1]} is {sides[1].kind}", hint="compare like with like"
+        )
     return sides[0], sides[1]
 
 

@@ -31,6 +31,7 @@ class _Terminal:
 
     def answer(self, prompt: str) -> str | None:
         if not self._asked:
+            click.echo()
             return None
         click.echo(f"{prompt}: ", nl=False)
         line = sys.stdin.readline()

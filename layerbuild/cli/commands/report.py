@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.operands import seen
+from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     help="Where the page goes, in place of what is there; `-` is standard output.",
 )
 @click.option("--build", "number", type=int, metavar="N", help="Another build of IMAGE than the last one.")
-def report(image: str, output: Path, number: int | None) -> None:
+@platform_option()
+def report(image: str, output: Path, number: int | None, platform: str | None) -> None:
     """Write what there is to see of IMAGE as one page of HTML that needs no network: its stack of layers, bytes, waste,
     shadows, the time line of its build, and what the cache said.
 
@@ -37,7 +39,7 @@ def report(image: str, output: Path, number: int | None) -> None:
     from layerbuild.views.html import page
     from layerbuild.views.versions import versions
 
-    with seen(image) as (found,), ExitStack() as cleaning:
+    with seen(image, platform=chosen_platform(platform)) as (found,), ExitStack() as cleaning:
         rows = found.rows()
         every = versions(found.indexes(cleaning))
         told = view.report(image, found.image, rows=rows, found=every, build=_build(found, number))

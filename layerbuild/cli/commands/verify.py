@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -91,21 +91,21 @@ def _image(request: Request, output_format: str) -> bool:
     from layerbuild.views.verify import Broken, image_json, image_text
 
     text = request.context
-    broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(text, request.platform)]
+    broken = [Broken(claim.subject, claim.text, claim.remark) for claim in _claims(text, request)]
     emit(output_format, image_json(text, broken), lambda: image_text(text, broken))
     return any(not found.remark for found in broken)
 
 
-def _claims(text: str, platform: Platform) -> Iterator[Claim]:
+def _claims(text: str, request: Request) -> Iterator[Claim]:
     with reading() as store:
         try:
-            image = store.images.resolve(text)
+            image = store.images.resolve(text, platform=request.platform if request.platforms else None)
         except NotFoundError:
             place = place_of(text)
             if place is None and not tells_registry(text):
                 refuse_path(text)
                 raise
-            yield from _file_claims(store, *place) if place else _registry_claims(store, text, platform)
+            yield from _file_claims(store, *place) if place else _registry_claims(store, text, request.platform)
             return
         if store.is_here(image.top):
             yield from _stored_claims(store, image)
@@ -150,9 +150,13 @@ def _registry_claims(store: Store, text: str, platform: Platform) -> Iterator[Cl
     from layerbuild.intake.claims import check_image
     from layerbuild.registry.unverified import unverified
 
-    with TemporaryDirectory(dir=store.blobs.temporary().parent) as folder:
-        members, manifest = unverified(client(), Reference.parse(text), platform, folder=Path(folder))
+    folder = store.temporary_name()
+    folder.mkdir()
+    try:
+        members, manifest = unverified(client(), Reference.parse(text), platform, folder=folder)
         yield from check_image(members, manifest)
+    finally:
+        shutil.rmtree(folder)
 
 
 def _chains(store: Store, image: StoredImage) -> Iterator[Claim]:
