@@ -177,10 +177,10 @@ def _open_standard_streams() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit without taking the interpreter apart, which takes as long as a third of what a cached build has to do."""
-    with suppress(OSError):  # nobody listens any more
-        sys.stdout.flush()
-        sys.stderr.flush()
+    """Exit without taking the interpreter apart, which takes a tenth of the time of a cached build, or more."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody listens any more
+            stream.flush()
     os._exit(code)
 
 
