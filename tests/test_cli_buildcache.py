@@ -335,7 +335,8 @@ def test_of_an_image_in_the_store(machines: Machines, one: Path, tmp_path: Path)
         ("--cache-from", "type=local,dest=a", "unknown key 'dest'"),
         ("--cache-from", "type=local", "has no src"),
         ("--cache-from", "type=local,src=a,digest=x", "is not a sha256 digest"),
-        ("--cache-from", "type=gha", "unknown type 'gha'"),
+        ("--cache-from", "type=gha", "type=gha: a service of its own"),
+        ("--cache-from", "type=folder", "unknown type 'folder'"),
         ("--cache-from", "UPPER", "repository names are lower case"),
     ],
 )
