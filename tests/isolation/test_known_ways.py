@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -153,16 +155,25 @@ def test_the_name_of_a_mount_point_changes_its_meaning_meanwhile(tmp_path: Path)
     """CVE-2024-23651: a folder of a shared cache that another build replaces with a link, again and again."""
     outside, cache = tmp_path / "outside", tmp_path / "root/cache"
     outside.mkdir()
-    (cache / "x").mkdir(parents=True)
-    (cache / "link").symlink_to(outside)
     over = threading.Event()
+
+    def prepare() -> None:
+        (cache / "x").mkdir(parents=True)
+        (cache / "link").symlink_to(outside)
 
     def swap() -> None:
         while not over.is_set():
-            (cache / "x").rename(cache / "folder")
-            (cache / "link").rename(cache / "x")
-            (cache / "x").rename(cache / "link")
-            (cache / "folder").rename(cache / "x")
+            try:
+                (cache / "x").rename(cache / "folder")
+                (cache / "link").rename(cache / "x")
+                (cache / "x").rename(cache / "link")
+                (cache / "folder").rename(cache / "x")
+            except OSError:  # a mount point was made in the moment in which the name was free
+                shutil.rmtree(tmp_path / "root/cache", ignore_errors=True)
+                with suppress(FileExistsError):
+                    prepare()
+
+    prepare()
 
     thread = threading.Thread(target=swap)
     thread.start()
