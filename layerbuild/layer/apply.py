@@ -175,8 +175,8 @@ class _Applier:
         self._index.add(entry, digest)
 
     def _check_room(self, entry: Entry) -> None:
-        """A sparse file of a few bytes can claim to be larger than any disk; that need not be tried."""
-        if entry.size < _LARGE or self._tree is None:
+        """A sparse file of a few bytes can claim to be larger than any disk; that need not be tried, nor hashed."""
+        if entry.size < _LARGE:
             return
         found = os.statvfs(self._place)
         free = found.f_bavail * found.f_frsize
