@@ -93,6 +93,7 @@ def test_streams_pass_through(layerbuild: Layerbuild) -> None:
 
 
 def test_changes_are_thrown_away(layerbuild: Layerbuild) -> None:
+    layerbuild("run", "busybox", "true")  # unpacks it
     before = sorted(os.listdir(layerbuild.root / "overlay2"))
     layerbuild("run", "busybox", "sh", "-c", "echo x > /etc/passwd; rm /bin/ls; mkdir /new")
     assert layerbuild("run", "--rm", "busybox", "sh", "-c", "ls /; head -c 4 /etc/passwd").startswith("bin\n")

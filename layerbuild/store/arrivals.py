@@ -197,9 +197,10 @@ class Arrival:
             if not self._complete and self._error is not None:
                 raise self._error
 
-    def reader(self) -> ArrivalReader:
-        """Its bytes from the beginning, as they come. The end is told only when the digest has been found right."""
-        return ArrivalReader(self)
+    def reader(self, *, since: int) -> ArrivalReader:
+        """Its bytes from the beginning, as they come. The end is told only when the digest has been found right.
+        ComesAgain where ``beginnings`` is no longer ``since``: what was seen of it by then may have been wrong."""
+        return ArrivalReader(self, since)
 
     def opened(self) -> int:
         """A descriptor to read it by, once there is a file."""
@@ -232,9 +233,9 @@ class Arrival:
 class ArrivalReader:
     """Reads an arrival, as ``Blobs.open`` reads a blob."""
 
-    def __init__(self, arrival: Arrival) -> None:
+    def __init__(self, arrival: Arrival, since: int) -> None:
         self._arrival = arrival
-        self._since = arrival.beginnings
+        self._since = since
         self._descriptor = arrival.opened()
         self._position = 0
 

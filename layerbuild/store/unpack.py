@@ -144,7 +144,8 @@ def _blob_of(store: Store, diff_id: DiffID, arrivals: Mapping[BlobDigest, Arriva
         return here[0], lambda: store.blobs.open(here[0].digest)
     for source in store.sources.of_layer(diff_id):
         if source.blob.digest in arrivals:
-            reader = arrivals[source.blob.digest].reader
+            arrival = arrivals[source.blob.digest]
+            reader = partial(arrival.reader, since=arrival.beginnings)  # one for all who look at it
             return replace(source.blob, codec=_codec(reader)), reader
     raise NotFoundError(f"no blob of layer {diff_id} is in the store", hint=_HINT)
 

@@ -20,7 +20,7 @@ from attempts import EXPECTED, SHELL
 from places import fresh
 from stores import Templates
 from support import USER, Layerbuild, missing
-from traces import assert_whole, mounts, wait_until
+from traces import assert_whole, groups_left_behind, mounts, wait_until
 
 pytestmark = pytest.mark.machine
 
@@ -144,16 +144,6 @@ def own_mounts(folder: Path) -> list[str]:
     others = f" {tempfile.gettempdir()}/"
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line for line in lines if others not in line or f" {folder}" in line]
-
-
-def groups_left_behind() -> list[str]:
-    """The control groups of builds that have ended: other tests may be building at this moment."""
-    names = [(above, name) for above, folders, _ in os.walk("/sys/fs/cgroup") for name in folders]
-    return [f"{above}/{name}" for above, name in names if name.startswith("layerbuild-") and not builds(name)]
-
-
-def builds(group: str) -> bool:
-    return Path("/proc", group.split("-")[1]).exists()
 
 
 @pytest.fixture(scope="module")

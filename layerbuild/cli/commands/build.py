@@ -109,6 +109,11 @@ def build(
     ):
         options = replace(options, one_id=identity.one_id, credentials=credentials)
         store.supplier = Bringer(store, observe)
+        if identity.lack:  # told once: it is empty where the store was made so
+            from layerbuild.events import Note
+
+            what = "owners of files are noted, since there is one id for all"
+            observe(Note(f"{what} ({identity.lack}); layers are the same"))
         pushes = [going_on.enter_context(Pushing(store, names, observe)) if names else None for names in destinations]
         early = [push.watch for push, out in zip(pushes, leaving, strict=True) if push and not out.wishes.compression]
         choice = driver(store, identity) if settings_driver() else None
@@ -241,8 +246,6 @@ def _unusual(choice: Choice, identity: Identity, isolation: str) -> Iterator[str
     """What a person should know about how this build goes, where that is not the best way."""
     if choice.driver.name != "overlay":
         yield str(choice)
-    if identity.lack:  # told once: it is empty where the store was made so
-        yield f"owners of files are noted, since there is one id for all ({identity.lack}); layers are the same"
     if identity.one_id and isolation != "namespaces":
         yield f"in containers of {isolation} there is one id: RUN can give no file to another user"
 
