@@ -34,7 +34,7 @@ demo: setup
 	$(LAYERBUILD) run --rm textbook
 
 test: setup-test test-tools
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup-test
 	$(BIN)/ruff check .
