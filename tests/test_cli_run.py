@@ -195,7 +195,7 @@ def test_keys_that_mean_something_are_for_the_container(terminal: Callable[..., 
 
 def test_a_shell_for_a_person(terminal: Callable[..., Terminal]) -> None:
     person = terminal("run", "busybox", "sh")
-    # Where the shell has asked it reads keys; what comes earlier is the terminal's, to which Ctrl-D means another thing.
+    # Where it has asked, the shell reads keys; what comes earlier is the terminal's, to which Ctrl-D is another thing.
     prompt = "/ # "
     person.wait_for(prompt)
     person.type(b"echo $((6 * 7))\r")
