@@ -156,11 +156,11 @@ def _stages(scale: Scale) -> tuple[Stage, ...]:
 def _realistic(scale: Scale) -> tuple[Stage, ...]:
     steps: tuple[Step, ...] = (
         Meta("ENV MODE=release"),
-        Meta("WORKDIR /work"),
-        Copy("src", "/work/src"),
-        Run("tar -cf /work/all.tar -C /work src"),
-        Run("find /usr /work -type f | sort > /work/files"),
-        Run("find /usr -type f | sort | xargs sha256sum > /work/sums"),
+        Meta("WORKDIR /app"),
+        Copy("src", "/app/src"),
+        Run("tar -cf /app/all.tar -C /app src"),
+        Run("find /usr /app -type f | sort > /app/files"),
+        Run("find /usr -type f | sort | xargs sha256sum > /app/sums"),
         Meta("LABEL kind=bench"),
         Meta('CMD ["sh"]'),
     )

@@ -21,14 +21,14 @@ from support import USER, Layerbuild, missing
 
 from layerbuild.build.drivers.table import RUNGS
 
-# All that a step can do to a tree. ``scratch`` has none of the mount points; /work is made by the sandbox.
+# All that a step can do to a tree. ``scratch`` has none of the mount points; /app is made by the sandbox.
 RECIPE = r"""
 FROM busybox AS base
 RUN mkdir -p /d/sub /gone/deep /op/in && echo 1 > /d/a && ln /d/a /d/b && ln -s a /d/link && echo 2 > /d/sub/c
 RUN echo x > /gone/deep/x && echo y > /op/y && echo z > /op/in/z && mkfifo /d/fifo && touch /d/s && chmod 4711 /d/s
 COPY --chmod=600 file /copied/file
 FROM base
-WORKDIR /work/deep
+WORKDIR /app/deep
 RUN pwd > where && rm -r /gone && rm -r /op && mkdir /op && echo new > /op/new && chmod 700 /d/sub
 RUN echo more >> /d/sub/c && rm /etc/group && rm -r /home && echo file > /home
 RUN touch -d '1975-05-05 05:05:05' /d/sub/old && cp /d/a /d/a2 && mv /d/a2 /d/a && ln -sf /nowhere /d/broken
@@ -111,7 +111,7 @@ def test_the_layers_are_the_same(driven: Layerbuild, context: Path, expected: li
     (context / "file").write_text("content")
     said = driven.build(context, RECIPE, "-t", "it")
     assert [layer["diff_id"] for layer in driven.layers("it")] == expected, said
-    assert driven("run", "it", "cat", "/work/deep/where", "/op/new", "/home") == "/work/deep\nnew\nfile\n"
+    assert driven("run", "it", "cat", "/app/deep/where", "/op/new", "/home") == "/app/deep\nnew\nfile\n"
     assert driven.json("df")
     driven("prune", "--all", "--force")
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.machine
 RECIPE = """\
 FROM busybox
 ENV GREETING=hello
-WORKDIR /work
+WORKDIR /app
 RUN echo "$GREETING from $(id -u) in $PWD" > said; mkdir -m 750 /made; rm -r /home; ln said again
 RUN --mount=type=bind,target=/context --mount=type=cache,target=/cache --mount=type=tmpfs,target=/scratch \\
     --mount=type=secret,id=token --mount=type=bind,from=busybox,rw,target=/other \\
@@ -50,7 +50,7 @@ def test_runc_makes_the_same_layers(layerbuild: Layerbuild, context: Path, progr
         assert "| layerbuild\n" in said
         images[way] = [layer["diff_id"] for layer in layerbuild.layers(way)]
     assert images["runc"] == images["namespaces"]
-    assert layerbuild("run", "runc", "cat", "/work/said", "/work/length") == "hello from 0 in /work\n8\n"
+    assert layerbuild("run", "runc", "cat", "/app/said", "/app/length") == "hello from 0 in /app\n8\n"
     assert_whole(layerbuild.root)
 
 
