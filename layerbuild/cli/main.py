@@ -147,14 +147,17 @@ def run() -> None:
             signal.signal(number, signal.SIG_IGN)
     except BrokenPipeError:
         code = _after_broken_pipe()
-    except LayerbuildError as error:
-        report(error)
-        code = exit_code(error)
-    except OSError as error:
-        known = of_os_error(error)
-        report(known)
-        code = exit_code(known)
+    except (LayerbuildError, OSError) as error:
+        code = _after(error)
     _leave(code if isinstance(code, int) else 0)
+
+
+def _after(error: LayerbuildError | OSError) -> int:
+    if _told_to_stop:  # that is why it failed, and what was asked for
+        return 128 + _told_to_stop[0]
+    known = of_os_error(error) if isinstance(error, OSError) else error
+    report(known)
+    return exit_code(known)
 
 
 def _know_home() -> None:
@@ -186,11 +189,13 @@ def _leave(code: int) -> NoReturn:
 
 _OBJECTS = 50_000  # that may be made before the garbage collector looks for those that hold each other: some megabytes
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_told_to_stop: list[int] = []  # the numbers of the signals that have come
 _TIDYING = 0.5  # seconds: who asks a build to stop finds it gone within a second
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     """Leave, and tidy up on the way, which has an end; who asks a second time need not wait for that."""
+    _told_to_stop.append(number)
     for each in _STOPPING:
         signal.signal(each, _stop_at_once)
     # Not by way of `threading`: this thread may hold its locks just now.

@@ -114,6 +114,7 @@ class Workspaces:
         with self._lock:
             if self._open.get(workspace.id) is not workspace:
                 return
+            del self._open[workspace.id]  # whoever closes the store meanwhile leaves it to this thread
         try:
             workspace.diff.rmdir()
         except OSError:
@@ -200,7 +201,8 @@ class Workspaces:
         """Remove what this process began and did not finish, and the folders that wait for a next step."""
         with self._lock:
             for workspace in (*self._open.values(), *self._superseded.values(), *self._spare):
-                with suppress(SpaceError):  # the folder goes; on a full disk the row may stay, of no process any more
+                # On a full disk the row may stay, and a step that has not ended may write on: leftovers of no process.
+                with suppress(SpaceError, OSError):
                     self._remove(workspace)
             self._open.clear()
             self._superseded.clear()

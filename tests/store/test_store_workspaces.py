@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from store_filling import Fill
 from layerbuild.digest import ChainID, DiffID, chain_id
 from layerbuild.errors import NotFoundError, StoreError, UsageError
 from layerbuild.layer.entry import RootMetadata
+from layerbuild.store import overlay
 from layerbuild.store.layers import LayerRecord
+from layerbuild.store.overlay import LayerFolder
 from layerbuild.store.prune import prune
 from layerbuild.store.store import Store
 
@@ -295,3 +299,47 @@ def test_a_store_that_cannot_tidy_up_lets_go_all_the_same(root: Path) -> None:
         again.database.execute("DROP TRIGGER stuck")
         again.lease()
         assert again.database.rows("SELECT * FROM workspace") == []
+
+
+def test_who_closes_the_store_leaves_alone_what_another_thread_removes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(root)
+    workspace = store.workspaces.begin(None)
+    (workspace.diff / "file").touch()
+    removing, closed = threading.Event(), threading.Event()
+    removed: list[LayerFolder] = []
+
+    def remove(folder: LayerFolder) -> None:
+        removed.append(folder)
+        removing.set()
+        assert closed.wait(10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay, "remove", remove)
+        thread = threading.Thread(target=store.workspaces.discard, args=(workspace,), daemon=True)
+        thread.start()
+        assert removing.wait(10)
+        store.workspaces.close()
+        closed.set()
+        thread.join(10)
+    assert removed == [workspace]
+    store.close()
+
+
+def test_a_folder_that_somebody_writes_to_is_left_for_the_next_process(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(root)
+    workspace = store.workspaces.begin(None)
+
+    def remove(folder: LayerFolder) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(folder.diff))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(overlay, "remove", remove)
+        store.close()
+    assert workspace.folder.is_dir()
+    with Store.open(root) as again:
+        again.lease()
+        assert not workspace.folder.exists()
