@@ -4,7 +4,8 @@
 
     caller's thread                           worker thread
     read file, its sha256, tar header  ──▶  sha256 of the tar ─▶ compressor ─▶ sha256 of the blob ─▶ file
-                    │                 1 MiB chunks
+                    │        │         1 MiB chunks
+                    │        └─▶ the same file in the diff folder (folderwriter.py)
                     └─▶ index line
 
 ``LayerWriter`` takes entries from anywhere, in order; ``capture`` feeds it from a sealed folder. The tar is a function
@@ -30,11 +31,12 @@ from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
 from layerbuild.layer.codecs import Codec, compress
 from layerbuild.layer.entry import Entry, Kind, Owner, RootMetadata, entry_of
+from layerbuild.layer.folderwriter import FolderWriter
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join
 from layerbuild.layer.pipeline import CHUNK, Pump
 from layerbuild.layer.tar import END, header, padding
-from layerbuild.layer.tree import Tree, explained
+from layerbuild.layer.tree import explained
 from layerbuild.layer.whiteout import is_whiteout
 
 Watch = Callable[[Entry, bytes], None]
@@ -60,10 +62,11 @@ class LayerWriter:
     """Writes a layer: the blob at ``blob``, the index at ``index`` and, where ``folder`` is given, the diff folder.
 
     ``add`` takes entries in the order of ``sort_key``, parents first; the root is none of them. ``folder`` must exist
-    and be empty; ``root`` is what it looks like in the end. ``watch`` sees each file's content, of a large one the
-    first piece; ``tell`` is told, on another thread, the size of the tar so far. Both files are new, appear under their
-    names at once and are not synced: whoever records the layer names and syncs them. Leaving the context without
-    ``finish`` leaves no thread behind, and the caller removes the blob. A full disk is a SpaceError.
+    and be empty; ``root`` is what it looks like in the end. What goes wrong in it may be raised by a later call.
+    ``watch`` sees each file's content, of a large one the first piece; ``tell`` is told, on another thread, the size of
+    the tar so far. Both files are new, appear under their names at once and are not synced: whoever records the layer
+    names and syncs them. Leaving the context without ``finish`` leaves no thread or process behind, and the caller
+    removes the blob. A full disk is a SpaceError.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class LayerWriter:
             self._blob = HashingWriter(file)
             self._compressor = compress(codec, self._blob, level=level)
             self._index = stack.enter_context(IndexWriter(index))
-            self._tree = stack.enter_context(Tree(folder, user_xattr=user_xattr)) if folder else None
+            self._folder = stack.enter_context(FolderWriter(folder, user_xattr=user_xattr)) if folder else None
             self._pump = stack.enter_context(Pump(self._consume))
             self._stack = stack.pop_all()
 
@@ -114,10 +117,10 @@ class LayerWriter:
 
     def finish_folder(self) -> None:
         """Complete the diff folder: from now on it may be read, whether the tar is finished or not."""
-        if self._tree is not None and not self._folder_finished:
+        if self._folder is not None and not self._folder_finished:
             self._folder_finished = True
             try:
-                self._tree.finish(self._root or RootMetadata())
+                self._folder.finish(self._root or RootMetadata())
             except OSError as error:
                 raise explained(error, f"writing the folder of {self._blob_path}") from error
 
@@ -143,8 +146,10 @@ class LayerWriter:
         )
 
     def abort(self, error: BaseException) -> None:
-        """From another thread: whoever writes here gets ``error`` with the next piece of the tar."""
+        """From another thread: whoever writes here gets ``error`` with the next piece of the tar, or of the folder."""
         self._pump.fail(error)
+        if self._folder is not None:
+            self._folder.fail(error)
 
     def __enter__(self) -> Self:
         return self
@@ -156,8 +161,8 @@ class LayerWriter:
 
     def _bare(self, entry: Entry) -> str:
         self._put(header(entry))
-        if self._tree is not None:
-            self._tree.add(entry, ())
+        if self._folder is not None:
+            self._folder.add(entry)
         return ""
 
     def _content(self, entry: Entry, content: bytes | BinaryIO | None) -> str:
@@ -166,9 +171,9 @@ class LayerWriter:
         self._put(header(entry))
         digest = hashlib.sha256()
         pieces = self._passing(self._watched(entry, _exactly(entry, content)), digest.update)
-        if self._tree is not None:
+        if self._folder is not None:
             with _unchanged(entry, content) as source:
-                self._tree.add(entry, pieces, source=source)
+                self._folder.add_pieces(entry, pieces, source=source)
         else:
             for _ in pieces:
                 pass
@@ -181,8 +186,8 @@ class LayerWriter:
         self._put(header(entry), content, padding(entry.size))
         if self._watch is not None:
             self._watch(entry, content)
-        if self._tree is not None:
-            self._tree.add(entry, (content,))
+        if self._folder is not None:
+            self._folder.add(entry, content)
         return hashlib.sha256(content).hexdigest()
 
     def _passing(self, pieces: Iterable[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:
