@@ -231,7 +231,7 @@ def _told(error: BaseException) -> str:
 
 def _stage(plan: LayerPlan, stage: StagePlan) -> StageAccount:
     base = plan.stage(stage.base.stage).title if isinstance(stage.base, StageBase) else ""
-    return StageAccount(stage.title, stage.origin.text, base)
+    return StageAccount(stage.title, stage.opening, base)
 
 
 def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, began: float) -> StepAccount:

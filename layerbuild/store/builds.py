@@ -30,7 +30,8 @@ _COLUMNS = "number, began, seconds, outcome, recipe, image, data"
 class Difference:
     """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole, "changed"
     where its values are not shown; for a file below it "added", "removed", "content", "mode", "owner", "kind",
-    "target", "attributes" or "names"; "below" for the layers that a step lies on."""
+    "target", "attributes" or "names"; "below" for the layers that a step lies on: the subject is
+    then "base" or "steps", whichever of the two is another than before, "parent" where that can't be told."""
 
     subject: str
     change: str
