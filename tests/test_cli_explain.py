@@ -236,6 +236,19 @@ def test_stages_have_their_names_between_builds_and_alone(rooted: Layerbuild, co
     assert rooted("plan", context).startswith("stage one: FROM $BASE AS one → busybox\n")
 
 
+def test_a_base_for_another_platform(rooted: Layerbuild, context: Path) -> None:
+    """Its layers may be the same; then nothing ran again, and the one who reads is told for which platform it was."""
+    (context / "f").write_text("f")
+    rooted.build(context, "FROM scratch\nCOPY f /\n", "--platform", "linux/amd64,linux/arm64", "-t", "base:both")
+    rooted.build(context, "FROM base:both\nCOPY f /g\n", "--platform", "linux/arm64")
+    assert "/Dockerfile for linux/arm64, 2" in rooted("explain")
+    rooted.build(context, None, "--platform", "linux/amd64")
+    assert "the layers below are the same, though they were made in another way" in rooted("explain", "1")
+    assert rooted.json("explain")["platform"] == "linux/amd64"
+    said = rooted.build(context, "FROM busybox\nCOPY f /g\n", "--platform", "linux/arm64", code=69)
+    assert "is not in the store for linux/arm64, and can't be pulled" in said
+
+
 def test_a_parent_that_ran_again_and_gave_the_same(rooted: Layerbuild, context: Path) -> None:
     rooted.build(context, "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
     rooted.build(context, "FROM busybox\nRUN echo 1  > /one\nRUN echo 2 > /two\n")

@@ -210,6 +210,7 @@ class Recorder:
             image=BlobDigest(written.manifest) if written and not error else None,
             names=written.names if written else (),
             error=masked(_told(error)) if error else "",
+            platform=str(self._plan.target.platform),
             stages=tuple(_stage(self._plan, stage) for stage in self._plan.stages),
             request=self._request,
         )

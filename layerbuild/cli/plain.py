@@ -113,4 +113,4 @@ class Plain:
 
 
 def _by(key: str) -> str:
-    return " (an earlier step ran again and gave the same)" if key == "content" else ""
+    return " (the layers below came out the same)" if key == "content" else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +19,8 @@ _SHOWN = 40  # differences of one step, in the text
 
 @frozen
 class Explained:
-    """A step and why: ``because`` adds what the other steps tell of it (why the layers below changed, say)."""
+    """A step and why: ``because`` tells why it hit, or what the other steps tell of it (why the layers below changed,
+    say)."""
 
     step: StepAccount
     because: str = ""
@@ -41,12 +43,24 @@ class Pair:
 
 def explained(build: BuildRecord) -> list[Explained]:
     """Each step of the build with its reason in full."""
-    return [Explained(step, _because(build, step, step.differences, _made_other, "ran again")) for step in build.steps]
+    return [Explained(step, _why(build, step)) for step in build.steps]
 
 
-def why_hit(step: StepAccount) -> str:
-    """Which key found a step in the cache, in words."""
-    return "an earlier step ran again and gave the same" if step.by == "content" else "every input is as it was"
+def _why(build: BuildRecord, step: StepAccount) -> str:
+    if step.verdict == "hit":
+        return _why_hit(build, step)
+    return _because(build, step, step.differences, _made_other, "ran again")
+
+
+def _why_hit(build: BuildRecord, step: StepAccount) -> str:
+    """Which key found a step in the cache, in words. By content it is found too where nothing ran: on a base for
+    another platform, say, that has the same layers."""
+    if step.by != "content":
+        return "every input is as it was"
+    earlier = itertools.takewhile(lambda other: other is not step, build.steps)
+    if any(other.verdict == "miss" for other in earlier):
+        return "an earlier step ran again and gave the same"
+    return "the layers below are the same, though they were made in another way"
 
 
 def select(steps: Sequence[Explained], text: str, *, target: str) -> list[Explained]:
@@ -71,6 +85,7 @@ def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
         "build": None if planned else build.number,
         "outcome": "planned" if planned else build.outcome,
         "recipe": build.recipe,
+        "platform": build.platform,
         "began": None if planned else rfc3339(build.began),
         "seconds": build.seconds,
         "steps": [_step_json(found) for found in steps],
@@ -81,11 +96,12 @@ def as_text(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
     """The explanation for people: one line for each step that could hit, and below it what differs."""
     told = [found for found in steps if found.step.verdict != "metadata"] or list(steps)
     hits = sum(found.step.verdict == "hit" for found in told)
+    platform = f" for {build.platform}" if build.platform and build.request.get("platforms") else ""
     if planned:
-        head = f"a build of {build.recipe}"
+        head = f"a build of {build.recipe}{platform}"
     else:
         ended = {"done": "done", "failed": f"failed: {build.error}", "running": "not ended"}[build.outcome]
-        head = f"build {build.number} of {build.recipe}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
+        head = f"build {build.number} of {build.recipe}{platform}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
     counted = f"{count(hits, 'hit')}, {count(len(told) - hits, 'miss', 'misses')}"
     lines = [head, counted] if len(steps) > 1 else [head]
     several = len(build.stages) > 1
@@ -159,7 +175,7 @@ def _step_lines(found: Explained, *, stage: bool) -> list[str]:
     took = f"  ({seconds(step.seconds)})" if step.verdict == "miss" and step.ended is not None else ""
     lines = [f"{name:>4}  {verdict}  {shorten(step.instruction, 100)}{took}"]
     if step.verdict == "hit":
-        return [*lines, f"        {why_hit(step)}"]
+        return [*lines, f"        {found.because}"]
     if step.differences:
         return [*lines, *_difference_lines(step.differences, step.more, because=found.because)]
     return [*lines, f"        {found.because or step.reason}"] if step.verdict == "miss" else lines
