@@ -174,7 +174,8 @@ class ContextTree:
                 return None
             if stat.S_ISDIR(found.st_mode):
                 pending.extend(join(path, name) for name in os.listdir(self._at(path)))
-        return Path(os.fsdecode(self._at(node.path)))
+        # Absolute: what mounts it works in another folder, where a context of "." would be the machine's root.
+        return Path(os.fsdecode(self._at(node.path))).absolute()
 
     def _visible(self, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         try:
