@@ -39,6 +39,8 @@ def ignore_rules(context: Path, recipe: Path | None, *, confined: bool = False) 
         if confined and context in path.parents:
             inside = ContextTree(context, IgnoreRules()).resolve(os.fsencode(path.relative_to(context)))
             path = context / os.fsdecode(inside)
+        if path.is_fifo():
+            raise SourceError(f"can't read {str(path)!r}: it is a pipe", hint="nobody writes to it: put a file there")
         try:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
