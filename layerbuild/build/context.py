@@ -156,7 +156,7 @@ class ContextTree:
         the time of the latest change.
 
         The hot loop of a build that has nothing to do: 50,000 files take 0.16 s, of which the kernel takes 0.1. Files
-        are asked for relative to their folder, which spares the kernel three quarters of the way to them.
+        are asked for relative to their folder, which spares the kernel the way there.
         """
         inner: list[bytes] = []
         lines: list[str] = []
