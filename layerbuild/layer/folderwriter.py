@@ -8,7 +8,7 @@
 
 To make a small file takes the kernel a third of all that a COPY does with it. A thread for that would cost more than it
 gives: each of the five system calls for a file hands the interpreter's lock over and back (20,000 files on two cores:
-2.8 s without, 3.6 s with a thread and half as much processor time again, 2.2 s with a process and no more of it). A
+2.8 s without, 3.6 s with a thread and half as much processor time again, 2.4 s with a process and no more of it). A
 process costs its start, some 50 ms on the other core: it is started where files turn out to be many.
 """
 
