@@ -34,7 +34,7 @@ from urllib.parse import urlsplit
 from bench.capture import make_files
 from bench.disk import disk, settle
 from bench.memory import Watch
-from bench.peers import run
+from bench.peers import compile_layerbuild, run
 
 LAYERBUILD = [sys.executable, "-m", "layerbuild"]
 PLAIN = "--tls-verify=false"
@@ -55,6 +55,7 @@ def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
     from registries import running  # as the tests start it
 
+    compile_layerbuild()
     with disk(options.scratch, options.place, gigabytes=10 + options.megabytes * 16 // 1000) as folder:
         (folder / "registry").mkdir()
         with running(str(shutil.which("docker-registry")), folder / "registry") as registry:
