@@ -39,6 +39,8 @@ def ignore_rules(context: Path, recipe: Path | None, *, confined: bool = False) 
         if confined and context in path.parents:
             inside = ContextTree(context, IgnoreRules()).resolve(os.fsencode(path.relative_to(context)))
             path = context / os.fsdecode(inside)
+        if path.is_fifo():
+            raise SourceError(f"can't read {str(path)!r}: it is a pipe", hint="nobody writes to it: put a file there")
         try:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
@@ -90,12 +92,27 @@ class ContextTree:
             yield self._node(path, found)
 
     def open(self, node: Node) -> BinaryIO:
+        opened = self._opened(node)
+        return BytesIO() if opened is None else cast(BinaryIO, os.fdopen(opened[0], "rb", buffering=0))
+
+    def read(self, node: Node) -> tuple[bytes, os.stat_result | None]:
+        opened = self._opened(node)
+        if opened is None:
+            return b"", None
+        descriptor, found = opened
+        try:
+            return os.read(descriptor, node.entry.size + 1), found
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, node: Node) -> tuple[int, os.stat_result] | None:
+        """A descriptor of a regular file, and its state; None for a socket, which is as an empty file."""
         try:
             # No part of the path may have become a link meanwhile: it could lead outside.
             descriptor = linux.open_beneath(self._top, node.path, _READ)
         except OSError as error:
             if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
-                return BytesIO()
+                return None
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 raise changed_meanwhile(self.name, node.path) from error
             raise self._unreadable(node.path, error) from error
@@ -103,7 +120,7 @@ class ContextTree:
         if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
             os.close(descriptor)
             raise changed_meanwhile(self.name, node.path)
-        return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+        return descriptor, found
 
     @functools.cached_property
     def _top(self) -> int:
@@ -131,9 +148,9 @@ class ContextTree:
             self._known.remember_file(found, digest, looked=looked)
         return digest
 
-    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
-        if self._known is not None and not isinstance(file, BytesIO):
-            self._known.remember_file(os.fstat(file.fileno()), digest, looked=looked)
+    def learn(self, found: os.stat_result, digest: str, *, looked: int) -> None:
+        if self._known is not None:
+            self._known.remember_file(found, digest, looked=looked)
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
         found = os.lstat(self._at(node.path))
@@ -209,7 +226,8 @@ class ContextTree:
                 return None
             if stat.S_ISDIR(found.st_mode):
                 pending.extend(join(path, name) for name in os.listdir(self._at(path)))
-        return Path(os.fsdecode(self._at(node.path)))
+        # Absolute: what mounts it works in another folder, where a context of "." would be the machine's root.
+        return Path(os.fsdecode(self._at(node.path))).absolute()
 
     def _visible(self, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         try:
