@@ -143,7 +143,8 @@ def _shipment(parcel: Parcel) -> Shipment:
     from layerbuild.registry.push import Document, Shipment
 
     manifests = [package.manifest for package in parcel.packages]
-    blobs = {blob.digest: blob for manifest in manifests for blob in (*manifest.layers, manifest.config)}
+    # The configuration is on its way before threads are busy with layers: behind them it would come alone.
+    blobs = {blob.digest: blob for manifest in manifests for blob in (manifest.config, *manifest.layers)}
     documents = {
         package.digest: Document(package.manifest.media_type, package.manifest_bytes) for package in parcel.packages
     }

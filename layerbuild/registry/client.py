@@ -30,7 +30,16 @@ from layerbuild.reference import Reference
 from layerbuild.registry.auth import Authorizer, Scopes
 from layerbuild.registry.credentials import Credential, Keychain
 from layerbuild.registry.hosts import Endpoint, Hosts
-from layerbuild.registry.transport import Answer, Body, Broken, Transport, UntrustedError, asked_for, failure
+from layerbuild.registry.transport import (
+    Answer,
+    Body,
+    Broken,
+    Transport,
+    UntrustedError,
+    UnusableCertificate,
+    asked_for,
+    failure,
+)
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
@@ -412,6 +421,8 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
             ) as answer:
                 if scheme == "https" or answer.status != HTTPStatus.BAD_REQUEST:
                     return scheme
+        except UnusableCertificate:
+            raise
         except UntrustedError as error:
             if error.spoken:
                 raise
