@@ -174,7 +174,9 @@ def test_a_folder_hands_its_group_down(three: dict[str, Layerbuild], context: Pa
         "(cd in/d && mkdir h && tar cf - h | tar xf - -C /d/in/d/e) && mknod in/device c 1 3 && mkdir -m 2777 in/open",
     )
     recipe = "FROM busybox\nWORKDIR /d\nRUN mkdir in && chown 5:50 in && chmod 2775 in && touch in/first\n"
-    recipe += "".join(f"RUN {line}\n" for line in make) + "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    recipe += (
+        "".join(f"RUN {line}\n" for line in make) + "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    )
     made = {}
     for who, layerbuild in three.items():
         layerbuild.build(context, recipe, "-t", "it")
