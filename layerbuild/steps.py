@@ -254,6 +254,13 @@ class StagePlan:
         """Its name, or its index where it has none."""
         return self.name or str(self.index)
 
+    @property
+    def opening(self) -> str:
+        """Its FROM as written; with the image that is meant, where that stands in a variable."""
+        text = self.origin.text
+        image = self.base.reference if isinstance(self.base, ImageBase) else ""
+        return text if image in text else f"{text} → {image}"
+
 
 @frozen
 class SkippedStage:

@@ -79,7 +79,12 @@ class Layerbuild:
         }
 
     def run(
-        self, *arguments: str | Path, code: int = 0, stdin: bytes = b"", env: Mapping[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        code: int = 0,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path = "/",
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; ``code`` is the exit code that it must have."""
         done = subprocess.run(
@@ -87,7 +92,7 @@ class Layerbuild:
             input=stdin,
             capture_output=True,
             env={**self.environment(), **(env or {})},
-            cwd="/",
+            cwd=cwd,
             check=False,
         )
         out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

@@ -200,6 +200,55 @@ def test_a_pruned_layer_and_a_base_that_is_another(rooted: Layerbuild, context: 
     assert rooted.run("explain", code=1).stderr.startswith("layerbuild: the store has no record of any build")
 
 
+def test_a_step_that_never_ran_is_compared_with_no_other(rooted: Layerbuild, context: Path) -> None:
+    """Neither with another COPY on the same base, nor with the one that stood in its line and has moved."""
+    for name in "abc":
+        (context / name).write_text(name)
+    rooted.build(context, "FROM busybox AS one\nCOPY a /a\nFROM busybox\nCOPY --from=one /a /all\n")
+    assert misses(rooted)["COPY --from=one"] == ["it has not run here before"]
+    (context / "Dockerfile").write_text("FROM busybox AS one\nCOPY b /b\nCOPY a /a\nFROM one\nCOPY c /c\n")
+    assert misses(rooted, "--plan", context)["COPY b"] == ["it has not run here before"]
+
+
+def test_steps_taken_out_or_moved_are_not_blamed_on_the_base(rooted: Layerbuild, context: Path) -> None:
+    one, two = "RUN echo 1 > /one", "RUN echo 2 > /two"
+    moved = "the layers below changed: a step before it was taken out, put in or moved"
+    rooted.build(context, f"FROM busybox\n{one}\n{two}\n")
+    (context / "Dockerfile").write_text(f"FROM busybox\n{two}\n")
+    assert misses(rooted, "--plan", context) == {"RUN echo": [moved]}
+    rooted.build(context)
+    assert moved in rooted("explain")
+    (context / "Dockerfile").write_text(f"FROM base:host\n{two}\n")
+    assert misses(rooted, "--plan", context)["RUN echo"][0].endswith("the base is another one (FROM base:host)")
+
+
+def test_stages_have_their_names_between_builds_and_alone(rooted: Layerbuild, context: Path) -> None:
+    (context / "a").write_text("1")
+    recipe = "ARG BASE=busybox\nFROM $BASE AS one\nCOPY a /a\nRUN echo > /b\nFROM busybox\nCOPY --from=one /a /c\n"
+    assert "stage one: FROM $BASE AS one → busybox (" in rooted.build(context, recipe)
+    (context / "a").write_text("2")
+    rooted.build(context)
+    told = rooted("explain", "--between", "1", "2")
+    assert "step one:1  COPY a /a\n        a content changed" in told
+    assert "step one:2" in told and "because step 1 (COPY a /a) made another layer" in told
+    assert "\nstep 1:1  COPY --from=one" in told
+    assert "\none:1  miss" in rooted("explain", "one:1")
+    assert rooted("plan", context).startswith("stage one: FROM $BASE AS one → busybox\n")
+
+
+def test_a_base_for_another_platform(rooted: Layerbuild, context: Path) -> None:
+    """Its layers may be the same; then nothing ran again, and the one who reads is told for which platform it was."""
+    (context / "f").write_text("f")
+    rooted.build(context, "FROM scratch\nCOPY f /\n", "--platform", "linux/amd64,linux/arm64", "-t", "base:both")
+    rooted.build(context, "FROM base:both\nCOPY f /g\n", "--platform", "linux/arm64")
+    assert "/Dockerfile for linux/arm64, 2" in rooted("explain")
+    rooted.build(context, None, "--platform", "linux/amd64")
+    assert "the layers below are the same, though they were made in another way" in rooted("explain", "1")
+    assert rooted.json("explain")["platform"] == "linux/amd64"
+    said = rooted.build(context, "FROM busybox\nCOPY f /g\n", "--platform", "linux/arm64", code=69)
+    assert "is not in the store for linux/arm64, and can't be pulled" in said
+
+
 def test_a_parent_that_ran_again_and_gave_the_same(rooted: Layerbuild, context: Path) -> None:
     rooted.build(context, "FROM busybox\nRUN echo 1 > /one\nRUN echo 2 > /two\n")
     rooted.build(context, "FROM busybox\nRUN echo 1  > /one\nRUN echo 2 > /two\n")
@@ -236,6 +285,9 @@ def test_what_a_build_will_take(rooted: Layerbuild, context: Path) -> None:
     took = sum(made[number]["ended"] - made[number]["began"] for number in (6, 7))
     assert plan["predicted"]["seconds"] == pytest.approx(took, abs=0.05)
     assert "an edit of notes/one: 2 steps run: about" in rooted("plan", "--change", "notes/one", context)
+    edit("notes/one", "1", "2")(context)
+    assert "2 of them without the edit, too" in rooted("plan", "--change", "notes/one", context)
+    assert rooted.json("plan", "--change", "src/app.py", context)["runs_anyway"] == 2
     (context / ".dockerignore").write_text("notes/two\n")
     (context / "notes/two").write_text("")
     for name in ("notes/two", "nothing", "notes"):

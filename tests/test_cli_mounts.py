@@ -59,6 +59,22 @@ def test_the_context_is_shown_less_what_is_ignored(layerbuild: Layerbuild, conte
     assert_clean(layerbuild)
 
 
+@pytest.mark.parametrize("spelled", [".", "../{name}", "down/.."])
+@pytest.mark.parametrize("how", ["ro", "rw"])
+def test_a_context_named_by_a_relative_path_is_shown_and_nothing_else(
+    layerbuild: Layerbuild, context: Path, spelled: str, how: str
+) -> None:
+    """The mount is made by a process that works in ``/``: "." bound the whole machine."""
+    fill(context)
+    (context / "down").mkdir()
+    (context / "Dockerfile").write_text(
+        f"FROM busybox\nRUN --mount=target=/c,{how} ls /c\nRUN --mount=source=a.txt,target=/f,{how} cat /f\n"
+    )
+    said = layerbuild.run("build", spelled.format(name=context.name), cwd=context).stderr
+    shown = [line.removeprefix("       | ") for line in said.splitlines() if line.startswith("       | ")]
+    assert shown == ["Dockerfile", "a.txt", "down", "left.txt", "sub", "from the context"]
+
+
 def test_what_belongs_to_others_is_roots_in_the_mount(rooted: Layerbuild, context: Path) -> None:
     fill(context)
     os.chown(context / "sub/b.txt", USER, USER)

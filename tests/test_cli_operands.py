@@ -204,3 +204,16 @@ def test_what_others_made(
     assert found[0]["invisible"] and {action for _, action in found[0]["versions"]} >= {"created", "changed"}
     assert rooted.json("diff", f"{layout}:1", pushed)["same"]
     assert "/d/f" in rooted("report", pushed, "-o", "-")
+
+
+def test_names_in_a_layout_that_are_no_references_are_told(
+    rooted: Layerbuild, context: Path, program: Callable[[str], str]
+) -> None:
+    """As skopeo and umoci write them: a bare word."""
+    rooted.build(context, RECIPE, "-o", f"type=oci,dest={context}/one/")
+    rooted.build(context, "FROM scratch\nLABEL a=b\n", "-o", f"type=oci,dest={context}/two/")
+    for name in ("one", "two"):
+        copy = [program("skopeo"), "--insecure-policy", "copy", "-q"]
+        subprocess.run([*copy, f"oci:{context}/{name}", f"oci:{context}/both:{name}"], check=True)
+    assert "both has several images: one, two" in rooted.run("layers", context / "both", code=2).stderr
+    assert rooted.json("layers", f"{context}/both:one")

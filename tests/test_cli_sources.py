@@ -194,8 +194,17 @@ def test_a_repository_is_known_by_its_commit(rooted: Layerbuild, web: Web, conte
     rooted.build(context, f"FROM scratch\nADD --checksum={head[:12]} {url} /r\n")
     commit(work, {"f": "two"})
     publish(work, web, "work")
+    told = rooted("explain", "--plan", context, "-f", _added(context, url))
+    assert f"commit of {url} {head[:12]} → " in told
     said = rooted.build(context, code=1)
     assert f"digest mismatch for {url}: expected checksum to match {head[:12]}" in said
+
+
+def _added(context: Path, url: str) -> Path:
+    """The recipe that adds the whole repository, as it was built first."""
+    recipe = context / "Dockerfile.first"
+    recipe.write_text(f"FROM scratch\nADD --keep-git-dir {url} /r\n")
+    return recipe
 
 
 @pytest.mark.usefixtures("needs_git")

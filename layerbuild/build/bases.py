@@ -62,7 +62,8 @@ class Bases:
         try:
             return self._puller.pull(reference, platform, tag=self._own in (None, platform))
         except RegistryError as error:
-            text = f"base image {name!r} is not in the store, and can't be pulled: {error.message}"
+            where = f"not in the store for {platform}" if missing else "not in the store"
+            text = f"base image {name!r} is {where}, and can't be pulled: {error.message}"
             hint = "; ".join(filter(None, (error.hint, missing)))
             raise RegistryError(text, hint=hint, status=error.status) from error
 

@@ -20,6 +20,7 @@ from layerbuild.store.cache import PARENT
 Listing = Callable[[str], bytes | None]
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)  # as git names it
 _MOST = 200  # differences that are kept; the rest is counted
 _FACTS = ("kind", "mode", "owner", "size", "device", "content", "target", "attributes", "names")
 # What a mount's input tells, in its order (steps.identity).
@@ -55,6 +56,8 @@ def _differences(
             yield from _mount(name, json.loads(old), json.loads(new))
         elif old is not None and new is not None and name == "sources":
             yield from _sources(json.loads(old), json.loads(new))
+        elif name.startswith("content of ") and _COMMIT.fullmatch(old or "") and _COMMIT.fullmatch(new or ""):
+            yield Difference(f"commit of {name.removeprefix('content of ')}", "value", str(old)[:12], str(new)[:12])
         elif name.startswith(("content of ", "file ")) and _is_digest(f"sha256:{str(old)[-64:]}"):
             yield Difference(name.removeprefix("content of "), "content")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from layerbuild.build.difference import differences
@@ -11,7 +12,8 @@ from layerbuild.build.selecting import Match, listing
 from layerbuild.digest import BlobDigest, ChainID
 from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
-from layerbuild.steps import CopyStep, RunStep, StagePlan, arguments_of
+from layerbuild.image.image import Image
+from layerbuild.steps import CopyStep, RunStep, StageBase, StagePlan, arguments_of
 from layerbuild.store.builds import BuildRecord, Difference, StepAccount, recipe_name
 from layerbuild.store.cache import PARENT
 from layerbuild.store.store import Store
@@ -48,7 +50,7 @@ class Explainer:
     ) -> Reason:
         """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
         below, empty: that is known. ``groups`` are the files whose listings ``found`` names."""
-        before = self._before(stage, step, found, chain)
+        before, below = self._before(stage, step, found, chain)
         decides = (
             f"{missed} runs first, and what it makes decides" if missed else _UNKNOWN if not found.complete else ""
         )
@@ -64,13 +66,16 @@ class Explainer:
             return Reason(decides)
         if not changed:
             return Reason("its layer was pruned")
+        changed = tuple(replace(one, subject=below) if one.change == "below" else one for one in changed)
         return Reason(summary(changed, more), changed, more)
 
     def _before(
         self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
-    ) -> Mapping[str, str] | None:
-        """The inputs of the same step in an earlier build of this recipe, else those of the nearest record."""
+    ) -> tuple[Mapping[str, str] | None, str]:
+        """The inputs of the same step in an earlier build of this recipe, else those of the nearest record; and what of
+        the layers below is another than there, if they are others: "base", "steps", or "parent": nobody knows."""
         file, kind = recipe_name(step.origin.span.file), found.known["kind"]
+        others = {other.origin.text for other in stage.steps} - {step.origin.text}  # what they were is theirs
         if file not in self._builds:
             ended = (build for build in self._store.builds.of_recipe(file) if build.outcome != "running")
             self._builds[file] = tuple(ended)  # so without the one that is going on
@@ -79,13 +84,14 @@ class Explainer:
                 (_likeness(account, step, chain), account)
                 for account in build.steps
                 if account.stage == stage.title and account.inputs.get("kind") == kind and account.ended is not None
+                if account.instruction not in others
             ]
             best = max(ranked, key=lambda pair: pair[0], default=None)
             # In an older build than the last one only the very same instruction counts.
             if best is not None and best[0] >= (2 if number == 0 else 4):
-                return best[1].inputs
+                return best[1].inputs, _other_below(build, stage)
         record = self._store.cache.nearest(step.origin.text, parent=chain)
-        return record.inputs if record is not None and record.inputs.get("kind") == kind else None
+        return record.inputs if record is not None and record.inputs.get("kind") == kind else None, PARENT
 
 
 class _Listings:
@@ -116,6 +122,13 @@ def summary(changed: tuple[Difference, ...], more: int = 0) -> str:
     told = "; ".join(map(str, changed[:_TOLD]))
     rest = len(changed) - _TOLD + more
     return f"{told}; and {rest} more" if rest > 0 else told
+
+
+def _other_below(before: BuildRecord, stage: StagePlan) -> str:
+    first = next((account for account in before.steps if (account.stage, account.number) == (stage.title, 1)), None)
+    if first is None or isinstance(stage.base, StageBase):
+        return PARENT
+    return "steps" if first.below == Image.of_base(stage.start).top else "base"
 
 
 def _likeness(account: StepAccount, step: RunStep | CopyStep, chain: ChainID | None) -> int:

@@ -234,7 +234,7 @@ class Lookup:
     def last_run(self, step: RunStep | CopyStep) -> tuple[float | None, LayerRecord | None]:
         """The seconds that the same instruction took when it last ran, None: never; and the layer that it made."""
         record = self._store.cache.nearest(step.origin.text, parent=None)
-        if record is None or record.instruction != step.origin.text:
+        if record is None:
             return None, None
         return record.seconds, self._store.layers.get(record.diff_id) if record.diff_id else None
 

@@ -210,6 +210,7 @@ class Recorder:
             image=BlobDigest(written.manifest) if written and not error else None,
             names=written.names if written else (),
             error=masked(_told(error)) if error else "",
+            platform=str(self._plan.target.platform),
             stages=tuple(_stage(self._plan, stage) for stage in self._plan.stages),
             request=self._request,
         )
@@ -231,7 +232,7 @@ def _told(error: BaseException) -> str:
 
 def _stage(plan: LayerPlan, stage: StagePlan) -> StageAccount:
     base = plan.stage(stage.base.stage).title if isinstance(stage.base, StageBase) else ""
-    return StageAccount(stage.title, stage.origin.text, base)
+    return StageAccount(stage.title, stage.opening, base)
 
 
 def _account(stage: StagePlan, number: int, step: Step, verdict: Verdict, *, began: float) -> StepAccount:

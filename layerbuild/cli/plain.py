@@ -37,7 +37,7 @@ class Plain:
             case events.StageSkipped(stage):
                 self._say(f"stage {stage.title}: skipped, {stage.reason}")
             case events.StageStarted(stage, layers):
-                self._say(f"stage {stage.title}: {stage.origin.text} ({show.count(layers, 'layer')} below)")
+                self._say(f"stage {stage.title}: {stage.opening} ({show.count(layers, 'layer')} below)")
             case events.StepStarted(stage, number, step):
                 self._say(self.head(stage, number, step))
             case events.CacheHit(stage, number, step, by):
@@ -113,4 +113,4 @@ class Plain:
 
 
 def _by(key: str) -> str:
-    return " (an earlier step ran again and gave the same)" if key == "content" else ""
+    return " (the layers below came out the same)" if key == "content" else ""

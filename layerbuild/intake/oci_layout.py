@@ -78,7 +78,7 @@ def load_one(
     else:
         chosen = choose(members, index, platform=platform, name=_full_tag(members, index, tag))
         if len(chosen) > 1:
-            names = ", ".join(name for image in chosen for name in image.names)
+            names = ", ".join(sorted({_group(entry) for entry in index.manifests if not entry.is_attestation} - {""}))
             raise UsageError(f"{members.origin} has several images: {names}", hint="add :TAG or @DIGEST")
     return store.images.find(_load(store, members, chosen[0]))
 

@@ -239,8 +239,8 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
 
 @frozen
 class Bind:
-    """The folder or file ``source`` (a path of the one who mounts), with all that is mounted below it; no device in it
-    can be opened."""
+    """The folder or file ``source`` (an absolute path), with all that is mounted below it; no device in it can be
+    opened."""
 
     source: str
     target: str
@@ -251,6 +251,7 @@ class Bind:
         return Path(self.source).is_dir()
 
     def attach(self, at: str, *, staging: str) -> None:
+        assert self.source.startswith("/"), f"{self.source!r} would be looked for wherever the mounter works"
         # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
         tree = linux.open_tree(self.source)
         try:

@@ -12,6 +12,7 @@ from layerbuild.lessons.lesson import N_, Ask, Lesson, Run, Say, Scene, Write
 from layerbuild.lessons.world import World
 
 _LETTERS = "abcdefgh"
+_TRIES = 3  # at a letter, before the answer is given
 
 
 class Person(Protocol):
@@ -84,15 +85,18 @@ class Player:
         letters = _LETTERS[: len(ask.choices)]
         for letter, choice in zip(letters, ask.choices, strict=True):
             self._person.show(f"  {letter}) {self._translate(choice)}")
-        answer = self._answer(letters)
+        answer, right = self._answer(letters), letters[ask.right]
         if answer is not None:
-            right = answer == letters[ask.right]
-            self._person.show(self._translate(N_("Right.") if right else N_("Not quite.")))
+            self._person.show(self._translate(N_("Right.") if answer == right else N_("Not quite.")))
+        if answer != right:
+            self._person.show(self._translate(N_("The answer is {letter}.")).format(letter=right))
         self._say(ask.why)
 
     def _answer(self, letters: str) -> str | None:
+        """One of ``letters``; None: nobody answers, or with nothing of the kind."""
         prompt = self._translate(N_("Your answer"))
-        while (answer := self._person.answer(f"{prompt} ({'/'.join(letters)})")) is not None:
-            if answer.strip().lower() in tuple(letters):
-                return answer.strip().lower()
+        for _ in range(_TRIES):
+            answer = self._person.answer(f"{prompt} ({'/'.join(letters)})")
+            if answer is None or answer.strip().lower() in tuple(letters):
+                return None if answer is None else answer.strip().lower()
         return None

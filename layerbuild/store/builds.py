@@ -30,7 +30,8 @@ _COLUMNS = "number, began, seconds, outcome, recipe, image, data"
 class Difference:
     """One input that is not what it was. ``change`` is "value", "added" or "removed" for an input as a whole, "changed"
     where its values are not shown; for a file below it "added", "removed", "content", "mode", "owner", "kind",
-    "target", "attributes" or "names"; "below" for the layers that a step lies on."""
+    "target", "attributes" or "names"; "below" for the layers that a step lies on: the subject is
+    then "base" or "steps", whichever of the two is another than before, "parent" where that can't be told."""
 
     subject: str
     change: str
@@ -112,7 +113,8 @@ class StageAccount:
 @frozen
 class BuildRecord:
     """One build. ``outcome`` is "running", "done" or "failed", then ``error`` tells why. ``recipe`` is its file as
-    errors name it, ``request`` what is needed to plan it again. ``began`` is in seconds since 1970."""
+    errors name it, ``platform`` what it was built for ("": not known), ``request`` what is needed to plan it again.
+    ``began`` is in seconds since 1970."""
 
     number: int
     began: float
@@ -122,6 +124,7 @@ class BuildRecord:
     image: BlobDigest | None = None
     names: tuple[str, ...] = ()
     error: str = ""
+    platform: str = ""
     stages: tuple[StageAccount, ...] = ()
     request: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[StepAccount, ...] = ()
@@ -195,6 +198,7 @@ class Builds:
         told = {
             "names": list(record.names),
             "error": record.error,
+            "platform": record.platform,
             "stages": [asdict(stage) for stage in record.stages],
             "request": dict(record.request),
         }
@@ -259,6 +263,7 @@ class Builds:
             image=BlobDigest(image) if image else None,
             names=tuple(told.get("names", ())),
             error=told.get("error", ""),
+            platform=told.get("platform", ""),
             stages=tuple(StageAccount(**stage) for stage in told.get("stages", ())),
             request=told.get("request", {}),
             steps=tuple(_account(json.loads(step)) for (step,) in steps),

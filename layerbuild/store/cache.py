@@ -91,11 +91,10 @@ class StepCache:
         return self._database.row(query, (identity,)) is not None
 
     def nearest(self, instruction: str, *, parent: ChainID | None) -> StepRecord | None:
-        """The record to compare a miss with: the same text on the same stack, else the same text elsewhere, else
-        another step on the same stack; the newest of them."""
+        """The record to compare a miss with: the same text on the same stack, else the same text elsewhere; the newest
+        of them. Another step on the same stack has other inputs because it is another step."""
         row = self._database.row(
-            f"SELECT {_COLUMNS} FROM step WHERE instruction = ?1 OR parent IS ?2 "
-            "ORDER BY (instruction = ?1) * 2 + (parent IS ?2) DESC, created DESC",
+            f"SELECT {_COLUMNS} FROM step WHERE instruction = ?1 ORDER BY parent IS ?2 DESC, created DESC",
             (instruction, parent),
         )
         return _record(row) if row else None

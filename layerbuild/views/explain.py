@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,8 @@ _SHOWN = 40  # differences of one step, in the text
 
 @frozen
 class Explained:
-    """A step and why: ``because`` adds what the other steps tell of it (why the layers below changed, say)."""
+    """A step and why: ``because`` tells why it hit, or what the other steps tell of it (why the layers below changed,
+    say)."""
 
     step: StepAccount
     because: str = ""
@@ -33,15 +35,32 @@ class Pair:
     differences: tuple[Difference, ...] = ()
     more: int = 0
 
+    @property
+    def is_other(self) -> bool:
+        """Whether the step made another layer than before, or is new."""
+        return self.before is None or (self.after is not None and self.before.diff_id != self.after.diff_id)
+
 
 def explained(build: BuildRecord) -> list[Explained]:
     """Each step of the build with its reason in full."""
-    return [Explained(step, _because(build, step)) for step in build.steps]
+    return [Explained(step, _why(build, step)) for step in build.steps]
 
 
-def why_hit(step: StepAccount) -> str:
-    """Which key found a step in the cache, in words."""
-    return "an earlier step ran again and gave the same" if step.by == "content" else "every input is as it was"
+def _why(build: BuildRecord, step: StepAccount) -> str:
+    if step.verdict == "hit":
+        return _why_hit(build, step)
+    return _because(build, step, step.differences, _made_other, "ran again")
+
+
+def _why_hit(build: BuildRecord, step: StepAccount) -> str:
+    """Which key found a step in the cache, in words. By content it is found too where nothing ran: on a base for
+    another platform, say, that has the same layers."""
+    if step.by != "content":
+        return "every input is as it was"
+    earlier = itertools.takewhile(lambda other: other is not step, build.steps)
+    if any(other.verdict == "miss" for other in earlier):
+        return "an earlier step ran again and gave the same"
+    return "the layers below are the same, though they were made in another way"
 
 
 def select(steps: Sequence[Explained], text: str, *, target: str) -> list[Explained]:
@@ -66,6 +85,7 @@ def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
         "build": None if planned else build.number,
         "outcome": "planned" if planned else build.outcome,
         "recipe": build.recipe,
+        "platform": build.platform,
         "began": None if planned else rfc3339(build.began),
         "seconds": build.seconds,
         "steps": [_step_json(found) for found in steps],
@@ -76,14 +96,15 @@ def as_text(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
     """The explanation for people: one line for each step that could hit, and below it what differs."""
     told = [found for found in steps if found.step.verdict != "metadata"] or list(steps)
     hits = sum(found.step.verdict == "hit" for found in told)
+    platform = f" for {build.platform}" if build.platform and build.request.get("platforms") else ""
     if planned:
-        head = f"a build of {build.recipe}"
+        head = f"a build of {build.recipe}{platform}"
     else:
         ended = {"done": "done", "failed": f"failed: {build.error}", "running": "not ended"}[build.outcome]
-        head = f"build {build.number} of {build.recipe}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
+        head = f"build {build.number} of {build.recipe}{platform}, {rfc3339(int(build.began))}: {shorten(ended, 200)}"
     counted = f"{count(hits, 'hit')}, {count(len(told) - hits, 'miss', 'misses')}"
     lines = [head, counted] if len(steps) > 1 else [head]
-    several = len({found.step.stage for found in steps}) > 1
+    several = len(build.stages) > 1
     for found in told:
         lines += _step_lines(found, stage=several)
     return "\n".join(lines)
@@ -92,14 +113,21 @@ def as_text(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = F
 def pairs_text(before: BuildRecord, after: BuildRecord, pairs: Sequence[Pair]) -> str:
     """What differs between two builds, step by step, for people."""
     lines = [f"build {before.number} → build {after.number}"]
+    several = max(len(before.stages), len(after.stages)) > 1
+    others = frozenset((pair.after.stage, pair.after.number) for pair in pairs if pair.after and pair.is_other)
+
+    def is_other(step: StepAccount) -> bool:
+        return (step.stage, step.number) in others
+
     for pair in pairs:
         step = pair.after or pair.before
         assert step is not None
-        head = f"step {step.number}  {shorten(step.instruction, 80)}"
+        head = f"step {_named(step, stage=several)}  {shorten(step.instruction, 80)}"
         if pair.before is None or pair.after is None:
             lines.append(f"{head}\n    only in build {after.number if pair.before is None else before.number}")
         elif pair.differences:
-            lines += [head, *_difference_lines(pair.differences, pair.more)]
+            because = _because(after, step, pair.differences, is_other, "made another layer")
+            lines += [head, *_difference_lines(pair.differences, pair.more, because=because)]
     return "\n".join(lines if len(lines) > 1 else [*lines, "the same inputs everywhere"])
 
 
@@ -142,15 +170,19 @@ def _step_json(found: Explained) -> dict[str, Any]:
 
 def _step_lines(found: Explained, *, stage: bool) -> list[str]:
     step = found.step
-    name = f"{step.stage}:{step.number}" if stage else str(step.number)
+    name = _named(step, stage=stage)
     verdict = {"hit": "hit ", "miss": "miss"}.get(step.verdict, "    ")
     took = f"  ({seconds(step.seconds)})" if step.verdict == "miss" and step.ended is not None else ""
     lines = [f"{name:>4}  {verdict}  {shorten(step.instruction, 100)}{took}"]
     if step.verdict == "hit":
-        return [*lines, f"        {why_hit(step)}"]
+        return [*lines, f"        {found.because}"]
     if step.differences:
         return [*lines, *_difference_lines(step.differences, step.more, because=found.because)]
     return [*lines, f"        {found.because or step.reason}"] if step.verdict == "miss" else lines
+
+
+def _named(step: StepAccount, *, stage: bool) -> str:
+    return f"{step.stage}:{step.number}" if stage else str(step.number)
 
 
 def _difference_lines(differences: Sequence[Difference], more: int, *, because: str = "") -> list[str]:
@@ -159,23 +191,33 @@ def _difference_lines(differences: Sequence[Difference], more: int, *, because: 
     return [*lines, f"        and {rest} more"] if rest > 0 else lines
 
 
-def _because(build: BuildRecord, step: StepAccount) -> str:
-    """Why the layers below ``step`` are others: the step before it that ran again, in its stage or in those below."""
-    if not any(found.change == "below" for found in step.differences):
+def _because(
+    build: BuildRecord,
+    step: StepAccount,
+    differences: Sequence[Difference],
+    is_other: Callable[[StepAccount], bool],
+    did: str,
+) -> str:
+    """Why the layers below ``step`` are others: the step before it that ``is_other``, in its stage or in those below,
+    and what that ``did``."""
+    below = next((found for found in differences if found.change == "below"), None)
+    if below is None:
         return ""
     bases = {stage.title: stage for stage in build.stages}
     title, number = step.stage, step.number
     while True:
-        ran = [other for other in build.steps if other.stage == title and other.number < number and _made_other(other)]
-        if ran:
-            last = ran[-1]
+        others = [other for other in build.steps if other.stage == title and other.number < number and is_other(other)]
+        if others:
+            last = others[-1]
             which = f"step {last.number}{'' if title == step.stage else f' of stage {title}'}"
-            return f"the layers below changed, because {which} ({shorten(last.instruction, 60)}) ran again"
+            return f"{below}, because {which} ({shorten(last.instruction, 60)}) {did}"
         stage = bases.get(title)
         if stage is None or not stage.base:
-            base = f" ({shorten(stage.instruction, 60)})" if stage else ""
-            return f"the layers below changed: the base is another one{base}"
+            break
         title, number = stage.base, 1 << 30
+    if below.subject == "base":
+        return f"{below}: the base is another one{f' ({shorten(stage.instruction, 60)})' if stage else ''}"
+    return f"{below}: a step before it was taken out, put in or moved" if below.subject == "steps" else ""
 
 
 def _made_other(step: StepAccount) -> bool:

@@ -94,10 +94,13 @@ def describe(
     return PlanRow(stage, number, line, text, makes, why, cache, reason, seconds, size, tar_size)
 
 
-def as_json(plan: LayerPlan, rows: Sequence[PlanRow], *, changed: Sequence[str] = ()) -> dict[str, Any]:
-    """The plan as plain data; ``changed`` are the files that are taken to be edited."""
+def as_json(
+    plan: LayerPlan, rows: Sequence[PlanRow], *, changed: Sequence[str] = (), before: Sequence[PlanRow] = ()
+) -> dict[str, Any]:
+    """The plan as plain data; ``changed`` are the files that are taken to be edited, ``before`` the rows if
+    they are not."""
     return {
-        **({"changed": list(changed)} if changed else {}),
+        **({"changed": list(changed), "runs_anyway": cost(before).steps} if changed else {}),
         "target": plan.target.title,
         "steps": [asdict(row) for row in rows],
         "predicted": asdict(cost(rows)),
@@ -106,14 +109,22 @@ def as_json(plan: LayerPlan, rows: Sequence[PlanRow], *, changed: Sequence[str] 
     }
 
 
-def as_text(plan: LayerPlan, rows: Sequence[PlanRow], *, width: int, changed: Sequence[str] = ()) -> str:
-    """The plan for a terminal of ``width`` columns; what steps will take is shown where an earlier build knows it."""
+def as_text(
+    plan: LayerPlan,
+    rows: Sequence[PlanRow],
+    *,
+    width: int,
+    changed: Sequence[str] = (),
+    before: Sequence[PlanRow] = (),
+) -> str:
+    """The plan for a terminal of ``width`` columns; what steps will take is shown where an earlier build knows it.
+    ``changed`` and ``before`` as for ``as_json``."""
     several = len(plan.stages) > 1
     told = any(row.seconds is not None for row in rows)
     header = ["STEP", "INSTRUCTION", "MAKES", "CACHE", *(["TAKES", "TAR"] if told else []), "WHY"]
     lines: list[str] = []
     for stage in plan.stages:
-        base = stage.origin.text
+        base = stage.opening
         lines.append(f"stage {stage.title}: {base}" if several else base)
         cells = [
             [
@@ -131,7 +142,7 @@ def as_text(plan: LayerPlan, rows: Sequence[PlanRow], *, width: int, changed: Se
     lines += [f"stage {stage.title}: skipped, {stage.reason}" for stage in plan.skipped]
     lines += [f"note: {note}" for note in plan.notes]
     if told or changed:
-        lines.append(_cost_text(cost(rows), changed))
+        lines.append(_cost_text(cost(rows), changed, cost(before)))
     return "\n".join(lines).rstrip()
 
 
@@ -148,13 +159,15 @@ def _prediction(row: PlanRow) -> list[str]:
     return [seconds(row.seconds), size(row.tar_size or 0)]
 
 
-def _cost_text(total: Cost, changed: Sequence[str]) -> str:
+def _cost_text(total: Cost, changed: Sequence[str], before: Cost) -> str:
     edited = f"an edit of {', '.join(changed)}: " if changed else ""
     if not total.steps:
         return f"{edited}no step runs"
+    anyway = f"; {before.steps} of them without the edit, too" if changed and before.steps else ""
     unknown = f"; of {count(total.unknown, 'step')} nothing is known" if total.unknown else ""
     sizes = f"{size(total.tar_size)} of layers, {size(total.size)} compressed"
-    return f"{edited}{count(total.steps, 'step runs', 'steps run')}: about {seconds(total.seconds)}, {sizes}{unknown}"
+    run = count(total.steps, "step runs", "steps run")
+    return f"{edited}{run}: about {seconds(total.seconds)}, {sizes}{unknown}{anyway}"
 
 
 def _remark(row: PlanRow) -> str:

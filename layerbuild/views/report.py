@@ -27,7 +27,7 @@ from layerbuild.store.images import StoredImage
 from layerbuild.views.advise import Advice, Lines, advise, keyword
 from layerbuild.views.blame import LayerBlame, by_layer
 from layerbuild.views.efficiency import Efficiency, efficiency
-from layerbuild.views.explain import Explained, explained, why_hit
+from layerbuild.views.explain import Explained, explained
 from layerbuild.views.layers import LayerRow
 from layerbuild.views.text import printable, shorten
 from layerbuild.views.versions import Version, invisible
@@ -430,7 +430,7 @@ def _reasons(found: Explained) -> Iterator[str]:
     """Why a step hit or missed."""
     step = found.step
     if step.verdict == "hit":
-        yield why_hit(step)
+        yield found.because
     elif step.verdict == "miss" and not step.differences:
         yield found.because or step.reason
     for difference in step.differences:

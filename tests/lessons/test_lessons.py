@@ -31,6 +31,7 @@ class Scripted:
 
     def __init__(self, answers: str = "", *, stops_after: int = 1000) -> None:
         self.seen: list[str] = []
+        self.asked: list[str] = []
         self._answers = iter(answers)
         self._left = stops_after
 
@@ -43,6 +44,7 @@ class Scripted:
             raise KeyboardInterrupt
 
     def answer(self, prompt: str) -> str | None:
+        self.asked.append(prompt)
         return next(self._answers, None)
 
 
@@ -106,6 +108,17 @@ def test_a_question_comes_before_its_answer(folder: Path) -> None:
         person = Scripted(f"?{letter}")  # the first answer is none of the letters: asked again
         Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked", os.environ), person, str).play()
         assert person.seen.index("  b) that") < person.seen.index(verdict) < person.seen.index("Because.\n")
+
+
+def test_the_answer_is_given_to_who_does_not_find_it(folder: Path) -> None:
+    """At once after a wrong letter; after three tries to who answers no letter at all, however long."""
+    ask = Ask("Which?", ("this", "that"), 1, "Because.", "true")
+    for answers, told in (("a", True), ("?" * 100, True), ("", True), ("b", False)):
+        person = Scripted(answers)
+        Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked", os.environ), person, str).play()
+        assert ("The answer is b." in person.seen) == told, answers
+        assert "Because.\n" in person.seen
+        assert len(person.asked) == min(len(answers) + (not answers), 3)
 
 
 def test_a_line_that_goes_wrong_is_told_and_the_folder_stays(folder: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_build_and_its_verdicts() -> None:
     assert found.timeline is not None
     assert (found.timeline.capture, found.timeline.overlapped) == (2.0, 1.0)
     copy, run, true, _ = found.timeline.steps
-    assert (copy.layer, copy.reasons) == (2, ("an earlier step ran again and gave the same",))
+    assert (copy.layer, copy.reasons) == (2, ("the layers below are the same, though they were made in another way",))
     assert run.reasons[0] == "env A<b> 1 → 2" and run.more == 3 and (run.ended, run.sealed) == (4.0, 6.0)
     assert (true.reasons, true.layer, true.sealed) == (("it has not run here before",), 0, None)
     assert [(line.line, line.recipe) for line in found.history] == [

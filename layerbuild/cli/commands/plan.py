@@ -16,6 +16,8 @@ from layerbuild.cli.options.command import Command
 
 if TYPE_CHECKING:
     from layerbuild.cli.options.sources import Request
+    from layerbuild.cli.recipes import Planned
+    from layerbuild.views.plan import PlanRow
 
 
 @click.command(cls=Command)
@@ -28,8 +30,7 @@ def plan(request: Request, changed: tuple[str, ...], output_format: str) -> None
 
     With --change: what an edit of that file would cost.
     """
-    from layerbuild.build.preview import preview
-    from layerbuild.views.plan import as_json, as_text, describe
+    from layerbuild.views.plan import as_json, as_text
 
     with (
         lent(request.secrets, request.agents) as credentials,
@@ -37,25 +38,33 @@ def plan(request: Request, changed: tuple[str, ...], output_format: str) -> None
         opened(request, store, credentials) as found,
     ):
         planned = recipes.planned(request, store, found, observer("auto"), changed=changed)
-        rows = [
-            describe(
-                forecast.stage.title,
-                forecast.number,
-                forecast.step,
-                hit=forecast.hit,
-                layer=forecast.layer,
-                reason=forecast.reason.text,
-                seconds=forecast.seconds,
-                size=forecast.size,
-                tar_size=forecast.tar_size,
-            )
-            for forecast in preview(planned.plan, planned.lookup)
-        ]
+        rows = _rows(planned)
+        before = _rows(recipes.planned(request, store, found, observer("quiet"))) if changed else rows
     emit(
         output_format,
-        as_json(planned.plan, rows, changed=changed),
-        lambda: as_text(planned.plan, rows, width=width(), changed=changed),
+        as_json(planned.plan, rows, changed=changed, before=before),
+        lambda: as_text(planned.plan, rows, width=width(), changed=changed, before=before),
     )
+
+
+def _rows(planned: Planned) -> list[PlanRow]:
+    from layerbuild.build.preview import preview
+    from layerbuild.views.plan import describe
+
+    return [
+        describe(
+            forecast.stage.title,
+            forecast.number,
+            forecast.step,
+            hit=forecast.hit,
+            layer=forecast.layer,
+            reason=forecast.reason.text,
+            seconds=forecast.seconds,
+            size=forecast.size,
+            tar_size=forecast.tar_size,
+        )
+        for forecast in preview(planned.plan, planned.lookup)
+    ]
 
 
 @click.command()
