@@ -199,6 +199,35 @@ def test_permissions_are_roots_where_there_is_one_id(three: dict[str, Layerbuild
     assert seen == {"root": refused, "ranged": refused, "user": "closed\n7\n"}
 
 
+ACL = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+/* acl(5), include/uapi/linux/posix_acl_xattr.h: the owner, user 1000, the group, the mask, others. */
+struct { uint32_t version; struct { uint16_t tag, rights; uint32_t id; } entries[5]; } list = {
+  2, {{1, 6, -1}, {2, 7, 1000}, {4, 4, -1}, {16, 7, -1}, {32, 4, -1}}};
+int main(void) {
+  creat("/f", 0644);
+  puts(setxattr("/f", "system.posix_acl_access", &list, sizeof list, 0) == 0 ? "set" : strerrorname_np(errno));
+}
+"""
+
+
+def test_an_access_control_list(three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]) -> None:
+    """A difference that is told: with one id it can name no other user. No layer has it, but the mode that it makes."""
+    command = [program("gcc"), "-static", "-D_GNU_SOURCE", "-include", "string.h", "-x", "c"]
+    subprocess.run([*command, "-o", str(context / "acl"), "-"], input=ACL.encode(), check=True)
+    said = {}
+    for who, layerbuild in three.items():
+        output = layerbuild.build(context, "FROM busybox\nCOPY acl /bin/\nRUN acl\n", "-t", "it")
+        mode = layerbuild("run", "it", "stat", "-c", "%a", "/f").strip()
+        said[who] = ("| set\n" in output, "| EINVAL\n" in output, mode)
+    assert said == {"root": (True, False, "674"), "ranged": (True, False, "674"), "user": (False, True, "644")}
+
+
 def test_set_id_bits_of_a_file_that_is_written_to(three: dict[str, Layerbuild], context: Path) -> None:
     """A difference that is told: only the machine's own root leaves them as they are."""
     modes = {}
