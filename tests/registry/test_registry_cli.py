@@ -145,6 +145,12 @@ def test_a_base_that_no_registry_has(rooted: Layerbuild, registry: Registry, con
     (context / "Dockerfile").write_text(f"FROM busybox\nRUN true\nFROM {registry.name('absent')}\n")
     said = rooted.run("build", context, code=69).stderr
     assert f":3:6: base image '{registry.name('absent')}' is not in the store" in said and "MANIFEST_UNKNOWN" in said
+    (context / "Dockerfile").write_text("FROM base:host\n")
+    other = rooted.run("build", "--platform", "linux/s390x", context, code=69).stderr
+    assert "hint: it is there for linux/" in other and "makes it" not in other
+    rooted("rmi", "base:host")
+    said = rooted.run("build", context, code=69).stderr
+    assert "hint: `layerbuild base host` makes it of this machine's programs" in said
     said = rooted.run("pull", registry.name("absent"), code=69).stderr
     assert "answered 404" in said and "hint: are the repository and the tag spelled so there?" in said
 
