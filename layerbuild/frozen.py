@@ -2,10 +2,10 @@
 
 There are some three hundred of these classes, and a command that has nothing to do is over when it has imported them.
 The standard decorator writes up to seven methods for each class as text and compiles them: 0.45 ms, 130 ms in all of a
-cached build (Python 3.11). Here one is compiled, and only when a first object is made: the constructor, which has to be
-fast. The others are the same functions for all classes, over ``operator.attrgetter``; that takes 0.06 ms. Fields,
-defaults, slots and what ``match`` needs are still the standard module's, so ``fields``, ``replace`` and ``asdict`` know
-these classes.
+cached build (Python 3.11). Here one is compiled, and only for a class of which many objects are made: the constructor,
+which has to be fast then. The others are the same functions for all classes, over ``operator.attrgetter``; that takes
+0.05 ms. Fields, defaults, slots and what ``match`` needs are still the standard module's, so ``fields``, ``replace``
+and ``asdict`` know these classes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 # As dataclasses does: past the __setattr__ that refuses.
 _SET = object.__setattr__
+_FEW = 20  # objects
 
 
 @overload
@@ -40,8 +41,14 @@ def frozen(cls: Any = None, /, *, kw_only: bool = False, eq: bool = True) -> Any
 
 def _freeze(cls: type[T], *, kw_only: bool, eq: bool) -> type[T]:
     cls.__doc__ = cls.__doc__ or cls.__name__  # the standard decorator would work out a signature
+    told = cls.__annotations__
+    # The standard decorator reads each annotation that is a text, three times: it might be a ClassVar.
+    cls.__annotations__ = {name: text if _is_of_class(text) else object for name, text in told.items()}
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=True, kw_only=kw_only)(cls)
+    made.__annotations__ = told
     fields = dataclasses.fields(made)
+    for field in fields:
+        field.type = told.get(field.name, field.type)
     made.__init__ = _first(made)
     made.__setattr__ = made.__delattr__ = _refuse
     if "__repr__" not in cls.__dict__:
@@ -51,14 +58,49 @@ def _freeze(cls: type[T], *, kw_only: bool, eq: bool) -> type[T]:
     return cast(type[T], made)
 
 
+def _is_of_class(annotation: object) -> bool:
+    return isinstance(annotation, str) and annotation.startswith("ClassVar")
+
+
 def _first(cls: Any) -> Callable[..., None]:
-    """The constructor until the first object is made: in a cached build half of the classes have none."""
+    """The constructor of the first objects: in a cached build most classes have none or a few, and to compile one takes
+    as long as to make twenty objects without."""
+    left = _FEW
 
     def construct(self: Any, *arguments: Any, **named: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left and _construct(self, dataclasses.fields(cls), arguments, named):
+            return
         cls.__init__ = _constructor(dataclasses.fields(cls))
-        cls.__init__(self, *arguments, **named)
+        cls.__init__(self, *arguments, **named)  # of what does not fit, it tells as any function does
 
     return construct
+
+
+def _construct(
+    self: Any, fields: tuple[dataclasses.Field[Any], ...], arguments: tuple[Any, ...], named: dict[str, Any]
+) -> bool:
+    """Whether the arguments fit; if not, the object is as good as not made."""
+    given = iter(arguments)
+    used = 0
+    for field in fields:
+        name = field.name
+        value = dataclasses.MISSING if field.kw_only else next(given, dataclasses.MISSING)
+        if value is not dataclasses.MISSING:
+            if name in named:
+                return False
+        elif name in named:
+            value = named[name]
+            used += 1
+        elif field.default_factory is not dataclasses.MISSING:
+            value = field.default_factory()
+        else:
+            value = field.default
+            if value is dataclasses.MISSING:
+                return False
+        _SET(self, name, value)
+    return used == len(named) and next(given, dataclasses.MISSING) is dataclasses.MISSING
 
 
 def _constructor(fields: tuple[dataclasses.Field[Any], ...]) -> Callable[..., None]:

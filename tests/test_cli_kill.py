@@ -130,7 +130,7 @@ def test_stopped_during_run(layerbuild: Layerbuild, context: Path, number: signa
     ) as build:
         wait_until(lambda: len(processes(mark)) >= 3)
         build.send_signal(number)
-        assert build.wait(timeout=3) == code
+        assert build.wait(timeout=20) == code
         assert build.stderr is not None
         assert b"Traceback" not in build.stderr.read()
     assert_nothing_left(layerbuild, mark)
@@ -146,7 +146,7 @@ def test_asked_twice(layerbuild: Layerbuild, context: Path) -> None:
             build.send_signal(signal.SIGINT)
             time.sleep(pause)
             build.send_signal(signal.SIGINT)
-            assert build.wait(timeout=3) == 130
+            assert build.wait(timeout=20) == 130
             assert build.stderr is not None
             assert b"Traceback" not in build.stderr.read()
         assert_nothing_left(layerbuild, mark)
@@ -168,7 +168,7 @@ def test_ctrl_c_at_a_terminal(layerbuild: Layerbuild, context: Path) -> None:
     ) as build:
         wait_until(lambda: len(processes(mark)) >= 2)
         os.write(person, b"\x03")
-        assert build.wait(timeout=3) == 130
+        assert build.wait(timeout=20) == 130
     assert_nothing_left(layerbuild, mark)
     assert_whole(layerbuild.root)
     os.close(terminal)
@@ -188,7 +188,7 @@ def test_control_groups_go_with_a_build(rooted: Layerbuild, context: Path) -> No
             wait_until(lambda mark=mark: processes(mark))
             assert groups_of(build.pid)
             build.send_signal(number)
-            assert build.wait(timeout=3) == code
+            assert build.wait(timeout=20) == code
         if number is signal.SIGKILL:  # the next build with a limit tidies up
             rooted.build(context, "FROM busybox\nRUN true\n", "--pids-limit", "50")
         assert groups_of(build.pid) == []
@@ -203,7 +203,7 @@ def test_stopped_during_capture(layerbuild: Layerbuild, context: Path) -> None:
         wait_for_output(build, b"| all-is-written")
         time.sleep(0.02)
         build.terminate()
-        assert build.wait(timeout=3) == 143
+        assert build.wait(timeout=20) == 143
     assert_nothing_left(layerbuild)
     layerbuild.build(context, "FROM busybox\n")  # a slow disk may have left no time to tidy up: the next build does
     assert_whole(layerbuild.root)

@@ -165,6 +165,26 @@ def test_rarer_ways_to_make_a_file(three: dict[str, Layerbuild], context: Path, 
     assert len(seen) == 1
 
 
+def test_a_folder_hands_its_group_down(three: dict[str, Layerbuild], context: Path) -> None:
+    """To what root makes in it, too: as Debian's /usr/local does; by every call that makes something, in every spelling
+    of its name; and not to what is renamed into it."""
+    make = (
+        "mkdir in/d/ in/d/e && mkfifo in/p && ln -s x in/l && cp /bin/busybox in/c && echo x > in/f && echo x >> in/d/g",
+        "touch moved linked && mv moved in && ln linked in && cp -p /etc/group in/kept && mkdir -p in/made/so/deep",
+        "(cd in/d && mkdir h && tar cf - h | tar xf - -C /d/in/d/e) && mknod in/device c 1 3 && mkdir -m 2777 in/open",
+    )
+    recipe = "FROM busybox\nWORKDIR /d\nRUN mkdir in && chown 5:50 in && chmod 2775 in && touch in/first\n"
+    recipe += "".join(f"RUN {line}\n" for line in make) + "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    made = {}
+    for who, layerbuild in three.items():
+        layerbuild.build(context, recipe, "-t", "it")
+        made[who] = [layer["diff_id"] for layer in layerbuild.layers("it")]
+    assert made["ranged"] == made["root"]
+    assert made["user"] == made["root"]
+    seen = three["user"]("run", "it", "stat", "-c", "%n %a %u:%g", "in/d", "in/d/e", "in/f", "in/moved", "in/l")
+    assert seen == "in/d 2755 0:50\nin/d/e 2755 0:50\nin/f 644 0:50\nin/moved 644 0:0\nin/l 777 0:50\n"
+
+
 def test_permissions_are_roots_where_there_is_one_id(three: dict[str, Layerbuild], context: Path) -> None:
     """A difference that is told: another user than root may read what is closed to it."""
     recipe = "FROM busybox\nRUN echo closed > /root/it\nUSER 7:8\nRUN (cat /root/it; id -u) > /tmp/seen 2>&1\n"

@@ -179,7 +179,7 @@ def test_a_terminal_is_passed_on(terminal: Callable[..., Terminal]) -> None:
     person.type(b"typed\r")
     assert "typed" in person.wait_for("got:typed")  # the container's terminal echoes
     person.wait_for("40 100")
-    assert person.process.wait(timeout=5) == 9
+    assert person.process.wait(timeout=20) == 9
     assert person.is_as_before()
 
 
@@ -190,7 +190,7 @@ def test_keys_that_mean_something_are_for_the_container(terminal: Callable[..., 
     person.wait_for("ready")
     person.type(b"\x03")
     person.wait_for("caught")
-    assert person.process.wait(timeout=5) == 5
+    assert person.process.wait(timeout=20) == 5
 
 
 def test_a_shell_for_a_person(terminal: Callable[..., Terminal]) -> None:
@@ -206,7 +206,7 @@ def test_a_shell_for_a_person(terminal: Callable[..., Terminal]) -> None:
     person.type(b"echo still $((6 + 1))\r")
     person.wait_for("still 7\r\n" + prompt)
     person.type(b"\x04")
-    assert person.process.wait(timeout=5) in (0, 130)
+    assert person.process.wait(timeout=20) in (0, 130)
     assert person.is_as_before()
 
 
@@ -215,7 +215,7 @@ def test_the_terminal_is_restored_when_told_to_stop(terminal: Callable[..., Term
     person.wait_for("ready")
     assert not person.is_as_before()
     person.process.terminate()
-    assert person.process.wait(timeout=5) == 143
+    assert person.process.wait(timeout=20) == 143
     assert person.is_as_before()
 
 

@@ -25,6 +25,7 @@ NEEDLESS = {
     "images": ("build", "isolate", "recipe", *ELSEWHERE, *READS),
     "layers busybox": ("build", "isolate", "recipe", *ELSEWHERE, *READS),
     "plan .": ("isolate.namespaces", "recipe.lint", *RUNS, *ELSEWHERE, *READS),
+    "build -q -o type=oci,dest=/dev/null .": ("lessons", "network", "registry", *RUNS, *READS),
     "build -q .": ("build.explaining", "build.preview", "views.teach", *RUNS, *ELSEWHERE, *READS),
 }
 

@@ -63,16 +63,23 @@ def account(tree: Tree, user: str) -> Account:
 
 
 def owner(tree: Tree, text: str) -> tuple[int, int]:
-    """The uid and gid of ``--chown=text``. A name that is not in the image counts as 0, as in BuildKit; a user alone
-    brings its primary group, a bare number itself as the group."""
+    """The uid and gid of ``--chown=text``. As in BuildKit, a user's name that is not in the image counts as 0, and a
+    user without a group, or with one that is not in the image, brings its primary group, a number itself; nothing
+    behind a colon is group 0. BuildError for a name where the image holds no file at all."""
+    if names_account(text) and next(tree.children(b""), None) is None:
+        raise BuildError(
+            f"--chown={text}: the image is empty, and tells no name", hint="give numbers, such as --chown=1000:1000"
+        )
     user, colon, group = text.partition(":")
     if _is_id(user):
         uid = gid = _id(user)
     else:
         entry = _find_user(tree, user) if user else None
         uid, gid = (entry.uid, entry.gid) if entry else (0, 0)
-    if colon and group:
-        gid = _id(group) if _is_id(group) else next((row.gid for row in _groups(tree) if row.name == group), 0)
+    if _is_id(group):
+        gid = _id(group)
+    elif colon:
+        gid = next((row.gid for row in _groups(tree) if row.name == group), gid if group else 0)
     return uid, gid
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from layerbuild.errors import MachineError, UsageError
 
-_ALLOWED = (11, 13)  # SSH_AGENTC_REQUEST_IDENTITIES, SSH_AGENTC_SIGN_REQUEST
+_LIST = 11  # SSH_AGENTC_REQUEST_IDENTITIES
+_ALLOWED = (_LIST, 13)  # and SSH_AGENTC_SIGN_REQUEST
 _FAILURE = b"\x05"  # SSH_AGENT_FAILURE
 _LONGEST = 256 << 10  # bytes of a message; OpenSSH's own limit
 
@@ -116,12 +117,21 @@ def holding(keys: Sequence[bytes], environment: Mapping[str, str]) -> Iterator[P
         if not agent:
             raise MachineError("ssh-agent does not start", hint="run it yourself, and give --ssh its socket")
         try:
+            _wait_for_answer(place)
             for key in keys:
                 _add(key, {**quiet, "SSH_AUTH_SOCK": place})
             yield Path(place)
         finally:
             with suppress(ProcessLookupError):
                 os.kill(int(agent), signal.SIGTERM)
+
+
+def _wait_for_answer(place: str) -> None:
+    """An agent that is told to end before it has got that far leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+        client.connect(place)
+        client.sendall(_framed(bytes((_LIST,))))
+        _message(client)
 
 
 def _add(key: bytes, environment: Mapping[str, str]) -> None:

@@ -43,24 +43,15 @@ def unpacked(match: Match, store: Store, cleaning: ExitStack) -> Archive | None:
     cleaning.callback(remove_tree, folder)
     files, index = folder / "files", folder / "index"
     files.mkdir()
-    implied: set[bytes] = set()
     name = f"archive {match.name.decode('utf-8', 'backslashreplace')}"
     with match.tree.open(match.node) as file:
         _, stream = codecs.decompress(file)
-        apply(
-            stream,
-            files,
-            index=index,
-            user_xattr=store.user_xattr,
-            layered=False,
-            below=implied.add,  # is asked about the folders that the archive does not name, and knows none
-            name=name,
-        )
+        applied = apply(stream, files, index=index, user_xattr=store.user_xattr, layered=False, name=name)
     with match.tree.open(match.node) as file:
         if file_digest(file, match.node.entry.size) != match.tree.digest(match.node):
             raise changed_meanwhile(match.tree.name, match.node.path)
     union = Union([LayerView(Index.open(index), in_folder(files))])
-    return Archive(StackTree(lambda: union, name=name), frozenset(implied))
+    return Archive(StackTree(lambda: union, name=name), applied.implied)
 
 
 def newest(file: BinaryIO) -> int | None:

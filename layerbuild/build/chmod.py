@@ -1,4 +1,8 @@
-"""``--chmod``: octal, or symbolic as chmod(1) has it, with an umask of 0."""
+"""``--chmod``: octal, or symbolic as chmod(1) has it, with an umask of 0.
+
+One letter differs from GNU's chmod: whether ``X`` means anything is asked of the mode before the first change, as POSIX
+says ("current (unmodified) file mode bits") and BuildKit does.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +46,9 @@ class Chmod:
         """The 12 permission bits that ``mode`` becomes."""
         if self.octal is not None:
             return self.octal
+        runs = is_folder or mode & 0o111 != 0
         for who, operator, letters in self.changes:
-            bits = _bits(letters, mode, is_folder=is_folder) & who
+            bits = _bits(letters, mode, runs=runs) & who
             if operator == "+":
                 mode |= bits
             elif operator == "-":
@@ -53,14 +58,14 @@ class Chmod:
         return mode
 
 
-def _bits(letters: str, mode: int, *, is_folder: bool) -> int:
+def _bits(letters: str, mode: int, *, runs: bool) -> int:
     if letters in ("u", "g", "o"):
         three = mode >> {"u": 6, "g": 3, "o": 0}[letters] & 7
         return three * 0o111
     bits = 0
     for letter in letters:
         if letter == "X":
-            bits |= 0o111 if is_folder or mode & 0o111 else 0
+            bits |= 0o111 if runs else 0
         else:
             bits |= _BITS[letter]
     return bits

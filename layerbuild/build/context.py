@@ -39,6 +39,8 @@ def ignore_rules(context: Path, recipe: Path | None, *, confined: bool = False) 
         if confined and context in path.parents:
             inside = ContextTree(context, IgnoreRules()).resolve(os.fsencode(path.relative_to(context)))
             path = context / os.fsdecode(inside)
+        if path.is_fifo():
+            raise SourceError(f"can't read {str(path)!r}: it is a pipe", hint="nobody writes to it: put a file there")
         try:
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except (FileNotFoundError, NotADirectoryError):
@@ -90,12 +92,27 @@ class ContextTree:
             yield self._node(path, found)
 
     def open(self, node: Node) -> BinaryIO:
+        opened = self._opened(node)
+        return BytesIO() if opened is None else cast(BinaryIO, os.fdopen(opened[0], "rb", buffering=0))
+
+    def read(self, node: Node) -> tuple[bytes, os.stat_result | None]:
+        opened = self._opened(node)
+        if opened is None:
+            return b"", None
+        descriptor, found = opened
+        try:
+            return os.read(descriptor, node.entry.size + 1), found
+        finally:
+            os.close(descriptor)
+
+    def _opened(self, node: Node) -> tuple[int, os.stat_result] | None:
+        """A descriptor of a regular file, and its state; None for a socket, which is as an empty file."""
         try:
             # No part of the path may have become a link meanwhile: it could lead outside.
             descriptor = linux.open_beneath(self._top, node.path, _READ)
         except OSError as error:
             if error.errno == errno.ENXIO and not node.entry.size:  # open(2): a socket
-                return BytesIO()
+                return None
             if error.errno in (errno.ELOOP, errno.EXDEV):
                 raise changed_meanwhile(self.name, node.path) from error
             raise self._unreadable(node.path, error) from error
@@ -103,7 +120,7 @@ class ContextTree:
         if not stat.S_ISREG(found.st_mode) or found.st_size != node.entry.size:
             os.close(descriptor)
             raise changed_meanwhile(self.name, node.path)
-        return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+        return descriptor, found
 
     @functools.cached_property
     def _top(self) -> int:
@@ -131,12 +148,11 @@ class ContextTree:
             self._known.remember_file(found, digest, looked=looked)
         return digest
 
-    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
-        if self._known is not None and not isinstance(file, BytesIO):
-            self._known.remember_file(os.fstat(file.fileno()), digest, looked=looked)
+    def learn(self, found: os.stat_result, digest: str, *, looked: int) -> None:
+        if self._known is not None:
+            self._known.remember_file(found, digest, looked=looked)
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
-        # The hot loop of a build that has nothing to do: 50,000 files take 0.2 s.
         found = os.lstat(self._at(node.path))
         feed(repr((self._folder, node.path, found.st_dev, found.st_ino, found.st_mode)).encode())
         feed(repr((found.st_size, found.st_mtime_ns, found.st_ctime_ns)).encode())
@@ -145,16 +161,52 @@ class ContextTree:
         folders = [node.path] if stat.S_ISDIR(found.st_mode) else []
         while folders:
             folder = folders.pop()
-            lines = [folder]
-            for path, found in self._visible(folder):
-                mtime, ctime = found.st_mtime_ns, found.st_ctime_ns
-                lines.append(b"%b\0%d %d %d %d %d" % (path, found.st_ino, found.st_mode, found.st_size, mtime, ctime))
-                if ctime > latest or mtime > latest:
-                    latest = max(mtime, ctime)
-                if stat.S_ISDIR(found.st_mode):
-                    folders.append(path)
-            feed(b"\n".join(lines))
+            inner, lines, changed = self._states(folder)
+            latest = max(latest, changed)
+            folders += sorted(inner)
+            feed(b"\0%b\0" % folder)
+            feed("\n".join(sorted(lines)).encode("utf-8", "surrogateescape"))
         return latest
+
+    def _states(self, folder: bytes) -> tuple[list[bytes], list[str], int]:
+        """Of what can be seen in ``folder``: the folders' paths, a line for each entry that begins with its name, and
+        the time of the latest change.
+
+        The hot loop of a build that has nothing to do: 50,000 files take 0.16 s, of which the kernel takes 0.1. Files
+        are asked for relative to their folder, which spares the kernel the way there.
+        """
+        inner: list[bytes] = []
+        lines: list[str] = []
+        latest = 0
+        filtered = bool(self._rules.patterns)
+        for entry in self._scanned(folder):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # gone since the folder was listed, as if it had gone before
+                continue
+            if filtered and not self._is_visible(join(folder, os.fsencode(entry.name)), found):
+                continue
+            mtime, ctime = found.st_mtime_ns, found.st_ctime_ns
+            lines.append(f"{entry.name}\0{found.st_ino} {found.st_mode} {found.st_size} {mtime} {ctime}")
+            if ctime > latest or mtime > latest:
+                latest = max(mtime, ctime)
+            if stat.S_ISDIR(found.st_mode):
+                inner.append(join(folder, os.fsencode(entry.name)))
+        return inner, lines, latest
+
+    def _scanned(self, folder: bytes) -> Iterator[os.DirEntry[str]]:
+        """What lies in ``folder``, in no order; an entry's ``path`` is its name alone."""
+        try:
+            descriptor = os.open(self._at(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                with os.scandir(descriptor) as scanned:
+                    yield from scanned
+            finally:
+                os.close(descriptor)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def why_missing(self, path: bytes) -> str:
         rule = self._rules.verdict(path).rule

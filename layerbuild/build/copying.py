@@ -8,6 +8,7 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -435,14 +436,16 @@ def _write_item(item: Item, writer: LayerWriter) -> str:
 
 def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> str:
     looked = time.time_ns()
-    with tree.open(node) as file:
-        if entry.size > _SMALL:
+    found: os.stat_result | None
+    if entry.size > _SMALL:
+        with tree.open(node) as file:
+            found = os.fstat(file.fileno())
             digest = writer.add(entry, file)
-        else:
-            content = file.read(entry.size + 1)
-            digest = writer.add(entry, content) if len(content) == entry.size else ""
-        if digest and not entry.digest:
-            tree.learn(file, digest, looked=looked)
+    else:
+        content, found = tree.read(node)
+        digest = writer.add(entry, content) if len(content) == entry.size else ""
+    if digest and not entry.digest and found is not None:
+        tree.learn(found, digest, looked=looked)
     if not digest or (entry.digest and digest != entry.digest):
         raise changed_meanwhile(tree.name, node.path)
     return digest

@@ -60,13 +60,16 @@ class _Edited:
     def open(self, node: Node) -> BinaryIO:
         return self._tree.open(node)
 
+    def read(self, node: Node) -> tuple[bytes, os.stat_result | None]:
+        return self._tree.read(node)
+
     def digest(self, node: Node) -> str:
         return self._digests.get(node.path) or self._tree.digest(node)
 
     def digest_now(self, node: Node) -> str:
         return self._digests.get(node.path) or self._tree.digest_now(node)
 
-    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
+    def learn(self, found: os.stat_result, digest: str, *, looked: int) -> None:
         """Nothing: what is told here is not so."""
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:

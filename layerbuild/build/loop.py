@@ -17,6 +17,7 @@ from layerbuild.build.captures import Captures
 from layerbuild.build.draft import Change
 from layerbuild.build.entitlements import check_entitlements
 from layerbuild.build.guard import Guard
+from layerbuild.build.images import ImageWriter
 from layerbuild.build.imports import CacheSource, Imports, Unusable
 from layerbuild.build.keys import Keys
 from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
@@ -32,11 +33,9 @@ from layerbuild.build.tree import Tree, changed_meanwhile
 from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import BuildError
-from layerbuild.image.config import History, ImageConfig, Platform
-from layerbuild.image.image import Image
-from layerbuild.image.manifest import Descriptor, layer_media_type, oci_layer_type
-from layerbuild.steps import ConfigStep, CopyStep, ImageBase, LayerPlan, RunStep, StagePlan, Step
-from layerbuild.store.buildcache import BuildCache, with_inline
+from layerbuild.image.config import History, Platform
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StagePlan, Step
+from layerbuild.store.buildcache import BuildCache
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
 from layerbuild.store.layers import LayerRecord
@@ -79,7 +78,7 @@ class Build:
         self._here = here
         self._begin_runner = begin
         self._store = store
-        self._bases = bases
+        self._images = ImageWriter(plan, store, bases, options)
         self._options = options
         self._times = times
         self._recorder = Recorder(store, plan, request=options.request)
@@ -113,7 +112,7 @@ class Build:
     @property
     def base_blobs(self) -> frozenset[BlobDigest]:
         """The layers that the base brings, as blobs: what is exported has them in these bytes."""
-        return frozenset(descriptor.digest for _, descriptor in self._base_descriptors())
+        return self._images.base_blobs
 
     @property
     def plan(self) -> LayerPlan:
@@ -161,7 +160,7 @@ class Build:
                 self._imports.bring(recorded(result.get().stack))
             except Unusable as error:
                 self.note(f"{error}; it is not passed on")
-        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._descriptor)
+        return self._trail.cache(self._plan, every_stage=every_stage, describe=self._images.descriptor)
 
     def note(self, text: str) -> None:
         """Tell the observer something that is no error."""
@@ -478,61 +477,17 @@ class Build:
         return History(created=self._times.created, created_by=created_by, comment=COMMENT)
 
     def _commit(self, stage: StagePlan) -> StoredImage:
-        image = self._lookup.results[stage.index].get().draft.image()
-        if self._options.platform is not None:
-            # As BuildKit: an image says that it is for the platform that was asked for, whatever its base says.
-            asked = self._options.platform
-            platform = replace(
-                image.config.platform, os=asked.os, architecture=asked.architecture, variant=asked.variant
-            )
-            image = Image.of_base(replace(image.config, platform=platform))
-        if self._options.labels:
-            runtime = image.config.config
-            labels = tuple(sorted({**dict(runtime.labels), **dict(self._options.labels)}.items()))
-            image = image.with_step(None, replace(runtime, labels=labels))
+        image = self._images.as_asked(self._lookup.results[stage.index].get().draft.image())
         self._guard.judge_image(stage.start, image.config, stage.origin.span)
         self._imports.bring(image.top)
         for step, diff_id in self._coming:
             if diff_id is not None and self._store.layers.index_path(diff_id).is_file():
                 self._guard.judge_cached(step, diff_id)
-        records = self._trail.cache(self._plan, every_stage=False, describe=self._descriptor)
-        inline = records if self._options.inline_cache else None
-        image = replace(image, config=with_inline(image.config, inline))
-        manifest = image.manifest(self._descriptors(image.config), annotations=self._options.annotations)
-        stored = self._store.images.put(manifest.to_json(), image.config.to_json())
-        for name in self._options.names:
-            self._store.images.tag(name, stored.manifest_digest)
+        records = self._trail.cache(self._plan, every_stage=False, describe=self._images.descriptor)
+        stored = self._images.write(image, records)
         names = tuple(name.familiar for name in self._options.names)
         self._observe(events.ImageWritten(stored.image_id, stored.manifest_digest, names))
-        return replace(stored, names=tuple(sorted(str(name) for name in self._options.names)))
-
-    def _descriptors(self, config: ImageConfig) -> list[Descriptor]:
-        """The blob of each layer: a base's as its own manifest names it, ours as the store has it."""
-        known = self._base_descriptors()
-        descriptors = []
-        for position, diff_id in enumerate(config.diff_ids):
-            if position < len(known) and known[position][0] == diff_id:
-                base = known[position][1]
-                descriptors.append(replace(base, media_type=oci_layer_type(base.media_type)))
-                continue
-            descriptor = self._descriptor(diff_id)
-            assert descriptor is not None, diff_id  # a snapshot's layer outlives it
-            descriptors.append(descriptor)
-        return descriptors
-
-    def _descriptor(self, diff_id: DiffID) -> Descriptor | None:
-        layer = self._store.layers.get(diff_id)
-        if layer is None:
-            return None
-        blob = next((blob for blob in layer.blobs if blob.codec == self._options.codec), layer.blobs[0])
-        return Descriptor(layer_media_type(blob.codec), blob.digest, blob.size)
-
-    def _base_descriptors(self) -> list[tuple[str, Descriptor]]:
-        stage = self._plan.lineage[-1]
-        if not isinstance(stage.base, ImageBase):
-            return []
-        base = self._bases.image(stage.base.reference, stage.platform)
-        return list(zip(base.config.diff_ids, base.manifest.layers, strict=True))
+        return stored
 
 
 def _check(keys: Keys, miss: Miss, copied: Copied) -> None:

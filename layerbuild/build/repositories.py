@@ -112,14 +112,14 @@ class Repositories:
         """A new repository in ``folder`` that has the commit."""
         git = _Git(address(repository), folder, self._environment, self._secrets)
         git.run("init", "--quiet", "--template=")
-        git.run("remote", "add", "origin", git.address)
+        git.run("remote", "add", "--", "origin", git.address)
         self._fetch(git, repository, commit)
         return git
 
     def _look_up(self, repository: GitRef) -> Commit:
         git = _Git(address(repository), None, self._environment, self._secrets)
         wanted = repository.ref or "HEAD"
-        lines = git.run("ls-remote", git.address, wanted, f"{wanted}^{{}}").splitlines()
+        lines = git.run("ls-remote", "--", git.address, wanted, f"{wanted}^{{}}").splitlines()
         found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
         for ref in (wanted, f"refs/heads/{wanted}", f"refs/tags/{wanted}", f"refs/{wanted}"):
             if ref in found:

@@ -7,6 +7,7 @@ hide what an ignore file or a whiteout hides.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -67,14 +68,19 @@ class Tree(Protocol):
     def open(self, node: Node) -> BinaryIO:
         """The content of a regular file, unbuffered. SourceError if it is no such file any more."""
 
+    def read(self, node: Node) -> tuple[bytes, os.stat_result | None]:
+        """The content of a small regular file, and one byte more if it has grown; and the state in which it was before,
+        if that is worth knowing (``learn``). SourceError if it is no such file any more."""
+
     def digest(self, node: Node) -> str:
         """sha256 (hex) of a regular file's content; for one path it is the same as long as the tree is in use."""
 
     def digest_now(self, node: Node) -> str:
         """The same, but not kept for the next time: for whoever asks for very many, and compares the sum of them."""
 
-    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
-        """Be told the digest of a file that was opened after ``looked`` (nanoseconds since 1970) and read."""
+    def learn(self, found: os.stat_result, digest: str, *, looked: int) -> None:
+        """Be told the digest of a file that was read after its state was ``found``, and that after ``looked``
+        (nanoseconds since 1970)."""
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
         """Feed what tells whether anything at ``node``, or visible below it, has changed; nothing is read for it. The
@@ -138,6 +144,10 @@ class StackTree:
             name = node.path.decode("utf-8", "backslashreplace")
             raise SourceError(f"can't read {name!r} of {self.name}: {error.strerror}") from error
 
+    def read(self, node: Node) -> tuple[bytes, os.stat_result | None]:
+        with self.open(node) as file:
+            return file.read(node.entry.size + 1), None
+
     def digest(self, node: Node) -> str:
         if node.entry.digest:
             return node.entry.digest
@@ -146,7 +156,7 @@ class StackTree:
 
     digest_now = digest
 
-    def learn(self, file: BinaryIO, digest: str, *, looked: int) -> None:
+    def learn(self, found: os.stat_result, digest: str, *, looked: int) -> None:
         pass  # its indexes tell all digests
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:

@@ -1,7 +1,7 @@
 """Source patterns of COPY and ADD: Go's filepath.Match, one path segment at a time.
 
 ``*`` and ``?`` stay within a segment, ``[set]`` and ``[^set]`` are classes, a backslash takes the next character
-literally. ``**`` is a ``*``. A malformed pattern matches nothing. Source: Go path/filepath ("Match").
+literally. ``**`` is a ``*``. Source: Go path/filepath ("Match").
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from layerbuild.build.tree import Node, Tree
+from layerbuild.errors import RecipeError
 from layerbuild.layer.entry import Kind
 from layerbuild.recipe.ignore import to_regex
 
@@ -31,27 +32,31 @@ def split(pattern: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def expand(tree: Tree, folder: bytes, segments: list[bytes]) -> Iterator[Node]:
-    """The nodes below ``folder`` that ``segments`` name, in order; links on the way are not followed."""
+    """The nodes below ``folder`` that ``segments`` name, in order; links on the way are not followed. RecipeError,
+    without a place, if a segment is malformed."""
+    return _expand(tree, folder, [_compile(segment) for segment in segments])
+
+
+def _expand(tree: Tree, folder: bytes, segments: list[re.Pattern[str]]) -> Iterator[Node]:
     head, rest = segments[0], segments[1:]
-    matcher = _compile(head)
-    if matcher is None:
-        return
     for node in tree.children(folder):
-        if not matcher.fullmatch(_text(node.path.rpartition(b"/")[2])):
+        if not head.fullmatch(_text(node.path.rpartition(b"/")[2])):
             continue
         if not rest:
             yield node
         elif node.entry.kind is Kind.DIRECTORY:
-            yield from expand(tree, node.path, rest)
+            yield from _expand(tree, node.path, rest)
 
 
-def _compile(segment: bytes) -> re.Pattern[str] | None:
+def _compile(segment: bytes) -> re.Pattern[str]:
     # Ignore files have the same language, in which only `**` means more.
     single = re.sub(r"(\\.)|\*+", lambda found: found[1] or "*", _text(segment), flags=re.DOTALL)
     try:
         return re.compile(to_regex(single), re.DOTALL)
-    except (ValueError, re.error):
-        return None
+    except (ValueError, re.error) as error:
+        shown = segment.decode("utf-8", "backslashreplace")
+        hint = "close brackets, and escape nothing at the end; a JSON array needs double quotes and no last comma"
+        raise RecipeError(f"syntax error in pattern: {shown}", hint=hint) from error
 
 
 def _text(name: bytes) -> str:

@@ -158,6 +158,8 @@ def local_place(request: Request) -> Place:
         return Place(folder, Path(request.recipe), request.recipe)
     candidates = [folder / name for name in _RECIPES]
     recipe = next((path for path in candidates if path.is_file()), candidates[0])
+    if recipe.is_fifo():
+        raise RecipeError(f"the recipe {recipe} is a pipe", hint="to read from a pipe, name it with -f")
     return Place(folder, recipe, str(recipe))
 
 

@@ -15,23 +15,20 @@ Content = bytes | BlobDigest
 def write_archive(files: Mapping[str, Content], blobs: Blobs, sink: Sink) -> None:
     """Write ``files``, each with its bytes or with the blob that it is, and the folders that they lie in."""
     folders = {parent for name in files for parent in _parents(name)}
-    for name in sorted({*files, *folders}, key=lambda name: sort_key(name.encode())):
-        content = files.get(name)
-        if content is None:
-            sink.write(header(Entry(name.encode(), Kind.DIRECTORY, 0o755)))
-        else:
-            _write_file(name, content, blobs, sink)
+    with blobs.sending() as sending:
+        for name in sorted({*files, *folders}, key=lambda name: sort_key(name.encode())):
+            content = files.get(name)
+            if content is None:
+                sink.write(header(Entry(name.encode(), Kind.DIRECTORY, 0o755)))
+                continue
+            size = blobs.size(content) if isinstance(content, BlobDigest) else len(content)
+            sink.write(header(Entry(name.encode(), Kind.FILE, 0o644, size=size)))
+            if isinstance(content, BlobDigest):
+                sending.send(content, sink)
+            else:
+                sink.write(content)
+            sink.write(padding(size))
     sink.write(END)
-
-
-def _write_file(name: str, content: Content, blobs: Blobs, sink: Sink) -> None:
-    size = blobs.size(content) if isinstance(content, BlobDigest) else len(content)
-    sink.write(header(Entry(name.encode(), Kind.FILE, 0o644, size=size)))
-    if isinstance(content, BlobDigest):
-        blobs.send(content, sink)
-    else:
-        sink.write(content)
-    sink.write(padding(size))
 
 
 def _parents(name: str) -> list[str]:

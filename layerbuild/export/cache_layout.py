@@ -39,8 +39,8 @@ def write_cache_layout(cache: BuildCache, blobs: Blobs, folder: Path, *, tag: st
             for layer in cache.layers.values():
                 place = folder / blob_name(layer.digest)
                 if not _holds(place, layer):
-                    with _new(place) as path:
-                        copy_blob(blobs, layer.digest, path)
+                    with _new(place) as path, blobs.sending() as sending:
+                        copy_blob(sending, layer.digest, path)
             for data in (EMPTY, records, document):
                 _put(folder / blob_name(BlobDigest.of(data)), data)
             _put(folder / LAYOUT_FILE, LAYOUT)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,19 +37,18 @@ def new_file(place: Path) -> Iterator[BinaryIO]:
                 yield file
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_PREFIX, dir=place.parent)
-        unfinished.add(Path(name))
+        made = _beside(place.parent)
+        unfinished.add(made)
         try:
-            with open(descriptor, "wb") as file:
-                os.fchmod(descriptor, 0o644)
+            with open(made, "xb") as file:
+                os.fchmod(file.fileno(), 0o644)
                 yield file
-            Path(name).replace(place)
+            made.replace(place)
         except BaseException:
-            with suppress(FileNotFoundError):
-                Path(name).unlink()
+            made.unlink(missing_ok=True)
             raise
         finally:
-            unfinished.discard(Path(name))
+            unfinished.discard(made)
 
 
 @contextmanager
@@ -63,9 +61,10 @@ def new_folder(place: Path, *, merge: Merge) -> Iterator[Path]:
         present = place.is_dir()
         home = place if present else place.parent
         home.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=home))
+        made = _beside(home)
         unfinished.add(made)
         try:
+            made.mkdir()
             made.chmod(0o755)
             yield made
             if present:
@@ -75,6 +74,10 @@ def new_folder(place: Path, *, merge: Merge) -> Iterator[Path]:
         finally:
             remove_tree(made)
             unfinished.discard(made)
+
+
+def _beside(folder: Path) -> Path:
+    return folder / f"{_PREFIX}{os.urandom(8).hex()}"
 
 
 def drop_unfinished() -> None:

@@ -26,7 +26,6 @@ from layerbuild.frozen import frozen
 from layerbuild.image.annotations import Annotation, read_output_key, refuse_index
 from layerbuild.image.manifest import Descriptor
 from layerbuild.image.platforms import normal
-from layerbuild.layer.codecs import named
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.store import Store
@@ -349,6 +348,8 @@ def read_compression(given: dict[str, list[str]]) -> Compression | None:
         if force is not None or level is not None:
             raise UsageError("compression-level and force-compression need a compression", hint="compression=gzip")
         return None
+    from layerbuild.layer.codecs import named
+
     codec = named({"uncompressed": "none"}.get(given["compression"][-1], given["compression"][-1]))
     if level is not None and (not level.isdigit() or int(level) not in codec.levels):
         known = f"levels {codec.levels.start} to {codec.levels.stop - 1}"

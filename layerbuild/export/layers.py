@@ -35,8 +35,9 @@ _OTHER = re.compile(r"[^a-z0-9]+")
 def write_layers(package: Package, folder: Path) -> None:
     """Write the tarballs, exactly as the blobs are, and the list."""
     listed = describe(package)
-    for entry, descriptor in _with_blobs(package, listed["history"]):
-        copy_blob(package.store.blobs, descriptor.digest, folder / entry["file"])
+    with package.store.blobs.sending() as sending:
+        for entry, descriptor in _with_blobs(package, listed["history"]):
+            copy_blob(sending, descriptor.digest, folder / entry["file"])
     (folder / LIST_FILE).write_text(json.dumps(listed, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -14,7 +14,7 @@ from layerbuild.image.annotations import with_pairs
 from layerbuild.image.config import Pairs, canonical_json
 from layerbuild.image.manifest import Descriptor, Index
 from layerbuild.reference import Reference
-from layerbuild.store.blobs import Blobs
+from layerbuild.store.blobs import Sending
 from layerbuild.store.images import FULL_NAME, REF_NAME
 
 LAYOUT_FILE = "oci-layout"
@@ -46,11 +46,12 @@ def write_layout_archive(parcels: Sequence[Parcel], sink: Sink) -> None:
 def write_layout(parcels: Sequence[Parcel], folder: Path) -> None:
     """The layout as a folder, which exists and is empty."""
     (folder / "blobs/sha256").mkdir(parents=True)
-    for name, content in layout_files(parcels).items():
-        if isinstance(content, BlobDigest):
-            copy_blob(parcels[0].store.blobs, content, folder / name)
-        else:
-            (folder / name).write_bytes(content)
+    with parcels[0].store.blobs.sending() as sending:
+        for name, content in layout_files(parcels).items():
+            if isinstance(content, BlobDigest):
+                copy_blob(sending, content, folder / name)
+            else:
+                (folder / name).write_bytes(content)
 
 
 def merge_layout(made: Path, place: Path) -> None:
@@ -74,14 +75,14 @@ def merge_layout(made: Path, place: Path) -> None:
         (made / name).replace(place / name)
 
 
-def copy_blob(blobs: Blobs, digest: BlobDigest, target: Path) -> None:
+def copy_blob(sending: Sending, digest: BlobDigest, target: Path) -> None:
     """Copy a blob out of the store, sharing its blocks where the file system can.
 
     Never as a hard link: whatever its new owner does to it (``cp`` of a newer file over it, ``chown -R``) would be done
     to the store, and a read-only mode would not keep root from it.
     """
     with target.open("xb") as file:
-        blobs.send(digest, file)
+        sending.send(digest, file)
 
 
 def _descriptors(parcel: Parcel) -> tuple[Descriptor, ...]:

@@ -10,11 +10,10 @@ What leaves is what the store has, byte for byte, unless ``Wishes`` ask for othe
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from layerbuild.digest import BlobDigest, DiffID, chain_ids
 from layerbuild.errors import UsageError
@@ -46,13 +45,13 @@ from layerbuild.image.manifest import (
     oci_layer_type,
 )
 from layerbuild.image.manifest import Index as ImageIndex
-from layerbuild.layer.codecs import compress, named
-from layerbuild.layer.index import Index
-from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage, StoredIndex
 from layerbuild.store.layers import BlobRecord
 from layerbuild.store.store import Store
+
+if TYPE_CHECKING:
+    from layerbuild.layer.union import Union
 
 PIECE = 1 << 20
 
@@ -128,6 +127,9 @@ class Package:
     @contextmanager
     def tree(self) -> Iterator[Union]:
         """The image's files, as a container would see them."""
+        from layerbuild.layer.index import Index
+        from layerbuild.layer.union import LayerView, Union, in_folder
+
         chains = chain_ids(self.config.diff_ids)
         snapshots = self.store.ensure_unpacked(chains[-1] if chains else None)
         with ExitStack() as stack:
@@ -303,6 +305,10 @@ def _described(layer: Descriptor, blob: BlobRecord) -> Descriptor:
 
 
 def _compressed(store: Store, source: BlobRecord, wanted: Compression) -> BlobRecord:
+    import shutil
+
+    from layerbuild.layer.codecs import compress, named
+
     with store.blobs.open(source.digest) as reader, store.blobs.writer() as writer:
         compressor = compress(named(wanted.codec), writer, level=wanted.level)
         shutil.copyfileobj(named(source.codec).decompressor(cast(BinaryIO, reader)), compressor, PIECE)

@@ -7,17 +7,19 @@ the order of the tree, is the file, and the others are hard links to it, also wh
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layerbuild.digest import Sink
 from layerbuild.export.package import PIECE, Package
 from layerbuild.layer.entry import Entry, Kind, sort_key
 from layerbuild.layer.tar import END, header, padding
 from layerbuild.layer.tree import Tree
-from layerbuild.layer.union import Found, Union
+
+if TYPE_CHECKING:
+    from layerbuild.layer.union import Found, Union
 
 
 def write_rootfs_archive(trees: Mapping[str, Package], sink: Sink) -> None:
@@ -32,6 +34,8 @@ def write_rootfs_archive(trees: Mapping[str, Package], sink: Sink) -> None:
 
 
 def _write_tree(tree: Union, prefix: bytes, sink: Sink) -> None:
+    import shutil
+
     for entry, found in flattened(tree):
         target = prefix + entry.target if entry.kind is Kind.HARDLINK else entry.target
         sink.write(header(replace(entry, path=prefix + entry.path, target=target)))

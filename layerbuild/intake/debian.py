@@ -35,8 +35,8 @@ _MISSING_HINT = (
 _REMEDIES = (
     (
         ("unable to pick chroot mode", "/etc/subuid", "/etc/subgid", "newuidmap"),
-        "an ordinary user needs subordinate ids: as root, `apt-get install uidmap` and "
-        "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`; or run this one command as root",
+        "an ordinary user needs subordinate ids: `layerbuild doctor` tells the commands that give them; or run this "
+        "one command as root",
     ),
     (("Unable to locate package", "has no installation candidate"), "look at the package names in --include"),
     (

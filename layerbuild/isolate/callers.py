@@ -61,15 +61,15 @@ class Callers:
     def making(self, notice: Notice, folder: int, pointer: int) -> Iterator[tuple[int, bytes]]:
         """A folder and a path from it, of something that is to be made."""
         path = self.string(notice, pointer)
-        with self.at(notice, folder) as place:
+        with self.at(notice, folder, path) as place:
             if not self._listener.is_valid(notice):
                 raise Gone
             yield place, path
 
     @contextmanager
-    def at(self, notice: Notice, folder: int) -> Iterator[int]:
-        """The caller's folder ``folder``, with its root as this process's."""
-        number = folder & MASK
+    def at(self, notice: Notice, folder: int, path: bytes) -> Iterator[int]:
+        """The caller's folder ``folder``, from which ``path`` goes, with its root as this process's."""
+        number = AT_FDCWD & MASK if path.startswith(b"/") else folder & MASK  # whatever it is then: path_resolution(7)
         name = "cwd" if number == AT_FDCWD & MASK else f"fd/{number}"
         with ExitStack() as stack:
             try:

@@ -19,6 +19,7 @@ Kind = Literal["uid", "gid"]
 KINDS: Final[tuple[Kind, ...]] = ("uid", "gid")
 
 _MAX_LINES: Final = 340  # of a map: user_namespaces(7)
+_FIRST, _COUNT = 100_000, 65536  # SUB_UID_MIN and SUB_UID_COUNT of login.defs(5)
 
 
 @frozen
@@ -50,18 +51,22 @@ def ranges(uid: int, gid: int, *, etc: Path = Path("/etc")) -> Ranges:
     """What the user ``uid`` may map on this machine, as the files in ``etc`` say."""
     name = user_name(uid)
     uids, gids = subordinate(etc / "subuid", uid), subordinate(etc / "subgid", uid)
-    lack, remedy = _lack(name, uids, gids)
+    lack, remedy = _lack(name, uids, gids, etc)
     if lack:
         uids, gids = (), ()
     return Ranges(_stacked(uid, uids), _stacked(gid, gids), lack, remedy)
 
 
-def _lack(name: str, uids: tuple[tuple[int, int], ...], gids: tuple[tuple[int, int], ...]) -> tuple[str, str]:
+def _lack(
+    name: str, uids: tuple[tuple[int, int], ...], gids: tuple[tuple[int, int], ...], etc: Path
+) -> tuple[str, str]:
     absent = [f"/etc/sub{kind}" for kind, found in (("uid", uids), ("gid", gids)) if not found]
     if absent:
+        first = _first_free(etc)
+        free = f"{first}-{first + _COUNT - 1}"
         return (
             f"no range of ids for {name} in {' and '.join(absent)}",
-            f"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}",
+            f"as root: usermod --add-subuids {free} --add-subgids {free} {name}",
         )
     from shutil import which
 
@@ -71,20 +76,27 @@ def _lack(name: str, uids: tuple[tuple[int, int], ...], gids: tuple[tuple[int, i
     return "", ""
 
 
+def _first_free(etc: Path) -> int:
+    """The first id above all ranges: two users of one range could change each other's files."""
+    ends = [first + count for kind in KINDS for _, first, count in _given(etc / f"sub{kind}")]
+    return max([_FIRST, *ends])
+
+
 def subordinate(path: Path, uid: int) -> tuple[tuple[int, int], ...]:
     """The ranges (first id, count) that root has given to the user in the file ``path``, in its order."""
+    owners = (user_name(uid), str(uid))
+    return tuple((first, count) for owner, first, count in _given(path) if owner in owners)
+
+
+def _given(path: Path) -> Iterator[tuple[str, int, int]]:
+    """All ranges in the file ``path``: whose, the first id, and how many."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
-        return ()
-    owners = (user_name(uid), str(uid))
-    fields = (line.split(":") for line in lines)
-    found = ((words[0], words[1], words[2]) for words in fields if len(words) == 3)
-    return tuple(
-        (int(first), int(count))
-        for owner, first, count in found
-        if owner in owners and first.isdecimal() and count.isdecimal() and int(count) > 0
-    )
+        return
+    for words in (line.split(":") for line in lines):
+        if len(words) == 3 and words[1].isdecimal() and words[2].isdecimal() and int(words[2]) > 0:
+            yield words[0], int(words[1]), int(words[2])
 
 
 def user_name(uid: int) -> str:

@@ -249,7 +249,7 @@ class Pretender:
         path = self._callers.string(notice, pointer)
         if path.startswith(_OF_ITSELF):
             return self._listener.result(notice)
-        with self._callers.at(notice, folder) as place:
+        with self._callers.at(notice, folder, path) as place:
             file = os.open(path, PATH if follow else PATH | os.O_NOFOLLOW, dir_fd=place)
             try:
                 self._give(notice, file, uid, gid)
@@ -356,7 +356,7 @@ class Pretender:
         if path.startswith(_OF_ITSELF):
             return None
         if path or not flags & _AT_EMPTY_PATH:
-            place = stack.enter_context(self._callers.at(notice, folder))
+            place = stack.enter_context(self._callers.at(notice, folder, path))
             file = os.open(path, PATH | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0), dir_fd=place)
             stack.callback(os.close, file)
         else:
@@ -368,40 +368,43 @@ class Pretender:
 
     def _mknod(self, notice: Notice, folder: int, pointer: int, mode: int, device: int) -> None:
         who = self._who(notice.thread)
-        is_device = stat.S_IFMT(mode) in (stat.S_IFCHR, stat.S_IFBLK)
-        if not is_device and who.is_root:
-            return self._listener.go_on(notice)
-        if is_device and not who.privileged:
+        if stat.S_IFMT(mode) not in (stat.S_IFCHR, stat.S_IFBLK):
+            return self._make(
+                notice, folder, pointer, lambda name, place: os.mknod(name, self._masked(notice, mode), 0, dir_fd=place)
+            )
+        if not who.privileged:
             raise Refused
+        if device == 0 and stat.S_ISCHR(mode):
+            raise Refused  # overlay takes it for a whiteout, and refuses it
         with self._callers.making(notice, folder, pointer) as (place, name):
-            if is_device:
-                masked = mode & ~self._callers.umask(notice.thread)
-                if device == 0 and stat.S_ISCHR(mode):
-                    raise Refused  # overlay takes it for a whiteout, and refuses it
-                if not standin.make_device(name, masked, device & MASK, dir_fd=place):
-                    raise Refused
-            else:
-                os.mknod(name, mode & ~self._callers.umask(notice.thread), 0, dir_fd=place)
-            self._own_new(place, name, who)
+            if not standin.make_device(name, self._masked(notice, mode), device & MASK, dir_fd=place):
+                raise Refused
+            self._own_new(place, name, self._owner_at(place, name, who))
         return self._listener.result(notice)
 
     def _mkdir(self, notice: Notice, folder: int, pointer: int, mode: int) -> None:
-        who = self._who(notice.thread)
-        if who.is_root:
-            return self._listener.go_on(notice)
-        with self._callers.making(notice, folder, pointer) as (place, name):
-            os.mkdir(name, mode & ~self._callers.umask(notice.thread), dir_fd=place)
-            self._own_new(place, name, who)
-        return self._listener.result(notice)
+        self._make(
+            notice, folder, pointer, lambda name, place: os.mkdir(name, self._masked(notice, mode), dir_fd=place)
+        )
 
     def _symlink(self, notice: Notice, target: int, folder: int, pointer: int) -> None:
+        leads_to = self._callers.string(notice, target)
+        self._make(notice, folder, pointer, lambda name, place: os.symlink(leads_to, name, dir_fd=place))
+
+    def _make(self, notice: Notice, folder: int, pointer: int, make: Callable[[bytes, int], None]) -> None:
+        """Have ``make`` put something in its place, given the name and the folder of that; what is to be root's is
+        left to the kernel."""
         who = self._who(notice.thread)
-        if who.is_root:
-            return self._listener.go_on(notice)
         with self._callers.making(notice, folder, pointer) as (place, name):
-            os.symlink(self._callers.string(notice, target), name, dir_fd=place)
-            self._own_new(place, name, who)
+            owner = self._owner_at(place, name, who)
+            if owner == (0, 0):
+                return self._listener.go_on(notice)
+            make(name, place)
+            self._own_new(place, name, owner)
         return self._listener.result(notice)
+
+    def _masked(self, notice: Notice, mode: int) -> int:
+        return mode & ~self._callers.umask(notice.thread)
 
     def _creat(self, notice: Notice) -> None:
         pointer, mode = notice.arguments[:2]
@@ -419,14 +422,15 @@ class Pretender:
     def _open(self, notice: Notice, folder: int, pointer: int, flags: int, mode: int, *, resolve: int = 0) -> None:
         """A new file belongs to its maker. One that is there already is the kernel's to open."""
         who = self._who(notice.thread)
-        if who.is_root:
-            return self._listener.go_on(notice)
         nameless = bool(flags & notices.TMPFILE)
         with self._callers.making(notice, folder, pointer) as (place, path):
+            owner = self._owner_at(place, path + b"/." if nameless else path, who)
+            if owner == (0, 0):
+                return self._listener.go_on(notice)
             if not nameless and _is_there(place, path, follow=not flags & os.O_EXCL, resolve=resolve):
                 return self._listener.go_on(notice)
             try:
-                masked = mode & 0o7777 & ~self._callers.umask(notice.thread)
+                masked = self._masked(notice, mode & 0o7777)
                 if resolve:
                     made = linux.openat2(place, path, flags, masked, resolve=resolve)
                 else:
@@ -436,27 +440,33 @@ class Pretender:
                     notice
                 )  # the kernel knows what is wrong; or it is a file of the caller's own
             try:
-                self._note(made, os.fstat(made), self._owner_at(place, path + b"/." if nameless else path, who))
+                self._note(made, os.fstat(made), owner)
                 self._listener.result_file(notice, made, close_on_exec=bool(flags & os.O_CLOEXEC))
             finally:
                 os.close(made)
         return None
 
-    def _own_new(self, place: int | None, name: bytes, who: Credentials) -> None:
-        if who.is_root:
+    def _own_new(self, place: int, name: bytes, owner: tuple[int, int]) -> None:
+        if owner == (0, 0):
             return
-        file = os.open(name, PATH | os.O_NOFOLLOW, dir_fd=place)
+        file = os.open(name.rstrip(b"/"), PATH | os.O_NOFOLLOW, dir_fd=place)
         try:
-            self._note(file, os.fstat(file), self._owner_at(place, name, who))
+            self._note(file, os.fstat(file), owner)
         finally:
             os.close(file)
 
-    def _owner_at(self, place: int | None, path: bytes, who: Credentials) -> tuple[int, int]:
-        """Of something new: a folder with the set-group-ID bit hands its group down (inode(7))."""
-        folder = os.open(os.path.dirname(path) or b".", PATH, dir_fd=place)
+    def _owner_at(self, place: int, path: bytes, who: Credentials) -> tuple[int, int]:
+        """Of something new at ``path``: a folder with the set-group-ID bit hands its group down (inode(7)), root's too.
+        Where there is no such folder the maker's own; the kernel will say what is wrong."""
+        group = who.group.fs
+        try:
+            folder = os.open(os.path.dirname(path.rstrip(b"/")) or b".", PATH, dir_fd=place)
+        except OSError:
+            return (who.user.fs, group)
         try:
             found = os.fstat(folder)
-            group = self._owner_of(folder, found)[1] if found.st_mode & stat.S_ISGID else who.group.fs
+            if found.st_mode & stat.S_ISGID:
+                group = self._owner_of(folder, found)[1]
         finally:
             os.close(folder)
         return (who.user.fs, group)

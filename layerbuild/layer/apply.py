@@ -38,11 +38,13 @@ Opened = Callable[[bytes], BinaryIO]
 
 @frozen
 class Applied:
-    """What was unpacked. ``tar_size`` (bytes) and the diff ID cover the stream to its last byte, padding included."""
+    """What was unpacked. ``tar_size`` (bytes) and the diff ID cover the stream to its last byte, padding included;
+    ``implied`` are the folders that the archive never named, and that are there because something lies in them."""
 
     diff_id: DiffID
     tar_size: int
     entries: int
+    implied: frozenset[bytes]
 
 
 def apply(
@@ -84,7 +86,7 @@ def apply(
         if writer.lacking:
             what = f"has a hard link to {os.fsdecode(writer.lacking[0])}, which is no file before it"
             raise FormatError(f"{name} {what}")
-        return Applied(DiffID("sha256:" + source.hexdigest()), source.size, entries)
+        return Applied(DiffID("sha256:" + source.hexdigest()), source.size, entries, frozenset(applier.implied))
 
 
 class _Applier:
@@ -109,6 +111,7 @@ class _Applier:
         self._opened = opened
         self._name = name
         self._folders: set[bytes] = {b""}
+        self.implied: set[bytes] = set()
         self._symlinks: dict[bytes, bytes] = {}
         self._whiteouts: set[bytes] = set()
         self._opaques: set[bytes] = set()
@@ -147,6 +150,7 @@ class _Applier:
 
     def _directory(self, entry: Entry) -> None:
         path = entry.path
+        self.implied.discard(path)
         if path in self._folders:
             self._dress(entry)
             return
@@ -292,6 +296,7 @@ class _Applier:
             if known is None or known.kind is not Kind.DIRECTORY:
                 known = Entry(folder, Kind.DIRECTORY, 0o755)
             self._directory(replace(known, path=folder, opaque=False))
+            self.implied.add(folder)
         return folder
 
     def _resolve(self, path: bytes) -> bytes:
@@ -355,7 +360,7 @@ class _Applier:
                 self._hand_over(linked)
             else:
                 links[:] = [link for link in links if not link.startswith(inside)]
-        for known in (self._folders, self._whiteouts, self._opaques, self._absent):
+        for known in (self._folders, self.implied, self._whiteouts, self._opaques, self._absent):
             known.difference_update([name for name in known if name == path or name.startswith(inside)])
         for name in [name for name in self._symlinks if name.startswith(inside)]:
             del self._symlinks[name]

@@ -185,6 +185,15 @@ class _Marked:
         return self._source.read(size) or next(self._tail, b"")
 
     def read(self, size: int) -> bytes:
+        """Fewer bytes than ``size`` only at the end, as from the other decompressors: who looks at the beginning of a
+        stream asks once."""
+        pieces = []
+        while size and (piece := self._piece(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def _piece(self, size: int) -> bytes:
         while True:
             data = self._stream.read(size)
             if not data:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from layerbuild.errors import RecipeError
 from layerbuild.frozen import frozen
-from layerbuild.recipe.lines import Line
+from layerbuild.recipe.lines import Line, not_utf8
 from layerbuild.recipe.words import literal_words, raw_words
 
 _FORM = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)")
@@ -87,7 +87,10 @@ def read_body(mark: Mark, lines: Sequence[Line], start: int) -> tuple[Heredoc, i
     for index in range(start, len(lines)):
         text = lines[index].text
         if (text.lstrip("\t") if mark.chomp else text) == mark.name:
-            return Heredoc(mark, "".join(line.raw for line in lines[start:index])), index + 1
+            body = lines[start:index]
+            if any(line.broken for line in body):
+                raise not_utf8()
+            return Heredoc(mark, "".join(line.raw for line in body)), index + 1
     raise RecipeError("unterminated heredoc", hint=f"end it with a line that holds only {mark.name}")
 
 

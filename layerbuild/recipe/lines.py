@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from layerbuild.errors import RecipeError, Span
 from layerbuild.frozen import frozen
@@ -19,6 +20,8 @@ LONGEST_LINE = 65535
 
 BACKSLASH = "\\"
 
+_LONE = re.compile("[\ud800-\udfff]")  # what bytes that are no UTF-8 were decoded to
+
 _CONTINUED = {
     escape: re.compile(rf"(?:^|[^{re.escape(escape)}]){re.escape(escape)}[ \t]*\Z") for escape in (BACKSLASH, "`")
 }
@@ -26,11 +29,14 @@ _CONTINUED = {
 
 @frozen
 class Line:
-    """One physical line: ``text`` without its end, ``end`` as written (empty at the end of a file)."""
+    """One physical line: ``text`` without its end, ``end`` as written (empty at the end of a file). ``broken`` is the
+    column of the first byte that is no UTF-8, 0 if all are: a comment may have such, and its text shows U+FFFD there.
+    """
 
     number: int
     text: str
     end: str
+    broken: int = 0
 
     @property
     def raw(self) -> str:
@@ -58,33 +64,45 @@ def read_lines(text: str, *, file: str) -> tuple[Line, ...]:
     end. A RecipeError tells of a line that is too long, or that is no text.
 
     Bytes that are no UTF-8 are expected as lone surrogates (``errors="surrogateescape"``): they are refused here,
-    where the line is known.
+    where the line is known, but for comments, which nobody reads.
     """
     lines: list[Line] = []
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         bare = raw.rstrip("\r")
-        _check(bare, Span(file, number, end_line=number))
-        lines.append(Line(number, bare, raw[len(bare) :] + "\n"))
+        line = Line(number, bare, raw[len(bare) :] + "\n")
+        lines.append(line if bare.isascii() and len(bare) <= LONGEST_LINE and "\0" not in bare else _checked(line, file))
     last = lines.pop()
     if last.raw != "\n":
-        lines.append(Line(last.number, last.text, last.end.removesuffix("\n")))
+        lines.append(replace(last, end=last.end.removesuffix("\n")))
     return tuple(lines)
 
 
-def _check(text: str, span: Span) -> None:
-    if text.isascii() and len(text) <= LONGEST_LINE and "\0" not in text:
-        return
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise RecipeError(
-            "this line is not UTF-8", hint="save the recipe as UTF-8", span=span.at(span.line, error.start + 1)
-        ) from error
+def readable(text: str) -> str:
+    """``text`` with U+FFFD for each byte that is no UTF-8."""
+    return _LONE.sub("\ufffd", text)
+
+
+def not_utf8() -> RecipeError:
+    """The error, without a place, for a line that means something and can't be read."""
+    return RecipeError("this line is not UTF-8", hint="save the recipe as UTF-8")
+
+
+def _checked(line: Line, file: str) -> Line:
+    span = Span(file, line.number, end_line=line.number)
+    size = len(line.text.encode("utf-8", "surrogatepass"))
     if size > LONGEST_LINE:
         raise RecipeError(
             f"dockerfile line greater than max allowed size of {LONGEST_LINE}",
             hint="break it with a continuation, or put the data in a file and COPY it",
             span=span,
         )
-    if "\0" in text:
+    if "\0" in line.text:
         raise RecipeError("this line holds a NUL byte", hint="is this a text file?", span=span)
+    lone = _LONE.search(line.text)
+    if lone is None:
+        return line
+    if not line.comment:
+        error = not_utf8()
+        error.span = span.at(line.number, lone.start() + 1)
+        raise error
+    return replace(line, text=readable(line.text), broken=lone.start() + 1)

@@ -263,7 +263,7 @@ class _Planner:
 
     def _asked_platform(self, stage: Stage) -> Platform:
         word = stage.start.platform
-        if word is None:
+        if word is None or not word.text:  # a flag that is left empty says nothing
             return self._platform
         found = self._global_word(word, stage)
         statement = stage.start.statement

@@ -19,7 +19,7 @@ from layerbuild.frozen import frozen
 from layerbuild.recipe.arguments import Arguments, Misplaced, Shape, json_array
 from layerbuild.recipe.directives import Directive, detect, read_directives
 from layerbuild.recipe.heredoc import Heredoc, read_body, read_marks
-from layerbuild.recipe.lines import ASCII_SPACES, BACKSLASH, SPACES, Line, read_lines
+from layerbuild.recipe.lines import ASCII_SPACES, BACKSLASH, SPACES, Line, read_lines, readable
 from layerbuild.recipe.words import Word, cut_blank
 
 WITH_HEREDOCS = frozenset(("ADD", "COPY", "RUN"))
@@ -117,6 +117,7 @@ def parse(text: str, *, file: str = "Dockerfile", escape: str = BACKSLASH) -> Re
         what = "file with no instructions" if text else "the file is empty"
         raise RecipeError(what, hint="a recipe begins with FROM", span=Span(file, 1, end_line=1))
     commented = tuple(_commented(statements, lines, behind=len(directives)))
+    text = text if text.isascii() else readable(text)
     frontend = detect(text, "syntax", foreign=True, file=file)
     return Recipe(file, directives, commented, frontend, detect(text, "check", file=file))
 

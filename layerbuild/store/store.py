@@ -258,6 +258,8 @@ class Store:
 
     def require_blobs(self, image: StoredImage) -> None:
         """Bring those blobs of an image that are not here, and its layers with them."""
+        if all(self.blobs.has(layer.digest) for layer in image.manifest.layers):
+            return
         from layerbuild.store.unpack import require_blobs
 
         require_blobs(self, image)

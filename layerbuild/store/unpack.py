@@ -93,9 +93,6 @@ def ensure_below(store: Store, workspace: Workspace) -> None:
 def require_blobs(store: Store, image: StoredImage) -> None:
     """Bring those blobs of an image that are not here. NotFoundError for one that can be had nowhere; DigestMismatch
     for one that is another layer than was said."""
-    absent = [layer.digest for layer in image.manifest.layers if not store.blobs.has(layer.digest)]
-    if not absent:
-        return
     if store.sources.absent(image.config.diff_ids):
         ensure_unpacked(store, image.top)
     pairs = zip(image.manifest.layers, image.config.diff_ids, strict=True)

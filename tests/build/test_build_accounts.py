@@ -73,7 +73,13 @@ def test_unknown_names_are_told(image: Tree, user: str, name: str) -> None:
         ("root", (0, 0)),
         (":video", (0, 44)),
         ("nobody", (0, 0)),
-        ("app:nogroup", (1000, 0)),
+        ("nobody:video", (0, 44)),
+        ("app:nogroup", (1000, 1001)),
+        ("app:video:more", (1000, 1001)),
+        ("5:nogroup", (5, 5)),
+        (":nogroup", (0, 0)),
+        ("app:", (1000, 0)),
+        ("5:", (5, 0)),
     ],
 )
 def test_chown(image: Tree, text: str, expected: tuple[int, int]) -> None:
@@ -88,9 +94,17 @@ def test_ids_that_no_file_can_have(image: Tree, text: str) -> None:
 
 
 def test_without_the_files(tmp_path: Path) -> None:
+    bare = context(tmp_path / "t", "f")
+    assert account(bare, "") == Account(0, 0, (0,), "/")
+    assert owner(bare, "app:app") == (0, 0)
+
+
+@pytest.mark.parametrize("text", ["app", ":video", "5:video"])
+def test_an_empty_image_tells_no_name(tmp_path: Path, text: str) -> None:
     empty = context(tmp_path / "t")
-    assert account(empty, "") == Account(0, 0, (0,), "/")
-    assert owner(empty, "app:app") == (0, 0)
+    assert owner(empty, "5:6") == (5, 6)
+    with pytest.raises(BuildError, match="the image is empty"):
+        owner(empty, text)
 
 
 def test_links_to_the_files_stay_in_the_image(image: Tree, tmp_path: Path) -> None:

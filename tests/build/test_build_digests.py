@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build_trees import step
@@ -32,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     for name, text in (("a", "1"), ("d/b", "2"), ("d/e/c", "3")):
         (folder / name).write_text(text)
     (folder / "d/l").symlink_to("b")
+    (folder / "\udcfe").touch()
     return folder
 
 
@@ -61,7 +64,7 @@ def look(folder: Path, known: Digests, pattern: str = "/", rules: str = "") -> t
 @pytest.mark.usefixtures("later")
 def test_what_did_not_change_is_not_read_again(folder: Path, store: Store) -> None:
     first = look(folder, store.digests)
-    assert first[1] == 3
+    assert first[1] == 4
     assert look(folder, store.digests) == (first[0], 0)
 
 
@@ -82,6 +85,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "name": lambda folder: (folder / "a").rename(folder / "z"),
     "a second name": lambda folder: os.link(folder / "a", folder / "d/a"),
     "less": lambda folder: (folder / "d/e/c").unlink(),
+    "a name that is no text": lambda folder: Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).touch(),
+    "one such instead of another": lambda folder: (folder / "\udcfe").rename(folder / "\udcfd"),
 }
 
 
@@ -121,9 +126,30 @@ def test_an_ignore_file_decides_too(folder: Path, store: Store) -> None:
 
 def test_what_changed_within_the_clocks_grain_is_read_again(folder: Path, store: Store) -> None:
     first = look(folder, store.digests)
-    assert look(folder, store.digests) == first and first[1] == 3
+    assert look(folder, store.digests) == first and first[1] == 4
     assert not store.database.rows("SELECT * FROM file") and not store.database.rows("SELECT * FROM selection")
     assert is_settled(100, 101 + GRAIN) and not is_settled(100, 100 + GRAIN)
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("rules", ["", "nothing\n"], ids=["no rules", "rules"])
+def test_the_order_in_which_a_folder_is_listed_does_not_count(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, rules: str
+) -> None:
+    for number in range(5):
+        (folder / f"folder{number}").mkdir()
+        (folder / f"folder{number}/file").touch()
+    first = look(folder, store.digests, rules=rules)
+    scandir = os.scandir
+
+    @contextmanager
+    def backwards(place: Any) -> Iterator[list[Any]]:
+        with scandir(place) as scanned:
+            yield list(scanned)[::-1]
+
+    monkeypatch.setattr(os, "scandir", backwards)
+    assert look(folder, store.digests, rules=rules) == (first[0], 0)
+    assert len(store.database.rows("SELECT * FROM selection")) == 1
 
 
 @pytest.mark.usefixtures("later")
@@ -133,4 +159,4 @@ def test_prune_forgets(folder: Path, store: Store) -> None:
     look(folder, store.digests)
     assert store.database.rows("SELECT * FROM file")
     prune(store, all=True)
-    assert look(folder, store.digests)[1] == 3
+    assert look(folder, store.digests)[1] == 4

@@ -10,7 +10,7 @@ import pytest
 from loopback import EPOCH, Web, commit, git, publish
 
 from layerbuild.build.credentials import Credentials
-from layerbuild.build.repositories import Repositories, address, shown
+from layerbuild.build.repositories import Commit, Repositories, address, shown
 from layerbuild.errors import SourceError
 from layerbuild.recipe.git import GitRef, read_git
 
@@ -110,6 +110,23 @@ def test_credentials_are_no_argument_and_stay_nowhere(web: Web, tmp_path: Path) 
     kept = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"hunter2" not in kept and b"bWU6aHVudGVyMg" not in kept and web.url("work.git").encode() in kept
     assert "hunter2" not in shown(secret)
+
+
+def test_what_begins_with_a_dash_is_no_option(web: Web, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    commit(work, {"f": "1"})
+    url = publish(work, web, "work")
+    seen = tmp_path / "seen"
+    repositories = Repositories(ENVIRONMENT, Credentials())
+    with pytest.raises(SourceError, match="does not contain ref --upload-pack=touch"):
+        repositories.commit(ref(f"{url}#--upload-pack=touch {seen};"))
+    # git would take this address for an option, and the ref behind it for the repository.
+    with pytest.raises(SourceError, match="strange hostname '-o@h' blocked"):
+        repositories.commit(ref(f"-o@h:x#{url}"))
+    (tmp_path / "new").mkdir()
+    with pytest.raises(SourceError, match="strange hostname '-o@h' blocked"):
+        repositories.checkout(ref("-o@h:x"), Commit("1" * 40), tmp_path / "new", keep_git_dir=False)
+    assert not seen.exists()
 
 
 def test_addresses() -> None:

@@ -8,6 +8,7 @@ import pytest
 from build_trees import context
 
 from layerbuild.build.wildcard import expand, is_pattern, split
+from layerbuild.errors import RecipeError
 
 
 @pytest.mark.parametrize(
@@ -31,13 +32,6 @@ from layerbuild.build.wildcard import expand, is_pattern, split
         ("(a|b)*", ["a", "(a|b)"], "(a|b)"),
         ("*\n*", ["a\nb", "ab"], "a\nb"),
         ("\udcff*", ["\udcff", "\udcff1", "ÿ"], "\udcff \udcff1"),
-        # malformed: nothing matches
-        ("[", ["["], ""),
-        ("[]", ["]"], ""),
-        ("[]a]", ["a", "]"], ""),
-        ("[a-]*", ["a", "-"], ""),
-        ("[-a]", ["a", "-"], ""),
-        ("*\\", ["\\", "a"], ""),
     ],
 )
 def test_one_segment(tmp_path: Path, pattern: str, names: list[str], expected: str) -> None:
@@ -46,6 +40,12 @@ def test_one_segment(tmp_path: Path, pattern: str, names: list[str], expected: s
     tree = context(tmp_path)
     found = expand(tree, b"", [pattern.encode("utf-8", "surrogateescape")])
     assert " ".join(node.path.decode("utf-8", "surrogateescape") for node in found) == expected
+
+
+@pytest.mark.parametrize("pattern", [b"[", b"[]", b"[]a]", b"[a-]*", b"[-a]", b"*\\", b"['f',"])
+def test_malformed(tmp_path: Path, pattern: bytes) -> None:
+    with pytest.raises(RecipeError, match="syntax error in pattern"):
+        expand(context(tmp_path), b"", [b"*", pattern])
 
 
 def test_segments(tmp_path: Path) -> None:

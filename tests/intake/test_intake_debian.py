@@ -108,7 +108,7 @@ def test_a_missing_program_tells_how_to_install_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
-        ("E: unable to pick chroot mode automatically", "add-subuids"),
+        ("E: unable to pick chroot mode automatically", "subordinate ids"),
         ("E: Unable to locate package maek", "--include"),
         ("Temporary failure resolving 'deb.debian.org'", "--mirror"),
         ("E: something else", ""),
@@ -134,7 +134,7 @@ def test_two_real_runs_give_the_same_bytes(tmp_path: Path, program: Callable[[st
         try:
             make_debian_tar(base, tmp_path / name, epoch=EPOCH, environment=dict(os.environ))
         except MachineError as error:
-            if "--mirror" in error.hint or "add-subuids" in error.hint:
+            if "--mirror" in error.hint or "subordinate ids" in error.hint:
                 pytest.skip(error.hint)
             raise
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())

@@ -52,6 +52,12 @@ def test_what_is_lacking_is_told(
     assert found.uids == (Mapping(0, 99999, 1),)
 
 
+def test_the_range_that_is_proposed_is_nobodys(machine: Callable[..., Ranges]) -> None:
+    found = machine("other:100000:65536\nlow:5:1\n", "third:165536:65536\nbroken:x:1\n")
+    assert "--add-subuids 231072-296607 --add-subgids 231072-296607 99999" in found.remedy
+    assert "--add-subuids 100000-165535 " in machine("low:5:1\n", "").remedy
+
+
 @in_build("user")
 def test_a_build_without_ranges_says_why(world: World) -> None:
     assert world.identity.one_id

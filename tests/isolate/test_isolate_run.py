@@ -117,7 +117,7 @@ def test_a_missing_working_directory_is_named(world: World) -> None:
 def test_daemons_end_with_the_command(world: World) -> None:
     started = time.monotonic()
     world.sh("sleep 97531 & sleep 97531 >/dev/null 2>&1 & true")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"97531" in read(path)]
 
 
@@ -131,7 +131,7 @@ def read(path: Path) -> bytes:
 @in_build()
 def test_several_jobs_run_at_once(world: World) -> None:
     outputs: dict[int, str] = {}
-    jobs = [world.job("sh", "-c", f"sleep 0.5; echo {number}") for number in range(6)]
+    jobs = [world.job("sh", "-c", f"sleep 2; echo {number}") for number in range(6)]
 
     def run(number: int) -> None:
         outputs[number] = world.run(jobs[number])[1]
@@ -142,7 +142,7 @@ def test_several_jobs_run_at_once(world: World) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 11  # one after another they take 12
     assert outputs == {number: f"{number}\n" for number in range(6)}
 
 
@@ -164,7 +164,7 @@ def test_a_killed_sandbox_says_so(world: World) -> None:
     threading.Timer(0.3, world.sandbox.kill).start()
     started = time.monotonic()
     assert "was stopped" in failure(world, world.job("sleep", "60")).message
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert "was stopped" in failure(world, world.job("true")).message
 
 

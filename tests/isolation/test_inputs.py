@@ -65,6 +65,21 @@ def test_special_files(layerbuild: Layerbuild, context: Path) -> None:
     assert layerbuild.names("special") == ["copied/", "copied/fifo", "copied/socket"]
 
 
+def test_pipes_in_the_place_of_what_the_builder_reads(layerbuild: Layerbuild, context: Path) -> None:
+    """Nobody waits for their other end, in a folder and in a context that came from elsewhere."""
+    (context / "Dockerfile").write_text("FROM busybox\n")
+    os.mkfifo(context / ".dockerignore")
+    tar = archive(("Dockerfile", tarfile.REGTYPE, "", b"FROM busybox\n"), (".dockerignore", tarfile.FIFOTYPE, "", b""))
+    for said in (layerbuild.run("build", context, code=1), layerbuild.run("build", "-", stdin=tar, code=1)):
+        assert ".dockerignore': it is a pipe" in said.stderr
+    (context / ".dockerignore").unlink()
+    (context / "Dockerfile").unlink()
+    os.mkfifo(context / "Dockerfile")
+    assert "Dockerfile is a pipe" in layerbuild.run("build", context, code=3).stderr
+    only = archive(("Dockerfile", tarfile.FIFOTYPE, "", b""))
+    assert "no recipe" in layerbuild.run("build", "-", stdin=only, code=3).stderr
+
+
 def test_names_that_are_no_text(layerbuild: Layerbuild, context: Path) -> None:
     names = [b"new\nline", b"\xff\xfe", b"tab\t", b"-rf", b"a b", b"*", b"\\", "ä".encode()]
     for name in names:

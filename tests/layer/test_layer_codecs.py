@@ -42,6 +42,15 @@ def test_round_trip(codec: Codec, data: bytes) -> None:
     assert stream.read() == data
 
 
+@pytest.mark.parametrize("codec", READ, ids=lambda codec: codec.name)
+def test_a_read_gives_less_than_it_was_asked_for_at_the_end_alone(codec: Codec) -> None:
+    # Whoever tells an archive by its first block reads once: an ADD of a small .tar.zst was once taken for a file.
+    _, stream = decompress(io.BytesIO(packed(codec, DATA)))
+    assert [len(stream.read(size)) for size in (512, 1, 4096, 1 << 20)] == [512, 1, 4096, 1 << 20]
+    assert len(stream.read(len(DATA))) == len(DATA) - 512 - 1 - 4096 - (1 << 20)
+    assert stream.read(1) == b""
+
+
 @written
 @settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, 900_000), max_size=8))

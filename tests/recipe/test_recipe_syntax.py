@@ -82,6 +82,9 @@ def test_directives_end_at_the_first_other_line(head: str, escape: str) -> None:
         ("# escape=`\n# escape=`\nFROM a", "only one escape parser directive", 2),
         ("FROM a\nLABEL b=" + "c" * 65536, "greater than max allowed size of 65535", 2),
         ("FROM a\nRUN \udcff", "not UTF-8", 2),
+        ("FROM a\nRUN \ud800", "not UTF-8", 2),
+        ("FROM a\nCOPY <<E /\n# \udcff\nE\n", "not UTF-8", 2),
+        ("# \udcff" + "c" * 65535 + "\nFROM a", "greater than max allowed size of 65535", 1),
         ("FROM a\nRUN \0", "NUL", 2),
         ("FROM a\nRUN <<E\nx\n", "unterminated heredoc", 2),
     ],
@@ -91,6 +94,13 @@ def test_errors_have_a_line(recipe: str, message: str, line: int) -> None:
         parse(recipe)
     assert caught.value.span is not None
     assert caught.value.span.line == line
+
+
+def test_a_comment_may_be_in_any_encoding() -> None:
+    recipe = parse("# check=skip=caf\udce9\n# caf\udce9\nFROM a\nRUN b \\\n  # \udce9 \\\n  c\n")
+    assert [statement.text for statement in recipe.statements] == ["FROM a", "RUN b   c"]
+    assert recipe.statements[0].comments[0].text == "caf\ufffd"
+    assert recipe.check is not None and recipe.check.value == "skip=caf\ufffd"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -122,30 +123,53 @@ def test_a_blob_goes_to_a_file_a_pipe_or_whatever_takes_bytes(store: Store, tmp_
     data = os.urandom(3 << 20)
     digest = store.blobs.add(data)
     memory = io.BytesIO()
-    store.blobs.send(digest, memory)
-    assert memory.getvalue() == data
-    for mode in ("wb", "ab"):
-        path = tmp_path / mode
-        with path.open(mode) as file:
-            file.write(b"before ")
-            store.blobs.send(digest, file)
-            file.write(b" after")
-        assert path.read_bytes() == b"before " + data + b" after"
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=(tmp_path / "piped").open("wb")) as cat:
-        assert cat.stdin is not None
-        store.blobs.send(digest, cat.stdin)  # type: ignore[arg-type]
-    assert (tmp_path / "piped").read_bytes() == data
-    with pytest.raises(NotFoundError), (tmp_path / "none").open("wb") as file:
-        store.blobs.send(BlobDigest.of(b"none"), file)
+    with store.blobs.sending() as sending:
+        sending.send(digest, memory)
+        assert memory.getvalue() == data
+        for mode in ("wb", "ab"):
+            path = tmp_path / mode
+            with path.open(mode) as file:
+                file.write(b"before ")
+                sending.send(digest, file)
+                file.write(b" after")
+            assert path.read_bytes() == b"before " + data + b" after"
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=(tmp_path / "piped").open("wb")) as cat:
+            assert cat.stdin is not None
+            sending.send(digest, cat.stdin)  # type: ignore[arg-type]
+        assert (tmp_path / "piped").read_bytes() == data
+        with pytest.raises(NotFoundError), (tmp_path / "none").open("wb") as file:
+            sending.send(BlobDigest.of(b"none"), file)
 
 
-def test_a_damaged_blob_is_found_out(store: Store, tmp_path: Path) -> None:
-    digest = store.blobs.add(b"content")
-    store.blobs.path(digest).write_bytes(b"CONTENT")
-    with pytest.raises(DigestMismatch):
-        store.blobs.send(digest, io.BytesIO())
-    with pytest.raises(DigestMismatch), (tmp_path / "file").open("wb") as file:
-        store.blobs.send(digest, file)
+def test_many_blobs_go_to_one_file_in_order(store: Store, tmp_path: Path) -> None:
+    """More than are verified at once."""
+    pieces = [bytes([number]) * 100_000 for number in range(40)]
+    with (tmp_path / "file").open("wb") as file, store.blobs.sending() as sending:
+        for piece in pieces:
+            sending.send(store.blobs.add(piece), file)
+        assert sum(thread.name == "blob-check" for thread in threading.enumerate()) <= len(os.sched_getaffinity(0))
+    assert (tmp_path / "file").read_bytes() == b"".join(pieces)
+    assert not [thread for thread in threading.enumerate() if thread.name == "blob-check"]
+
+
+@pytest.mark.parametrize("after", [0, 40], ids=["the last", "followed by others"])
+def test_a_damaged_blob_is_found_out(store: Store, tmp_path: Path, after: int) -> None:
+    damaged = store.blobs.add(b"content")
+    store.blobs.path(damaged).write_bytes(b"CONTENT")
+    with pytest.raises(DigestMismatch), store.blobs.sending() as sending:
+        sending.send(damaged, io.BytesIO())
+    with pytest.raises(DigestMismatch), (tmp_path / "file").open("wb") as file, store.blobs.sending() as sending:
+        sending.send(damaged, file)
+        for number in range(after):
+            sending.send(store.blobs.add(b"%d" % number), file)
+
+
+def test_what_goes_wrong_in_the_block_is_what_is_told(store: Store, tmp_path: Path) -> None:
+    damaged = store.blobs.add(b"content")
+    store.blobs.path(damaged).write_bytes(b"CONTENT")
+    with pytest.raises(KeyError), (tmp_path / "file").open("wb") as file, store.blobs.sending() as sending:
+        sending.send(damaged, file)
+        raise KeyError
 
 
 @pytest.mark.root
@@ -161,8 +185,8 @@ def test_a_copy_shares_its_blocks_where_the_file_system_can(tmp_path: Path) -> N
     try:
         with Store.open(place / "store") as store:
             digest = store.blobs.add(os.urandom(64 << 20))
-            with (place / "copy").open("xb") as file:
-                store.blobs.send(digest, file)
+            with (place / "copy").open("xb") as file, store.blobs.sending() as sending:
+                sending.send(digest, file)
             assert (place / "copy").read_bytes() == store.blobs.path(digest).read_bytes()
         os.sync()
         extents = subprocess.run(["filefrag", "-v", place / "copy"], capture_output=True, text=True, check=True).stdout
