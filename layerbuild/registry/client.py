@@ -228,6 +228,8 @@ class Repository:
         own = answer.host == self.host
         if own and answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return f"`layerbuild login {self.endpoint.registry}` gives it a user and a password"
+        if own and answer.status == HTTPStatus.NOT_FOUND and "/manifests/" in answer.url:
+            return "are the repository and the tag spelled so there? A private one may have to be logged in to"
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             wait = answer.headers.get("Retry-After", "")
             return f"wait {wait} seconds" if wait.isdecimal() else "wait a while; who is logged in may ask more often"
