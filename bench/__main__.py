@@ -24,7 +24,7 @@ from pathlib import Path
 from bench.disk import disk, settle
 from bench.floor import Floor, walk
 from bench.memory import Watch
-from bench.peers import PEERS, Bases, Builder, Layerbuild, available, run
+from bench.peers import PEERS, Bases, Builder, Layerbuild, available, compile_layerbuild, run
 from bench.report import Result, plot, table
 from bench.workloads import BASE, PROGRAMS, SCALES, WORKLOADS, Scale, Workload, series_files, series_layers
 
@@ -184,6 +184,7 @@ def main() -> None:
     names = options.builders.split(",") if options.builders else list(PEERS)
     gigabytes = options.gigabytes or (32 if options.scale == "full" else 6)
     began = time.monotonic()
+    compile_layerbuild()
     with disk(options.scratch, options.place, gigabytes=gigabytes) as folder:
         bases, folders = make_bases(folder, workloads)
         builders = available(names, folder, bases, say)

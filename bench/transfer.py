@@ -8,8 +8,9 @@ program has its turn in each round, on an empty store, and each round begins wit
 disk is synced. Seconds and CPU seconds (of the program and its children, not of the registry) are medians; the round
 before the first is watched for memory, the largest sum of resident sizes, and is not timed. Each push goes to a
 registry of its own, new in each round, so every byte is sent: where another repository has the layers, all of these
-programs know to take them over. All of it lies on one fresh ext4 with a journal, in a loop-mounted file below
-``--scratch``, or in a folder of ``--place``. Needs root.
+programs know to take them over. The *floor* of a push are the blobs alone, each in one request, all at once, with
+nothing but sockets: what is left is the registry's own work, which hashes each byte once more. All of it lies on one
+fresh ext4 with a journal, in a loop-mounted file below ``--scratch``, or in a folder of ``--place``. Needs root.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.capture import make_files
 from bench.disk import disk, settle
 from bench.memory import Watch
-from bench.peers import run
+from bench.peers import compile_layerbuild, run
 
 LAYERBUILD = [sys.executable, "-m", "layerbuild"]
 PLAIN = "--tls-verify=false"
@@ -50,6 +55,7 @@ def main() -> None:
     sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
     from registries import running  # as the tests start it
 
+    compile_layerbuild()
     with disk(options.scratch, options.place, gigabytes=10 + options.megabytes * 16 // 1000) as folder:
         (folder / "registry").mkdir()
         with running(str(shutil.which("docker-registry")), folder / "registry") as registry:
@@ -101,10 +107,10 @@ def measure(folder: Path, host: str, rounds: int) -> dict[str, dict[str, Any]]:
                         work()
                     peaks[name] = watch.peak
                     continue
-                began, before = time.perf_counter(), children()
+                began, before = time.perf_counter(), spent()
                 work()
                 seconds.setdefault(name, []).append(time.perf_counter() - began)
-                cpu.setdefault(name, []).append(children() - before)
+                cpu.setdefault(name, []).append(spent() - before)
         for place in ("store", "skopeo", "bundle", "buildah", "run", "pushed"):
             shutil.rmtree(folder / place, ignore_errors=True)
     return {
@@ -126,10 +132,10 @@ def in_turn(works: Mapping[str, Work], number: int) -> Iterator[tuple[str, Work]
         yield from chosen[turn:] + chosen[:turn]
 
 
-def children() -> float:
-    """CPU seconds of all children that have ended."""
-    found = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return found.ru_utime + found.ru_stime
+def spent() -> float:
+    """CPU seconds of this process, and of all children that have ended."""
+    found = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in found)
 
 
 @contextmanager
@@ -139,7 +145,7 @@ def empty_registries(folder: Path) -> Iterator[Mapping[str, str]]:
 
     with ExitStack() as stack:
         targets = {}
-        for who in ("layerbuild", "skopeo", "buildah"):
+        for who in ("layerbuild", "skopeo", "buildah", "floor"):
             (folder / who).mkdir(parents=True)
             registry = stack.enter_context(running(str(shutil.which("docker-registry")), folder / who))
             targets[who] = f"{registry.host}/pushed:1"
@@ -170,7 +176,31 @@ def works(folder: Path, host: str, targets: Mapping[str, str]) -> dict[str, Work
             ["skopeo", "copy", "-q", "--dest-" + PLAIN[2:], f"oci:{layout}", f"docker://{targets['skopeo']}"]
         ),
         "push, buildah": lambda: run([*buildah, "push", "-q", PLAIN, image, targets["buildah"]]),
+        "push, floor": lambda: send_blobs(folder / "skopeo/blobs/sha256", targets["floor"].partition("/")[0]),
     }
+
+
+def send_blobs(blobs: Path, host: str) -> None:
+    """Send each file of ``blobs`` as what its name says."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda path: send_blob(path, host), blobs.iterdir()))
+
+
+def send_blob(path: Path, host: str) -> None:
+    with closing(HTTPConnection(host)) as connection:
+        connection.request("POST", "/v2/pushed/blobs/uploads/")
+        answer = connection.getresponse()
+        answer.read()
+        place = urlsplit(answer.getheader("Location", ""))
+        size = str(path.stat().st_size)
+        with path.open("rb", buffering=0) as file:
+            target = f"{place.path}?{place.query}&digest=sha256:{path.name}"
+            connection.request(
+                "PUT", target, body=iter(partial(file.read, 1 << 20), b""), headers={"Content-Length": size}
+            )
+            answer = connection.getresponse()
+        if answer.status != 201:
+            raise RuntimeError(f"{host} answered {answer.status} to the blob {path.name}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ Only the command line turns an error into text on a terminal and an exit code.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -32,6 +33,13 @@ def alike(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
     from difflib import get_close_matches
 
     return get_close_matches(word, list(known), n=most)
+
+
+def descriptors_hint(error: OSError) -> str:
+    """What helps where the process, or the whole machine, may open no more files; empty for every other error."""
+    if error.errno == errno.EMFILE:
+        return "let the process open more files: ulimit -n"
+    return "other processes have too many files open: end some, or raise fs.file-max" * (error.errno == errno.ENFILE)
 
 
 @frozen

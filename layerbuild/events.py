@@ -136,6 +136,15 @@ class ImageWritten:
 
 
 @frozen
+class ImagePushed:
+    """The result, an image or an index, is in a registry: all its blobs, and what it is known by there. ``name`` has
+    the tag, if it was given one."""
+
+    name: str
+    digest: BlobDigest
+
+
+@frozen
 class IndexWritten:
     """The results for several platforms are in the store, under one index."""
 
@@ -192,6 +201,7 @@ Event = (
     | StepFinished
     | ImageWritten
     | IndexWritten
+    | ImagePushed
     | BlobMoved
     | Failed
     | Note

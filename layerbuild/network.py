@@ -49,7 +49,7 @@ class Network:
         self._connections = connections
         self._trust = trust
         self._guard = threading.Lock()
-        self._pools: dict[tuple[str, bool, Trust], PoolManager] = {}
+        self._pools: dict[tuple[str, bool, bool, Trust], PoolManager] = {}
 
     def pool(self, url: str, *, verify: bool = True) -> PoolManager:
         """The pool for requests to ``url``; ``verify`` False takes any certificate. OSError for a certificate that
@@ -58,20 +58,22 @@ class Network:
         proxy = self._proxies.get(parts.scheme) or self._proxies.get("all", "")
         if _is_near(parts, self._proxies.get("no", "")):
             proxy = ""
-        trust = self._trust(parts.netloc)
+        key = proxy, parts.scheme == "https", verify, self._trust(parts.netloc)
         with self._guard:
-            if (proxy, verify, trust) not in self._pools:
-                self._pools[proxy, verify, trust] = self._open(proxy, trust, verify=verify)
-            return self._pools[proxy, verify, trust]
+            if key not in self._pools:
+                self._pools[key] = self._open(*key)
+            return self._pools[key]
 
-    def _open(self, proxy: str, trust: Trust, *, verify: bool) -> PoolManager:
+    def _open(self, proxy: str, secure: bool, verify: bool, trust: Trust) -> PoolManager:
         from urllib3 import PoolManager, ProxyManager, disable_warnings
         from urllib3.exceptions import InsecureRequestWarning
         from urllib3.util import make_headers
 
         if not verify:  # who asked for it need not be told with each request
             disable_warnings(InsecureRequestWarning)
-        options: dict[str, Any] = {"maxsize": self._connections, "ssl_context": _tls(trust, verify=verify)}
+        options: dict[str, Any] = {"maxsize": self._connections}
+        if secure:  # to read the machine's certificates takes 10 ms
+            options["ssl_context"] = _tls(trust, verify=verify)
         if not proxy:
             return PoolManager(**options)
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +32,11 @@ _counter = iter(range(1_000_000))
 
 def pytest_configure() -> None:
     """As root each process of the tests has its mounts to itself: none that others make come and go in it, and its own
-    end with it."""
+    end with it. What a shell has what it runs in the background ignore, and nohup(1), stops a build here all the
+    same."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     if os.geteuid() == 0:
         linux.unshare(linux.CLONE_NEWNS)
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)

@@ -25,10 +25,12 @@ def public() -> Path:
     above = Path(tempfile.gettempdir())
     for left in above.glob(f"{_PREFIX}*"):
         _sweep(left)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
-    folder.chmod(0o755)
-    _lock(folder)
-    return folder
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=above))
+        with suppress(FileNotFoundError):  # another process that starts now has swept it before it was locked
+            folder.chmod(0o755)
+            if _lock(folder):
+                return folder
 
 
 def fresh(name: str) -> Path:

@@ -140,6 +140,8 @@ def test_files_for_scripts(layerbuild: Layerbuild, context: Path) -> None:
     assert json.loads(manifest)["config"]["digest"] == image_id
     assert told["containerimage.descriptor"]["size"] == len(manifest)
     assert sorted(os.listdir(context / "out")) == ["iid", "metadata"]
+    layerbuild("build", "-q", "--metadata-file", metadata, context)
+    assert "image.name" not in json.loads(metadata.read_text())
 
 
 def test_a_failed_build_writes_no_file_for_scripts(rooted: Layerbuild, context: Path) -> None:

@@ -104,6 +104,7 @@ def test_a_fresh_machine_runs_nothing(machines: Machines, one: Path, tmp_path: P
     fresh = machines()
     again, told = build(fresh, one, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "again")
     assert (again, ran(told), notes(told)) == (image, [], "")
+    assert f"every input is as it was, says the cache from {tmp_path}/cache" in fresh("explain", "2")
     assert fresh("run", "--rm", "again", "cat", "/one", "/second") == "1\n2\n"
     _, told = build(fresh, one)
     assert ran(told) == []  # what came is the store's own now

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -301,3 +303,16 @@ def test_a_disk_that_others_have_filled(small: Layerbuild, context: Path, tmp_pa
     small("prune")  # a blob may have found room where its row did not: then it is unclaimed, and never false
     whole(small, tmp_path)
     small.build(context, None)
+
+
+@pytest.mark.parametrize("most", [12, 14, 16, 18, 20])
+def test_too_few_open_files(rooted: Layerbuild, context: Path, most: int) -> None:
+    """Wherever it hits: nothing is unreadable then, whatever .dockerignore says."""
+    for number in range(60):
+        (context / str(number)).mkdir()
+        (context / str(number) / "f").write_text("f")
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most, most))
+    with rooted.start("build", context, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, preexec_fn=limit) as build:
+        said = build.communicate()[1].decode()
+    assert "Too many open files" in said and said.endswith("hint: let the process open more files: ulimit -n\n")

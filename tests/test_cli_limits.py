@@ -67,6 +67,18 @@ def test_time(layerbuild: Layerbuild, context: Path) -> None:
     assert "give it more: --timeout" in said
 
 
+def test_limits_of_one_process_that_end_it(layerbuild: Layerbuild, context: Path) -> None:
+    """Pid 1, and a child of it; and who is killed otherwise ran into none."""
+    for line in ("while :; do :; done", "(while :; do :; done); exit $?"):
+        said = failing(layerbuild, context, line, "--ulimit", "cpu=1")
+        assert "it kept a processor busy for longer than --ulimit cpu allows; " in said
+        assert "hint: give it more: --ulimit cpu; look around in it" in said
+    said = failing(layerbuild, context, "head -c 20000 /dev/zero > /x; exit $?", "--ulimit", "fsize=10000")
+    assert "it wanted a larger file than --ulimit fsize allows; " in said
+    said = failing(layerbuild, context, "sh -c 'kill -9 $$'; exit $?", "--ulimit", "cpu=5", "--ulimit", "fsize=10000")
+    assert "--ulimit" not in said
+
+
 def test_what_a_process_may_and_shared_memory(layerbuild: Layerbuild, context: Path) -> None:
     recipe = "FROM busybox\nRUN ulimit -n; ulimit -Hn; df -k /dev/shm | tail -n 1 | tr -s ' '\n"
     said = layerbuild.build(context, recipe, "--ulimit", "nofile=64:128", "--shm-size", "2m")

@@ -123,19 +123,21 @@ def test_a_build_that_fails_leaves_no_tag(rooted: Layerbuild, context: Path, reg
 
 def test_outputs(rooted: Layerbuild, context: Path, registry: Registry, tmp_path: Path) -> None:
     one, two = registry.name("push/outputs:one"), registry.name("push/outputs:two")
-    rooted.build(
+    told = rooted.build(
         context, RECIPE, "-o", f'type=image,"name={one},{two}",push=true,compression=zstd,force-compression=true'
     )
     pushed = manifest(registry, "push/outputs", "two")
     assert pushed and pushed == manifest(registry, "push/outputs", "one")
     assert BlobDigest.of(pushed) == digest_of(rooted, one)
+    assert f"pushed {one}@{digest_of(rooted, one)}\npushed {two}@{digest_of(rooted, one)}\n" in told
     kinds = {layer["mediaType"] for layer in json.loads(pushed)["layers"]}
     assert kinds == {"application/vnd.oci.image.layer.v1.tar+zstd"}
     metadata = tmp_path / "metadata.json"
     name = registry.name("push/by-digest")
     output = f"type=image,name={name},push-by-digest=true,name-canonical=true,push=true"
-    rooted.build(context, RECIPE, "-o", output, "--metadata-file", str(metadata))
+    told = rooted.build(context, RECIPE, "-o", output, "--metadata-file", str(metadata))
     digest = json.loads(metadata.read_text())["containerimage.digest"]
+    assert f"pushed {name}@{digest}\n" in told
     assert BlobDigest.of(manifest(registry, "push/by-digest", digest) or b"") == digest
     assert manifest(registry, "push/by-digest", "latest") is None
     rooted.build(context, RECIPE, "-o", "type=image,name=kept:1")

@@ -169,12 +169,14 @@ def test_a_folder_hands_its_group_down(three: dict[str, Layerbuild], context: Pa
     """To what root makes in it, too: as Debian's /usr/local does; by every call that makes something, in every spelling
     of its name; and not to what is renamed into it."""
     make = (
-        "mkdir in/d/ in/d/e && mkfifo in/p && ln -s x in/l && cp /bin/busybox in/c && echo x > in/f && echo x >> in/d/g",
+        "mkdir in/d/ in/d/e && mkfifo in/p && ln -s x in/l && cp /bin/busybox in/c && "
+        "echo x > in/f && echo x >> in/d/g",
         "touch moved linked && mv moved in && ln linked in && cp -p /etc/group in/kept && mkdir -p in/made/so/deep",
         "(cd in/d && mkdir h && tar cf - h | tar xf - -C /d/in/d/e) && mknod in/device c 1 3 && mkdir -m 2777 in/open",
     )
     recipe = "FROM busybox\nWORKDIR /d\nRUN mkdir in && chown 5:50 in && chmod 2775 in && touch in/first\n"
-    recipe += "".join(f"RUN {line}\n" for line in make) + "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    recipe += "".join(f"RUN {line}\n" for line in make)
+    recipe += "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
     made = {}
     for who, layerbuild in three.items():
         layerbuild.build(context, recipe, "-t", "it")

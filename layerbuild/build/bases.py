@@ -12,6 +12,9 @@ from layerbuild.store.store import Store
 
 Policy = Literal["always", "missing", "never"]
 
+_HOST = "docker.io/library/base:host"  # the name that `base host` gives if it is told no other
+_MAKES_HOST = "`layerbuild base host` makes it of this machine's programs"
+
 
 class Puller(Protocol):
     """Brings an image from elsewhere into the store; RegistryError if it can't. ``tag``: under its name."""
@@ -64,7 +67,7 @@ class Bases:
         except RegistryError as error:
             where = f"not in the store for {platform}" if missing else "not in the store"
             text = f"base image {name!r} is {where}, and can't be pulled: {error.message}"
-            hint = "; ".join(filter(None, (error.hint, missing)))
+            hint = "; ".join(filter(None, (missing, error.hint)))
             raise RegistryError(text, hint=hint, status=error.status) from error
 
     def _here(self, name: str, reference: Reference | None, platform: Platform) -> tuple[StoredImage | None, str]:
@@ -73,7 +76,14 @@ class Bases:
             return self._store.images.resolve(name, platform=platform), ""
         except NotFoundError as error:
             found = self._store.images.for_platform(reference, platform) if reference is not None else None
-            return found, error.hint
+            return found, _MAKES_HOST if str(reference) == _HOST and not self._is_there(name) else error.hint
+
+    def _is_there(self, name: str) -> bool:
+        """Whether the store has it, for whatever platform."""
+        try:
+            return bool(self._store.images.find(name))
+        except NotFoundError:
+            return False
 
 
 def _reference(name: str) -> Reference | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from layerbuild.build.tree import Node, changed_meanwhile, file_digest
-from layerbuild.errors import SourceError
+from layerbuild.errors import SourceError, descriptors_hint
 from layerbuild.isolate import linux
 from layerbuild.layer.entry import Entry, Kind, entry_of, kind_of
 from layerbuild.layer.paths import clean, join, resolve
@@ -276,7 +276,7 @@ class ContextTree:
     def _unreadable(self, path: bytes, error: OSError) -> SourceError:
         if isinstance(error, FileNotFoundError):
             return SourceError(f"{_shown(path)!r} of {self.name} vanished while it was read", hint="build again")
-        hint = "make it readable for you, or name it in .dockerignore"
+        hint = descriptors_hint(error) or "make it readable for you, or name it in .dockerignore"
         return SourceError(f"can't read {_shown(path)!r} of {self.name}: {error.strerror}", hint=hint)
 
 

@@ -99,7 +99,7 @@ class Placement:
 
     def add_folder_itself(self) -> None:
         """Make the destination a folder, if it is none yet."""
-        self._folder(self._top, mode=self._folder_mode)
+        self._folder(self._top, mode=self._folder_mode, why="not a directory")
 
     def add_archive(self, archive: Archive) -> None:
         """Place an unpacked archive below the destination, which is a folder in any case. Unlike a copied folder, it
@@ -182,8 +182,9 @@ class Placement:
         self._folder(split(path)[0], mode=self._folder_mode)
         return path
 
-    def _folder(self, path: bytes, *, mode: int) -> None:
-        """Make sure that ``path`` (links resolved) is a folder; those that are missing get ``mode``."""
+    def _folder(self, path: bytes, *, mode: int, why: str = "cannot copy to non-directory") -> None:
+        """Make sure that ``path`` (links resolved) is a folder; those that are missing get ``mode``. BuildError, which
+        says ``why``, if something else is in the way."""
         missing: list[bytes] = []
         while path not in self._ready:
             kind = self._kind(path)
@@ -191,7 +192,7 @@ class Placement:
                 self._ready.add(path)
                 break
             if kind is not None:
-                raise self._refused(path, "is no folder: cannot copy to non-directory")
+                raise self._refused(path, f"is no folder: {why}")
             missing.append(path)
             path = split(path)[0]
         uid, gid = self._owner or (0, 0)

@@ -166,7 +166,7 @@ class Recorder:
                     step.said(data)
                     self._put(step)
                 case events.CacheHit(stage, number):
-                    self._change(stage, number, chain=event.chain, ended=self._now)
+                    self._change(stage, number, chain=event.chain, source=event.source, ended=self._now)
                 case events.LayerSealed(stage, number):
                     layer = {name: getattr(event, name) for name in ("diff_id", "chain", "size", "tar_size", "entries")}
                     self._change(stage, number, **layer, sealed=self._now)

@@ -209,6 +209,8 @@ _LIMITS = {
     "memory": ("--memory", "it wanted more memory than --memory allows"),
     "pids": ("--pids-limit", "it wanted more processes than --pids-limit allows"),
     "timeout": ("--timeout", "it took longer than --timeout allows"),
+    "cpu": ("--ulimit cpu", "it kept a processor busy for longer than --ulimit cpu allows"),
+    "fsize": ("--ulimit fsize", "it wanted a larger file than --ulimit fsize allows"),
 }
 _TIMED_OUT = 124  # as timeout(1)
 

@@ -248,7 +248,8 @@ def _place(step: CopyStep, pattern: bytes) -> Span:
 
 def _missing(span: Span, path: bytes, tree: Tree) -> SourceError:
     shown = path.decode("utf-8", "backslashreplace") or "."
-    return SourceError(f"{shown!r} not found: {tree.why_missing(path)}", span=span)
+    hint = "flags stand in front of the sources" if shown.startswith("--") else ""
+    return SourceError(f"{shown!r} not found: {tree.why_missing(path)}", hint=hint, span=span)
 
 
 def _below(match: Match) -> Iterator[Below]:

@@ -29,6 +29,7 @@ from layerbuild.errors import (
     Span,
     StepFailed,
     UsageError,
+    descriptors_hint,
 )
 
 _CODES: tuple[tuple[type[LayerbuildError], int], ...] = (
@@ -87,7 +88,7 @@ def of_os_error(error: OSError) -> LayerbuildError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "`layerbuild df` shows what takes the space, `layerbuild prune` frees some"
         return SpaceError(f"no space left on the disk{where}", hint=hint)
-    return LayerbuildError(f"{error.strerror or error}{where}")
+    return LayerbuildError(f"{error.strerror or error}{where}", hint=descriptors_hint(error))
 
 
 def _is_lost() -> bool:

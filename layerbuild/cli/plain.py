@@ -52,6 +52,8 @@ class Plain:
             case events.ImageWritten():
                 names = f" as {', '.join(event.names)}" if event.names else ""
                 self._say(f"image {event.image_id}{names}")
+            case events.ImagePushed(name, digest):
+                self._say(f"pushed {name}@{digest}")
             case events.RootMounting() | events.UpperWritten() | events.LayerProgress():
                 pass  # for those who are taught, or watch
             case events.IndexWritten(digest, platforms):

@@ -13,7 +13,7 @@ import click
 from layerbuild.cli.registries import client
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import UsageError
-from layerbuild.events import BlobMoved, BuildStarted, LayerSealed, Note, Observer
+from layerbuild.events import BlobMoved, BuildStarted, ImagePushed, LayerSealed, Note, Observer
 
 if TYPE_CHECKING:
     from layerbuild.events import Event
@@ -30,9 +30,9 @@ _AT_ONCE = 4  # blobs under way; more take nothing from a slow line
 
 
 class Pushing:
-    """Pushes from a store to ``names``. A context manager: what is still going on when it is left is stopped.
+    """Pushes from a store. A context manager: what is still going on when it is left is stopped.
 
-    ``beside`` are blobs that the store does not have.
+    ``names`` are where to, ``beside`` are blobs that the store does not have.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Pushing:
         beside: Mapping[BlobDigest, bytes] = MappingProxyType({}),
     ) -> None:
         self._store = store
-        self._names = names
+        self.names = names
         self._observe = observe
         self._beside = beside
         self._context = click.get_current_context()  # threads have none of their own
@@ -92,7 +92,7 @@ class Pushing:
         stock = StoreStock(self._store, found, beside=self._beside)
         crew = self._stack.enter_context(Crew(_AT_ONCE, name="pusher"))
         pushers: dict[str, tuple[Pusher, list[str]]] = {}
-        for name in self._names:
+        for name in self.names:
             if name.name not in pushers:
                 pusher = Pusher(found.push(name), stock, crew, told=self._teller(name.name))
                 self._stack.callback(pusher.close)
@@ -118,6 +118,9 @@ def deliver(
     _tell(parcel, observe)
     if pushing is not None:
         pushing.push(_shipment(parcel), by_digest=output.by_digest)
+        for name in pushing.names:
+            told = name.untagged if output.by_digest else name
+            observe(ImagePushed(told.familiar, parcel.descriptor.digest))
     if output.wishes.names and not output.by_digest:
         keep(parcel)
     return parcel.descriptor
@@ -143,7 +146,8 @@ def _shipment(parcel: Parcel) -> Shipment:
     from layerbuild.registry.push import Document, Shipment
 
     manifests = [package.manifest for package in parcel.packages]
-    blobs = {blob.digest: blob for manifest in manifests for blob in (*manifest.layers, manifest.config)}
+    # The configuration is on its way before threads are busy with layers: behind them it would come alone.
+    blobs = {blob.digest: blob for manifest in manifests for blob in (manifest.config, *manifest.layers)}
     documents = {
         package.digest: Document(package.manifest.media_type, package.manifest_bytes) for package in parcel.packages
     }

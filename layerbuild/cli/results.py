@@ -42,6 +42,6 @@ def _metadata(found: StoredImage | StoredIndex, exported: Descriptor) -> dict[st
         "containerimage.config.digest": getattr(found, "image_id", None),
         "containerimage.digest": exported.digest,
         "containerimage.descriptor": json.loads(exported.to_json()),
-        "image.name": ",".join(found.names),
+        "image.name": ",".join(found.names) or None,
     }
     return {key: value for key, value in told.items() if value is not None}

@@ -162,6 +162,8 @@ def _manifest(members: Members, subject: str, manifest: Manifest, descriptor: De
     if config is not None and descriptor.platform is not None and str(config.platform) != str(descriptor.platform):
         yield Claim(where, f"is for {config.platform}; the index says {descriptor.platform}")
     diff_ids: Sequence[DiffID] = config.diff_ids if config is not None else ()
+    if not manifest.layers:
+        yield Claim(subject, "has no layers; for portability it should have one (image-spec, manifest.md)", remark=True)
     if config is not None and len(diff_ids) != len(manifest.layers):
         yield Claim(subject, f"has {len(manifest.layers)} layers; its configuration names {len(diff_ids)} diff IDs")
     yield from _layers(

@@ -90,7 +90,7 @@ class Job:
 @frozen
 class Exit:
     """How a process ended. ``code`` is 128 + ``signal`` if a signal ended it (``signal`` 0: none did). ``hit`` are the
-    limits that it ran into, as their fields are called: "memory", "pids", "timeout".
+    limits that it ran into, as their fields are called: "memory", "pids", "timeout"; "cpu" and "fsize" of the rlimits.
 
     ``cpu`` is in seconds, user and system together, and ``max_rss`` in bytes: of the process and the children that it
     waited for.

@@ -7,6 +7,7 @@ their number; from 424 on these are the same on every architecture (asm-generic/
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -49,7 +50,6 @@ AT_FDCWD: Final = -100
 AT_RECURSIVE: Final = 0x8000
 
 PR_SET_PDEATHSIG: Final = 1
-PR_CAPBSET_READ: Final = 23
 PR_CAPBSET_DROP: Final = 24
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
@@ -228,10 +228,12 @@ def drop_from_bounding_set(kept: frozenset[int]) -> None:
     for number in range(64):
         if number in kept:
             continue
-        # The kernel tells its highest capability by EINVAL for the next one.
-        if _libc.prctl(PR_CAPBSET_READ, ctypes.c_ulong(number), 0, 0, 0) < 0:
-            break
-        prctl(PR_CAPBSET_DROP, number)
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            break  # so the kernel tells that its highest capability was the one before
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -43,6 +44,9 @@ NUMBERS: Final[Mapping[str, int]] = {
 }
 
 
+_TICK: Final = 0.1  # seconds by which two ways of the kernel to count may differ
+
+
 def set_rlimit(limit: Rlimit) -> None:
     """Set ``limit`` for this process; MachineError where that takes more rights than it has."""
     number = NUMBERS[limit.name]
@@ -55,6 +59,19 @@ def set_rlimit(limit: Rlimit) -> None:
             f"the limit {limit} is above the {most} that this user may have",
             hint="ask for less, run layerbuild as root, or raise it: limits.conf(5), and LimitNOFILE= … of systemd",
         ) from error
+
+
+def reached(limits: Iterable[Rlimit], *, code: int, cpu: float) -> tuple[str, ...]:
+    """The names of those that ended a command with the exit ``code`` after ``cpu`` seconds of a processor: the kernel
+    sends SIGXFSZ, SIGXCPU, and SIGKILL where the first is ignored, as by pid 1 (getrlimit(2))."""
+    found = []
+    for limit in limits:
+        killed = code == 128 + signal.SIGKILL and cpu + _TICK >= limit.soft >= 0
+        if limit.name == "cpu" and (killed or code == 128 + signal.SIGXCPU):
+            found.append(limit.name)
+        if limit.name == "fsize" and code == 128 + signal.SIGXFSZ:
+            found.append(limit.name)
+    return tuple(found)
 
 
 def forbid_core_dumps() -> None:

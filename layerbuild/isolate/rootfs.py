@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
@@ -282,14 +281,21 @@ def forget_work(work: str) -> None:
     It has no content of ours, only marks. One of them, incompat/volatile, would forbid to mount the same upper again
     (overlayfs.rst, "Volatile mount"); and all has mode 0, which hinders an ordinary user in removing the workspace.
     """
-    for folder, names, files in os.walk(work, topdown=False):
-        for name in files:
-            os.unlink(f"{folder}/{name}")
-        for name in names:
-            os.rmdir(f"{folder}/{name}")
+    _empty(work)
 
 
 def remove_init(init: str) -> None:
     """Remove the init folder if there is one."""
+    _empty(init)
     with suppress(FileNotFoundError):
-        shutil.rmtree(init)
+        os.rmdir(init)
+
+
+def _empty(top: str) -> None:
+    """Remove all below the folder ``top``: no job has access to it any more (shutil.rmtree looks at everything three
+    times, lest somebody changes it meanwhile)."""
+    for folder, names, files in os.walk(top, topdown=False):
+        for name in files:
+            os.unlink(f"{folder}/{name}")
+        for name in names:
+            os.rmdir(f"{folder}/{name}")

@@ -38,6 +38,7 @@ from layerbuild.isolate.fork import BEGIN, Helper
 from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.rlimits import reached
 from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
 
 __all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
@@ -90,7 +91,7 @@ class Sandbox:
             with _ending(connection):
                 deadline = Deadline(self._limits.timeout, connection)
                 message = _collect(connection, reader.fileno(), on_output, deadline)
-                return _outcome(message, group, deadline)
+                return self._outcome(message, group, deadline)
 
     def attach(self, job: Job, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, terminal: bool = False) -> Exit:
         """Run ``job`` with these descriptors, relayed, as its own; with ``terminal`` on a terminal of its own.
@@ -104,7 +105,7 @@ class Sandbox:
             with Pipes(stdin, stdout, stderr) as pipes, _ending(self._send(limited, pipes.theirs)) as connection:
                 pipes.handed_over()
                 deadline = Deadline(self._limits.timeout, connection)
-                return _outcome(pipes.relay(connection, deadline), group, deadline)
+                return self._outcome(pipes.relay(connection, deadline), group, deadline)
 
     def _attach_terminal(self, job: Job, group: Group | None, stdin: int, stdout: int) -> Exit:
         with _ending(self._send(job, ())) as connection:
@@ -113,7 +114,20 @@ class Sandbox:
             if fds:
                 with os.fdopen(fds[0], "r+b", buffering=0) as master:
                     message = relay_terminal(connection, master.fileno(), stdin, stdout, deadline)
-            return _outcome(message, group, deadline)
+            return self._outcome(message, group, deadline)
+
+    def _outcome(self, message: bytes, group: Group | None, deadline: Deadline) -> Exit:
+        if not message:
+            raise _stopped()
+        answer = json.loads(message)
+        if "failure" in answer:
+            raise as_error(answer["failure"])
+        ended = decode(answer["exit"])
+        assert isinstance(ended, Exit)
+        hit = group.hit(killed=ended.code == _KILLED) if group else ()
+        if deadline.passed:
+            return replace(ended, hit=(*hit, "timeout"))
+        return replace(ended, hit=(*hit, *reached(self._limits.rlimits, code=ended.code, cpu=ended.cpu)))
 
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
@@ -174,18 +188,6 @@ def _ending(connection: socket.socket) -> Iterator[socket.socket]:
                 while connection.recv(CHUNK):
                     pass
             raise
-
-
-def _outcome(message: bytes, group: Group | None, deadline: Deadline) -> Exit:
-    if not message:
-        raise _stopped()
-    answer = json.loads(message)
-    if "failure" in answer:
-        raise as_error(answer["failure"])
-    ended = decode(answer["exit"])
-    assert isinstance(ended, Exit)
-    hit = group.hit(killed=ended.code == _KILLED) if group else ()
-    return replace(ended, hit=(*hit, "timeout") if deadline.passed else hit)
 
 
 def _stopped() -> BuildError:

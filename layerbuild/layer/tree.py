@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from layerbuild.errors import FormatError, LayerbuildError, MachineError, SpaceError
+from layerbuild.errors import FormatError, LayerbuildError, MachineError, SpaceError, descriptors_hint
 from layerbuild.layer import owners, standin
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, Xattrs, kept_xattrs
 from layerbuild.layer.paths import join, split
@@ -262,7 +262,7 @@ def explained(error: OSError, what: str) -> LayerbuildError:
         )
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
         return FormatError(f"{what}: {error.strerror}", hint="this file system can't hold that name")
-    return MachineError(f"{what}: {error.strerror}")
+    return MachineError(f"{what}: {error.strerror}", hint=descriptors_hint(error))
 
 
 def _set_xattrs(descriptor: int, xattrs: Xattrs) -> None:

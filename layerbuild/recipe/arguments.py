@@ -80,7 +80,7 @@ def key_values(rest: Word, escape: str) -> Arguments:
             raise Misplaced(
                 f'Syntax error - can\'t find = in "{word.text}". Must be of the form: name=value',
                 word,
-                hint="quote a value that holds blanks",
+                hint="a comment has a line of its own" if word.text == "#" else "quote a value that holds blanks",
             )
         pairs += (Word(key, word.offset), Word(value, word.offset + len(key) + 1))
     return Arguments(tuple(pairs))

@@ -70,7 +70,8 @@ def read_lines(text: str, *, file: str) -> tuple[Line, ...]:
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         bare = raw.rstrip("\r")
         line = Line(number, bare, raw[len(bare) :] + "\n")
-        lines.append(line if bare.isascii() and len(bare) <= LONGEST_LINE and "\0" not in bare else _checked(line, file))
+        plain = bare.isascii() and len(bare) <= LONGEST_LINE and "\0" not in bare
+        lines.append(line if plain else _checked(line, file))
     last = lines.pop()
     if last.raw != "\n":
         lines.append(replace(last, end=last.end.removesuffix("\n")))

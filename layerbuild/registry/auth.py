@@ -187,7 +187,8 @@ class Authorizer:
     def _token(self, answer: Answer, realm: str, began: float) -> _Token:
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.BAD_REQUEST):
             hint = f"`layerbuild login {self._endpoint.registry}` gives it others"
-            raise RegistryError(f"{shown(realm)} refuses the credentials for {self._endpoint.host}", hint=hint)
+            text = f"{shown(realm)} refuses the credentials for {self._endpoint.host}"
+            raise RegistryError(text, hint=hint, status=answer.status)
         if answer.status != HTTPStatus.OK:
             raise RegistryError(f"{shown(realm)} gives no token for {self._endpoint.host}: it answered {answer.status}")
         try:

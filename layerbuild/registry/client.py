@@ -30,7 +30,16 @@ from layerbuild.reference import Reference
 from layerbuild.registry.auth import Authorizer, Scopes
 from layerbuild.registry.credentials import Credential, Keychain
 from layerbuild.registry.hosts import Endpoint, Hosts
-from layerbuild.registry.transport import Answer, Body, Broken, Transport, UntrustedError, asked_for, failure
+from layerbuild.registry.transport import (
+    Answer,
+    Body,
+    Broken,
+    Transport,
+    UntrustedError,
+    UnusableCertificate,
+    asked_for,
+    failure,
+)
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
@@ -219,6 +228,8 @@ class Repository:
         own = answer.host == self.host
         if own and answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             return f"`layerbuild login {self.endpoint.registry}` gives it a user and a password"
+        if own and answer.status == HTTPStatus.NOT_FOUND and "/manifests/" in answer.url:
+            return "are the repository and the tag spelled so there? A private one may have to be logged in to"
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             wait = answer.headers.get("Retry-After", "")
             return f"wait {wait} seconds" if wait.isdecimal() else "wait a while; who is logged in may ask more often"
@@ -412,6 +423,8 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
             ) as answer:
                 if scheme == "https" or answer.status != HTTPStatus.BAD_REQUEST:
                     return scheme
+        except UnusableCertificate:
+            raise
         except UntrustedError as error:
             if error.spoken:
                 raise

@@ -197,9 +197,7 @@ class Transport:
         try:
             pool = self._network.pool(url, verify=verify)
         except OSError as error:
-            raise RegistryError(
-                f"a certificate for {host} can't be used: {error}", hint=_OWN.format(host=host)
-            ) from error
+            raise UnusableCertificate(host, error) from error
         try:
             response = pool.request(
                 method,
@@ -220,6 +218,13 @@ class Transport:
         except (exceptions.HTTPError, OSError) as error:
             raise Broken(reason(error) or "the connection broke") from error
         return Answer(response, url)
+
+
+class UnusableCertificate(RegistryError):
+    """A file with a certificate for a host can't be read, or holds none."""
+
+    def __init__(self, host: str, error: OSError) -> None:
+        super().__init__(f"a certificate for {host} can't be used: {error}", hint=_OWN.format(host=host))
 
 
 class UntrustedError(RegistryError):

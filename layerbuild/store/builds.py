@@ -63,7 +63,8 @@ class Surroundings:
 @frozen
 class StepAccount:
     """What a build says of one step. ``number`` counts the stage's steps from 1; ``kind`` is "metadata", "run" or
-    "copy"; ``verdict`` "metadata", "hit" or "miss", of a hit ``by`` is the key that found it.
+    "copy"; ``verdict`` "metadata", "hit" or "miss"; of a hit ``by`` is the key that found it, ``source`` the cache of
+    another machine that knew it, empty: the store did.
 
     ``differences`` tell a miss, ``more`` counts those left out. ``args`` are the variables in its inputs that are
     arguments of the build, and not the image's. ``below`` and ``chain`` are the stacks before and after the step;
@@ -94,6 +95,7 @@ class StepAccount:
     began: float = 0.0
     ended: float | None = None
     sealed: float | None = None
+    source: str = ""
 
     @property
     def seconds(self) -> float:

@@ -22,12 +22,15 @@ from layerbuild.store.space import ROOT_HINT, SPACE_HINT
 SCHEMA_VERSION = 6
 
 _BUSY_SECONDS = 30.0
+_LONG_WAL = 1 << 20  # bytes; whoever opens the database reads them all, in a millisecond
 _RESERVE = 128 << 10  # bytes that are set aside for the commit that frees space
 _ROOM = 64 << 10  # bytes; with less a disk is as good as full
 _LONGEST_PATH = 504  # MAX_PATHNAME of SQLite's os_unix.c, less "-journal"
 _ROOM_HINT = "make a little room there first; `layerbuild prune` then frees more"
 
 Row = tuple[Any, ...]
+
+_left: list[sqlite3.Connection] = []  # neither closed nor forgotten, which would close them
 
 _DOWNLOADS = """
 CREATE TABLE download (
@@ -338,6 +341,20 @@ class Database:
             self._connection.close()
             if self._shared is not None:
                 os.close(self._shared)
+
+    def leave(self) -> None:
+        """``close`` for a process that ends now: a short WAL stays for the next one to read. To fold it in, and to
+        begin a new one, takes four waits for the disk."""
+        if self._wal_size() > _LONG_WAL:
+            self.close()
+        else:
+            _left.append(self._connection)
+
+    def _wal_size(self) -> int:
+        try:
+            return self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def _allocate(self) -> None:
         """Have blocks for all of the memory that WAL mode shares, before something is written to it.

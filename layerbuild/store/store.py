@@ -84,6 +84,8 @@ class Store:
         self.downloads = Downloads(database, self.blobs)
         self.arrivals = Arrivals(root / "arriving", self.blobs)
         self.sources = Sources(database, self.snapshots, self.unsynced)
+        #: Whether the process ends when the store is closed.
+        self.is_last = False
         #: Brings what has not come yet; without one it is a NotFoundError.
         self.supplier: Supplier | None = None
         self.unpacking = threading.RLock()  # held by the thread that fills in what is missing of a stack
@@ -134,7 +136,10 @@ class Store:
                 self._lease.release()
                 self._lease = None
             self.unsynced.close()
-            self.database.close()
+            if self.is_last:
+                self.database.leave()
+            else:
+                self.database.close()
             self._lock.release()
 
     def __enter__(self) -> Self:

@@ -56,7 +56,7 @@ def _why_hit(build: BuildRecord, step: StepAccount) -> str:
     """Which key found a step in the cache, in words. By content it is found too where nothing ran: on a base for
     another platform, say, that has the same layers."""
     if step.by != "content":
-        return "every input is as it was"
+        return f"every input is as it was{f', says the cache from {step.source}' if step.source else ''}"
     earlier = itertools.takewhile(lambda other: other is not step, build.steps)
     if any(other.verdict == "miss" for other in earlier):
         return "an earlier step ran again and gave the same"

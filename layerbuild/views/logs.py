@@ -38,6 +38,14 @@ def as_text(logs: Logged, *, alone: bool) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def silence(build: BuildRecord, steps: Sequence[StepAccount], *, alone: bool) -> str:
+    """Why there is nothing to show of ``steps``, one of them ``alone`` or all."""
+    cached = sum(step.verdict == "hit" for step in steps)
+    if alone:
+        return f"the step said nothing in build {build.number}{': it came from the cache' if cached else ''}"
+    return f"no step said anything in build {build.number}{f': {cached} came from the cache' if cached else ''}"
+
+
 def _text(log: Log) -> str:
     text = log.data.decode("utf-8", "replace").rstrip("\n")
     if not log.dropped:

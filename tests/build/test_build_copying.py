@@ -151,6 +151,20 @@ def test_workdir_makes_only_what_is_missing(tmp_path: Path, target: str, dest: s
     assert shown(placement.items(), owners=True) == expected
 
 
+@pytest.mark.parametrize("dest", ["/f", "/f/below"])
+def test_workdir_on_a_file(tmp_path: Path, dest: str) -> None:
+    placement = Placement(step(dest=dest), context(tmp_path / "t", "f=1"), owner=None, times=TIMES)
+    with pytest.raises(BuildError, match="/f is no folder: not a directory"):
+        placement.add_folder_itself()
+
+
+def test_a_flag_behind_a_source_is_told(tmp_path: Path) -> None:
+    source = context(tmp_path / "s", "f=1")
+    with pytest.raises(SourceError, match="'--chown=1' not found") as error:
+        placed(source, context(tmp_path / "t"), copy_step("f --chown=1 /x"))
+    assert error.value.hint == "flags stand in front of the sources"
+
+
 # -- archives ----------------------------------------------------------------------------------------------------------
 
 

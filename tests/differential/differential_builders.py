@@ -24,7 +24,8 @@ Build = Callable[[Path, tuple[str, ...], Path], None]
 
 def ours(layerbuild: Layerbuild) -> Build:
     def build(context: Path, options: tuple[str, ...], out: Path) -> None:
-        same = ("-q", "--network=none", "--timestamp=keep", "--secrets=off")
+        # A copy of the same files is the same step to the cache, and would lend their times.
+        same = ("-q", "--no-cache", "--network=none", "--timestamp=keep", "--secrets=off")
         command = layerbuild.command("build", *same, *options, "-o", f"type=oci,tar=false,dest={out}", context)
         done = subprocess.run(command, env=layerbuild.environment(), capture_output=True, text=True, check=False)
         if done.returncode:

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/fs.h>
+#include <linux/rtnetlink.h>
 #include <mqueue.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -24,6 +26,7 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/quota.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
@@ -33,9 +36,11 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
+#include <sys/timex.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static const char *text(const char *name) {
@@ -67,6 +72,9 @@ static void mounts(void) {
   refused("bind /sys elsewhere", mount("/sys", "/tmp", NULL, MS_BIND | MS_REC, NULL));
   refused("uncover /proc/keys", umount2("/proc/keys", MNT_DETACH));
   refused("fsopen", syscall(430, "ext4", 0));
+  refused("fsmount", syscall(432, 3, 0, 0));
+  refused("move_mount", syscall(429, AT_FDCWD, "/proc", AT_FDCWD, "/tmp", 0));
+  refused("fspick", syscall(433, AT_FDCWD, "/sys", 0));
   refused("open_tree", syscall(428, AT_FDCWD, "/", 1));
   refused("mount_setattr", syscall(442, AT_FDCWD, "/proc/sys", 0, NULL, 0));
   refused("pivot_root", syscall(SYS_pivot_root, ".", "."));
@@ -168,6 +176,32 @@ static void devices(void) {
   chmod("/dev/null", 0666);
 }
 
+/* -- the file system below the mounts: a cache lies on the machine's own disk */
+
+static void disk(void) {
+  const char *cache = "/mounted/cache";
+  int top = open(cache, O_RDONLY | O_DIRECTORY), flags = FS_IMMUTABLE_FL;
+  int file = open("/mounted/cache/mine", O_CREAT | O_RDWR, 0600);
+  refused("freeze the machine's file system", ioctl(top, FIFREEZE, 0));
+  unsigned shut_down = 2; /* without flushing: FS_IOC_SHUTDOWN of ext4, xfs and others */
+  refused("shut the machine's file system down", ioctl(top, _IOR('X', 125, uint32_t), &shut_down));
+  refused("a file that nobody can remove", ioctl(file, FS_IOC_SETFLAGS, &flags));
+  refused("quotas of the machine", quotactl(QCMD(Q_SYNC, USRQUOTA), NULL, 0, NULL));
+  refused("a mark that is for the machine's overlays", setxattr(cache, "trusted.overlay.redirect", "/etc", 4, 0));
+  refused("an open file of a cache by its handle", ({
+            char room[sizeof(struct file_handle) + 128];
+            struct file_handle *handle = (struct file_handle *)room;
+            int mount_id;
+            handle->handle_bytes = 128;
+            name_to_handle_at(top, "mine", handle, &mount_id, 0);
+            open_by_handle_at(top, handle, O_RDWR);
+          }));
+  refused("a link out of a cache", link("/mounted/cache/mine", "/stolen"));
+  refused("a name out of a cache", rename("/mounted/cache/mine", "/moved"));
+  close(file);
+  unlink("/mounted/cache/mine");
+}
+
 /* -- the kernel's state */
 
 static void contents(const char *name, const char *path) {
@@ -182,7 +216,39 @@ static void contents(const char *name, const char *path) {
   close(fd);
 }
 
+/* What a write to a file of the kernel's would do. */
+static void written(const char *name, const char *path, const char *text) {
+  int fd = open(path, O_WRONLY | O_NONBLOCK);
+  refused(name, fd < 0 ? -1 : write(fd, text, strlen(text)));
+  if (fd >= 0) close(fd);
+}
+
+static void empty(const char *path) {
+  DIR *folder = opendir(path);
+  int entries = 0;
+  for (struct dirent *entry; folder && (entry = readdir(folder));) entries += entry->d_name[0] != '.';
+  if (folder) closedir(folder);
+  say(path, entries ? "SUCCEEDED" : "empty");
+}
+
 static void kernel(void) {
+  written("a program that the machine starts for a device", "/sys/kernel/uevent_helper", "/attempts");
+  written("a program that the machine starts for a module", "/proc/sys/kernel/modprobe", "/attempts");
+  written("a program that the machine starts for a format", "/proc/sys/fs/binfmt_misc/register", ":a:M::a::/attempts:");
+  written("be spared when memory runs short", "/proc/self/oom_score_adj", "-1000");
+  written("empty the machine's caches", "/proc/sys/vm/drop_caches", "3");
+  empty("/sys/kernel/debug");
+  empty("/sys/kernel/tracing");
+  empty("/sys/fs/bpf");
+  empty("/sys/firmware");
+  refused("go before the machine's processes", setpriority(PRIO_PROCESS, 0, -20));
+  refused("read and write first", syscall(SYS_ioprio_set, 1, 0, 1 << 13));
+  refused("turn the clock", adjtimex(&(struct timex){.modes = ADJ_SETOFFSET, .time = {1, 0}}));
+#ifdef __x86_64__
+  refused("ports of the machine's devices", syscall(SYS_ioperm, 0x70, 1, 1));
+#else
+  refused("ports of the machine's devices", (errno = EPERM, -1));
+#endif
   contents("/proc/kcore", "/proc/kcore");
   contents("/proc/keys", "/proc/keys");
   contents("/proc/timer_list", "/proc/timer_list");
@@ -193,10 +259,6 @@ static void kernel(void) {
   opened("what the machine does when it panics", "/proc/sys/kernel/panic", O_WRONLY);
   opened("an interrupt's processors", "/proc/irq/default_smp_affinity", O_WRONLY);
   opened("an interface's settings in /sys", "/sys/class/net/lo/mtu", O_WRONLY);
-  DIR *firmware = opendir("/sys/firmware");
-  int entries = 0;
-  for (struct dirent *entry; firmware && (entry = readdir(firmware));) entries += entry->d_name[0] != '.';
-  say("/sys/firmware", entries ? "SUCCEEDED" : "empty");
   refused("the kernel's log", syscall(SYS_syslog, 3, NULL, 0));
   refused("set the clock", settimeofday(&(struct timeval){0, 0}, NULL));
   refused("rename the machine", sethostname("escaped", 7));
@@ -233,6 +295,10 @@ static void namespaces(void) {
   struct __user_cap_data_struct data[2] = {{1u << CAP_SYS_ADMIN, 1u << CAP_SYS_ADMIN, 0}, {0, 0, 0}};
   refused("more capabilities", syscall(SYS_capset, &head, data));
   refused("an ambient capability", prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0));
+  int bounds = 0;
+  for (int capability = 0; capability < 64; capability++)
+    bounds += prctl(PR_CAPBSET_READ, capability, 0, 0, 0) == 1 && (0x1ffffffffffUL & ~0xa80425fbUL) >> capability & 1;
+  say("capabilities that a set-user-ID program could bring", bounds ? "SUCCEEDED" : "none");
   refused("core dumps", setrlimit(RLIMIT_CORE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}));
   refused("another map of ids", ({
             int fd = open("/proc/self/uid_map", O_WRONLY);
@@ -248,6 +314,16 @@ static void processes(void) {
   struct iovec own = {buffer, sizeof buffer}, other = {(void *)0x400000, sizeof buffer};
   refused("signal a process of the machine", kill(host, SIGKILL));
   refused("trace a process of the machine", ptrace(PTRACE_ATTACH, host, NULL, NULL));
+  refused("a descriptor of a process of the machine", syscall(434, host, 0));
+  say("a parent outside", getppid() < 100 ? "none" : "SUCCEEDED");
+  char outside[64] = "";
+  struct stat null, found_stat;
+  stat("/dev/null", &null);
+  for (int fd = 0; fd < 3; fd++) /* each a pipe, or the container's own device */
+    if (fstat(fd, &found_stat) < 0 ||
+        !(S_ISFIFO(found_stat.st_mode) || (found_stat.st_dev == null.st_dev && found_stat.st_ino == null.st_ino)))
+      snprintf(outside, sizeof outside, "SUCCEEDED %d", fd);
+  say("files of the machine as input and output", *outside ? outside : "none");
   refused("read the memory of a process of the machine", process_vm_readv(host, &own, 1, &other, 1, 0));
   int highest = 0;
   DIR *proc = opendir("/proc");
@@ -288,7 +364,46 @@ static void network(void) {
   refused("take the loopback down", ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &request));
 }
 
+/* What the kernel answers to a request of RTNETLINK: an error, or 0. */
+static long asked(unsigned short kind, unsigned short flags, const void *body, size_t size) {
+  struct {
+    struct nlmsghdr head;
+    char body[64];
+  } request = {.head = {(uint32_t)(NLMSG_HDRLEN + size), kind, (uint16_t)(NLM_F_REQUEST | NLM_F_ACK | flags), 1, 0}};
+  memcpy(request.body, body, size);
+  struct {
+    struct nlmsghdr head;
+    struct nlmsgerr error;
+    char rest[256];
+  } answer = {0};
+  int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+  if (fd < 0 || send(fd, &request, request.head.nlmsg_len, 0) < 0 || recv(fd, &answer, sizeof answer, 0) < 0) return -1;
+  close(fd);
+  errno = -answer.error.error;
+  return errno ? -1 : 0;
+}
+
+static void settings_of_network(void) {
+  struct ifinfomsg down = {.ifi_family = AF_UNSPEC, .ifi_index = 1, .ifi_change = IFF_UP};
+  refused("take the loopback down by netlink", asked(RTM_NEWLINK, 0, &down, sizeof down));
+  struct {
+    struct rtmsg route;
+    struct rtattr head;
+    uint32_t interface;
+  } route = {{AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC, .rtm_scope = RT_SCOPE_LINK,
+              .rtm_type = RTN_UNICAST}, {8, RTA_OIF}, 1};
+  refused("another route", asked(RTM_NEWROUTE, NLM_F_CREATE, &route, sizeof route));
+  struct sockaddr_nl everybody = {.nl_family = AF_NETLINK, .nl_groups = 2};
+  int fd = socket(AF_NETLINK, SOCK_RAW, 15); /* NETLINK_KOBJECT_UEVENT */
+  refused("speak to the machine's udev", sendto(fd, "add@/x", 7, 0, (struct sockaddr *)&everybody, sizeof everybody));
+  int mark = 1;
+  fd = socket(AF_INET, SOCK_DGRAM, 0);
+  refused("a mark that the firewall trusts", setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark));
+  refused("an address of somebody else", setsockopt(fd, IPPROTO_IP, 19, &mark, sizeof mark)); /* IP_TRANSPARENT */
+}
+
 static void shared_network(void) {
+  settings_of_network();
   refused("listen to the machine's packets", socket(AF_PACKET, SOCK_RAW, htons(3)));
   refused("listen to the machine's connections", socket(AF_INET, SOCK_RAW, IPPROTO_TCP));
 }
@@ -316,7 +431,7 @@ int main(int argc, char **argv) {
   } groups[] = {
       {"mounts", mounts},         {"paths", paths},     {"devices", devices}, {"kernel", kernel},
       {"namespaces", namespaces}, {"processes", processes}, {"network", network}, {"isolated-network", isolated_network},
-      {"chroot", leave_chroot},   {"shared-network", shared_network},
+      {"chroot", leave_chroot},    {"disk", disk},        {"shared-network", shared_network},
   };
   for (int each = 1; each < argc; each++)
     for (size_t group = 0; group < sizeof groups / sizeof *groups; group++)

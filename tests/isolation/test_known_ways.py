@@ -8,11 +8,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
-from support import Layerbuild
+from support import USER, Layerbuild
+from traces import processes, wait_until
 
 from layerbuild.isolate import rootfs
 from layerbuild.isolate.mounts import tmpfs
@@ -104,6 +106,32 @@ WAYS: Final[dict[str, tuple[str, str]]] = {
     ),
     "CVE-2024-23652": (
         "RUN --mount=type=tmpfs,target=/made/empty mv /made /other && ln -s OUT /made; echo over",
+        "| over",
+    ),
+    # A folder that is moved out of what is mounted, while a process is in it: its ".." has nowhere to lead.
+    "CVE-2015-2925": (
+        "RUN --mount=type=cache,id=ID,target=/c mkdir -p /c/in/deep\n"
+        "RUN --mount=type=cache,id=ID,target=/c --mount=type=cache,id=ID,source=in,target=/m \\\n"
+        " cd /m/deep && mv /c/in/deep /c/out && cat ../../../../../../../../../..OUT/canary; ls .. ; echo over",
+        "| over",
+    ),
+    "dots in a source": (
+        "RUN --mount=type=bind,source=../../../../../../../..OUT,target=/m cat /m/canary",
+        "not found",
+    ),
+    "dots in a stage's source": (
+        "FROM busybox\nRUN --mount=type=bind,from=first,source=../../../../../../..OUT,target=/m cat /m/canary",
+        "not found",
+    ),
+    "dots in a target": (
+        "RUN --mount=type=tmpfs,target=/../../../../../..OUT/empty touch OUT/empty/x; echo over",
+        "| over",
+    ),
+    "dots in a COPY": ("COPY ../../../../../../../..OUT/canary /stolen", "not found"),
+    "dots in a destination": ("COPY Dockerfile ../../../../../../../..OUT/new\nRUN echo over", "| over"),
+    "dots in a working directory": ("WORKDIR ../../../../../../../..OUT/new\nRUN echo x > x; echo over", "| over"),
+    "a target through a link": (
+        "RUN ln -s OUT /d\nRUN --mount=type=tmpfs,target=/d/empty touch /d/empty/x; echo over",
         "| over",
     ),
     "a secret's target": (
@@ -202,6 +230,46 @@ def test_a_workspace_that_is_entered_again(layerbuild: Layerbuild, context: Path
     layerbuild.build(context, recipe, code=1)
     layerbuild.run("shell", "--failed", "true", code=1)
     assert list((outside / "empty").iterdir()) == []
+
+
+def test_links_in_a_cache_are_not_followed_when_it_goes(layerbuild: Layerbuild, context: Path, outside: Path) -> None:
+    """Nor when it is measured, or renewed."""
+    line = f"RUN --mount=type=cache,id={context.name},mode=777,target=/c ln -s {outside} /c/out"
+    plant = f"{line} && mkdir -p /c/d && ln -s {outside}/canary /c/d/file && cp -a /c/out /c/d/again"
+    layerbuild.build(context, f"FROM busybox\n{plant}\n")
+    layerbuild.build(context, f"FROM busybox\n{line}; ls -l /c\n", "--no-cache")
+    layerbuild("df")
+    layerbuild("prune", "--all", "--force")
+    assert not any((layerbuild.root / "cache-mounts").iterdir())
+
+
+@pytest.mark.parametrize("driver", ["overlay", "copy"])
+def test_no_other_user_comes_to_a_program_that_gives_rights(rooted: Layerbuild, context: Path, driver: str) -> None:
+    """Set-user-ID programs of layers, caches, contexts, kept workspaces and steps that run now."""
+    program = context / "program"
+    program.write_text("")
+    program.chmod(0o4755)
+    (context / ".dockerignore").write_text("ignored")  # so that what is mounted is a copy
+    layerbuild = replace(rooted, env={**rooted.env, "LAYERBUILD_DRIVER": driver})
+    make = "cp /bin/busybox /c/s; cp /bin/busybox /s; chmod 6755 /c/s /s"
+    recipe = f"FROM busybox\nCOPY program /\nRUN --mount=type=cache,target=/c {make}\n"
+    layerbuild.build(context, f"{recipe}RUN cp /s /t; chmod 4755 /t; exit 3\n", code=1)
+    mark = f"71{os.getpid()}"
+    slow = (
+        f"{recipe}RUN --mount=type=bind,target=/m --mount=type=bind,rw,target=/w chmod 4755 /w/program; sleep {mark}\n"
+    )
+    (context / "Dockerfile").write_text(slow)
+    with layerbuild.start("build", context, stderr=subprocess.DEVNULL) as build:
+        try:
+            wait_until(lambda: processes(mark), seconds=20)
+            look = ["find", layerbuild.root, "-perm", "/6000"]
+            everything = subprocess.run(look, capture_output=True, text=True, check=False).stdout.split()
+            become = {"user": USER + 1, "group": USER + 1, "extra_groups": ()}
+            others = subprocess.run(look, capture_output=True, text=True, check=False, **become).stdout
+        finally:
+            build.terminate()
+    assert len(everything) >= 5
+    assert others == ""
 
 
 def test_a_base_whose_trigger_wants_more(layerbuild: Layerbuild, context: Path) -> None:

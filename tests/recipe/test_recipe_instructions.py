@@ -380,6 +380,7 @@ def test_workdir_makes_its_directory_as_the_current_user() -> None:
         ("ADD --checksum=md5:x http://a b", "unsupported digest algorithm: 'md5:x'", 16, ""),
         ("ENV a", "ENV must have two arguments", 5, ""),
         ("ENV a=1 b", 'can\'t find = in "b"', 9, ""),
+        ("LABEL a=b # c", 'can\'t find = in "#"', 11, "a comment has a line of its own"),
         ("ENV =1", "ENV names can not be blank", 5, ""),
         ("ARG =1", "ARG names can not be blank", 5, ""),
         ("LABEL", "LABEL requires at least one argument", 1, ""),

@@ -16,6 +16,7 @@ from test_registry_pull import Pulling, halved, whole
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import RegistryError
+from layerbuild.network import Trust
 from layerbuild.reference import Reference
 from layerbuild.registry.auth import Challenge, read_challenges
 from layerbuild.registry.client import Repository
@@ -279,3 +280,11 @@ def test_blobs_are_not_read_by_who_may_not(store: Store, faulty: Registry) -> No
     with pytest.raises(RegistryError):
         Pulling(store)(f"{faulty.host}/app")
     assert not store.blobs.has(BlobDigest(source.layers[0])) and os.listdir(store.temporary) == []
+
+
+def test_plain_http_needs_no_certificate(faulty: Registry) -> None:
+    """None is read: of a machine's own, which are many, that takes longer than a request."""
+    faulty.add("app", Image())
+    absent = Trust(authorities=(Path("/absent"),))
+    own = client(trust=lambda host: absent)
+    assert own.push(Reference.parse(f"{faulty.host}/app")).manifest("latest").data

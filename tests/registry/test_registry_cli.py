@@ -145,8 +145,14 @@ def test_a_base_that_no_registry_has(rooted: Layerbuild, registry: Registry, con
     (context / "Dockerfile").write_text(f"FROM busybox\nRUN true\nFROM {registry.name('absent')}\n")
     said = rooted.run("build", context, code=69).stderr
     assert f":3:6: base image '{registry.name('absent')}' is not in the store" in said and "MANIFEST_UNKNOWN" in said
+    (context / "Dockerfile").write_text("FROM base:host\n")
+    other = rooted.run("build", "--platform", "linux/s390x", context, code=69).stderr
+    assert "hint: it is there for linux/" in other and "makes it" not in other
+    rooted("rmi", "base:host")
+    said = rooted.run("build", context, code=69).stderr
+    assert "hint: `layerbuild base host` makes it of this machine's programs" in said
     said = rooted.run("pull", registry.name("absent"), code=69).stderr
-    assert "answered 404" in said and "Traceback" not in said
+    assert "answered 404" in said and "hint: are the repository and the tag spelled so there?" in said
 
 
 def test_a_pinned_base(rooted: Layerbuild, app: str, context: Path) -> None:
@@ -213,7 +219,8 @@ def test_login_and_logout(
     assert f"layerbuild login {host}" in said
     words = ("login", host, "--username", USER, "--password-stdin")
     said = layerbuild.run(*words, code=69, stdin=b"a wrong one\n", env=env).stderr
-    assert "401" in said and "a wrong one" not in said and not file.exists()
+    assert f"{host} does not take this user and password" in said and "nothing was kept" in said
+    assert "a wrong one" not in said and not file.exists()
     said = layerbuild.run(*words, stdin=PASSWORD.encode() + b"\n", env=env).stderr
     assert "login succeeded" in said and str(file) in said and PASSWORD not in said
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -33,6 +33,35 @@ def test_what_was_stored_is_there_again(root: Path) -> None:
         assert store.verify(contents=True) == ()
 
 
+# A process that ends with its store, and has put some listings of 10,000 bytes into it.
+LAST = """
+import os, sys
+from pathlib import Path
+from layerbuild.digest import BlobDigest
+from layerbuild.store.store import Store
+with Store.open(Path(sys.argv[1])) as store:
+    store.is_last = True
+    for number in range(int(sys.argv[2]), int(sys.argv[3])):
+        store.cache.put_listing(BlobDigest.of(b"%d" % number), os.urandom(10_000))
+os._exit(0)
+"""
+
+
+def test_what_a_process_wrote_that_ended_with_its_store_is_there(root: Path) -> None:
+    """A short log stays, a long one does not: so it can't grow from process to process."""
+    log = root / "layerbuild.db-wal"
+    sizes = []
+    for number in range(0, 200, 20):
+        subprocess.run([sys.executable, "-c", LAST, root, str(number), str(number + 20)], check=True)
+        sizes.append(log.stat().st_size if log.exists() else 0)
+    assert 0 in sizes and max(sizes) <= 1 << 20
+    assert sum(size > 0 for size in sizes) >= 5
+    with Store.open(root) as store:
+        assert store.database.row("SELECT count(*) FROM listing") == (200,)
+        assert store.verify() == ()
+    assert not log.exists()
+
+
 def test_layer_folders_are_closed_to_other_users(store: Store) -> None:
     assert store.overlay.stat().st_mode & 0o777 == 0o700
 

@@ -108,6 +108,7 @@ def build(
         ExitStack() as going_on,
     ):
         options = replace(options, one_id=identity.one_id, credentials=credentials)
+        store.is_last = True
         store.supplier = Bringer(store, observe)
         if identity.lack:  # told once: it is empty where the store was made so
             from layerbuild.events import Note

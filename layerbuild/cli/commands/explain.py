@@ -70,6 +70,9 @@ def logs(step: str | None, number: int | None, output_format: str) -> None:
         chosen = _chosen(build, step)
         positions = {id(known): position for position, known in enumerate(build.steps, start=1)}
         told = [(found.step, store.builds.log(build.number, positions[id(found.step)])) for found in chosen]
+    if output_format == "table" and not any(log.data for _, log in told):
+        click.echo(view.silence(build, [account for account, _ in told], alone=step is not None), err=True)
+        return
     told = told if step else [(account, log) for account, log in told if log.data]
     emit(output_format, view.as_json(build, told), lambda: view.as_text(told, alone=step is not None))
 

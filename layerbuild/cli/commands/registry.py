@@ -16,7 +16,7 @@ from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
 from layerbuild.cli.registries import Bringer, client, keychain
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import UsageError
+from layerbuild.errors import RegistryError, UsageError
 from layerbuild.reference import DEFAULT_REGISTRY, Reference
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
 @click.option("--password-stdin", is_flag=True, help="Take the password from standard input.")
 def login(registry: str, username: str | None, password: str | None, password_stdin: bool) -> None:
     """Keep a user and a password for REGISTRY, once it has taken them.  [default registry: docker.io]"""
+    from http import HTTPStatus
+
     from layerbuild.registry.credentials import Credential, login_file
 
     host = _registry(registry)
@@ -81,7 +83,13 @@ def login(registry: str, username: str | None, password: str | None, password_st
         click.echo("note: other users can see --password while it runs; --password-stdin is safer", err=True)
     username, password = _asked(username, password, from_stdin=password_stdin)
     credential = Credential(username, password)
-    client().check(host, credential)
+    try:
+        client().check(host, credential)
+    except RegistryError as error:
+        if error.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise
+        hint = "nothing was kept; some registries want a token in place of the password"
+        raise RegistryError(f"{host} does not take this user and password", hint=hint, status=error.status) from error
     place = keychain().store(host, credential, file=login_file(dict(os.environ), home=Path.home()))
     click.echo(f"{host}: login succeeded, kept in {place}", err=True)
 
