@@ -169,14 +169,15 @@ def test_a_folder_hands_its_group_down(three: dict[str, Layerbuild], context: Pa
     """To what root makes in it, too: as Debian's /usr/local does; by every call that makes something, in every spelling
     of its name; and not to what is renamed into it."""
     make = (
-        "mkdir in/d/ in/d/e && mkfifo in/p && ln -s x in/l && cp /bin/busybox in/c && "
-        "echo x > in/f && echo x >> in/d/g",
-        "touch moved linked && mv moved in && ln linked in && cp -p /etc/group in/kept && mkdir -p in/made/so/deep",
+        "mkdir in/d/ in/d/e && mkfifo in/p && ln -s x in/l && cp /bin/busybox in/c && echo x > in/f",
+        "echo x >> in/d/g && touch moved linked && mv moved in && ln linked in && cp -p /etc/group in/kept",
+        "mkdir -p in/made/so/deep",
         "(cd in/d && mkdir h && tar cf - h | tar xf - -C /d/in/d/e) && mknod in/device c 1 3 && mkdir -m 2777 in/open",
     )
     recipe = "FROM busybox\nWORKDIR /d\nRUN mkdir in && chown 5:50 in && chmod 2775 in && touch in/first\n"
-    recipe += "".join(f"RUN {line}\n" for line in make)
-    recipe += "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    recipe += (
+        "".join(f"RUN {line}\n" for line in make) + "USER 7:8\nRUN mkdir in/open/theirs/; touch in/open/theirs/x\n"
+    )
     made = {}
     for who, layerbuild in three.items():
         layerbuild.build(context, recipe, "-t", "it")
@@ -196,6 +197,35 @@ def test_permissions_are_roots_where_there_is_one_id(three: dict[str, Layerbuild
         seen[who] = layerbuild("run", "it", "cat", "/tmp/seen")
     refused = "cat: can't open '/root/it': Permission denied\n7\n"
     assert seen == {"root": refused, "ranged": refused, "user": "closed\n7\n"}
+
+
+ACL = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+/* acl(5), include/uapi/linux/posix_acl_xattr.h: the owner, user 1000, the group, the mask, others. */
+struct { uint32_t version; struct { uint16_t tag, rights; uint32_t id; } entries[5]; } list = {
+  2, {{1, 6, -1}, {2, 7, 1000}, {4, 4, -1}, {16, 7, -1}, {32, 4, -1}}};
+int main(void) {
+  creat("/f", 0644);
+  puts(setxattr("/f", "system.posix_acl_access", &list, sizeof list, 0) == 0 ? "set" : strerrorname_np(errno));
+}
+"""
+
+
+def test_an_access_control_list(three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]) -> None:
+    """A difference that is told: with one id it can name no other user. No layer has it, but the mode that it makes."""
+    command = [program("gcc"), "-static", "-D_GNU_SOURCE", "-include", "string.h", "-x", "c"]
+    subprocess.run([*command, "-o", str(context / "acl"), "-"], input=ACL.encode(), check=True)
+    said = {}
+    for who, layerbuild in three.items():
+        output = layerbuild.build(context, "FROM busybox\nCOPY acl /bin/\nRUN acl\n", "-t", "it")
+        mode = layerbuild("run", "it", "stat", "-c", "%a", "/f").strip()
+        said[who] = ("| set\n" in output, "| EINVAL\n" in output, mode)
+    assert said == {"root": (True, False, "674"), "ranged": (True, False, "674"), "user": (False, True, "644")}
 
 
 def test_set_id_bits_of_a_file_that_is_written_to(three: dict[str, Layerbuild], context: Path) -> None:
