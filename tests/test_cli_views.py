@@ -284,7 +284,10 @@ def test_a_recipe_that_gives_the_same_bytes(layerbuild: Layerbuild, context: Pat
 
 
 def test_a_recipe_that_does_not(rooted: Layerbuild, context: Path) -> None:
-    recipe = "FROM busybox\nRUN echo same > /same\nRUN date +%s > /time\nRUN cat /proc/uptime > /up && echo 1 > /one\n"
+    recipe = (
+        "FROM busybox\nRUN echo same > /same\nRUN cat /proc/sys/kernel/random/uuid > /time\n"
+        "RUN cat /proc/uptime > /up && echo 1 > /one\n"
+    )
     (context / "Dockerfile").write_text(recipe)
     told = json.loads(rooted.run("verify", context, "--format", "json", code=1).stdout)
     assert [(step["number"], step["line"]) for step in told["steps"]] == [(2, 3), (3, 4)]
