@@ -128,13 +128,18 @@ def test_a_large_file_waits_for_its_folder(folder: Path) -> None:
         assert (folder / "d/big").read_bytes() == b"abc"
 
 
-def test_a_process_that_is_killed_is_an_error(folder: Path) -> None:
+def process_of(writer: FolderWriter) -> int:
+    """The process that ``writer`` has begun, given files enough for it."""
     before = children()
+    for number in range(FILES):
+        writer.add(Entry(b"%d" % number, Kind.FILE, 0o644))
+    (pid,) = children() - before
+    return pid
+
+
+def test_a_process_that_is_killed_is_an_error(folder: Path) -> None:
     with FolderWriter(folder, user_xattr=True) as writer:
-        for number in range(FILES):
-            writer.add(Entry(b"%d" % number, Kind.FILE, 0o644))
-        (pid,) = children() - before
-        os.kill(pid, signal.SIGKILL)
+        os.kill(process_of(writer), signal.SIGKILL)
         with pytest.raises(MachineError, match=f"the process that writes {folder} ended with exit code -9"):
             writer.finish(RootMetadata())
 
@@ -142,10 +147,7 @@ def test_a_process_that_is_killed_is_an_error(folder: Path) -> None:
 def test_who_waits_for_it_can_be_stopped(folder: Path) -> None:
     before = children()
     with FolderWriter(folder, user_xattr=True) as writer:
-        for number in range(FILES):
-            writer.add(Entry(b"%d" % number, Kind.FILE, 0o644))
-        (pid,) = children() - before
-        os.kill(pid, signal.SIGSTOP)
+        os.kill(process_of(writer), signal.SIGSTOP)
         threading.Timer(0.2, writer.fail, [KeyboardInterrupt("stop")]).start()
         with pytest.raises(KeyboardInterrupt, match="stop"):
             writer.finish(RootMetadata())
