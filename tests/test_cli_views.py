@@ -160,6 +160,10 @@ def test_a_layout_and_an_archive_of_another_tool(
         assert _without(layerbuild.json("blame", place, "/d")) == _without(wanted)
         assert layerbuild.json("diff", place, "first")["same"] is True
         assert layerbuild.json("advise", place)["efficiency"] == layerbuild.json("advise", "first")["efficiency"]
+    plain = f"type=oci,dest={out}/plain/,compression=uncompressed"
+    layerbuild("build", "-q", "-o", f"{plain},force-compression=true", context)
+    for place, how in ((out / "oci", "compressed"), (out / "plain", "not compressed")):
+        assert re.search(rf"B {how} · image ID", layerbuild("layers", place))
     assert layerbuild("images") == images  # a look leaves no trace
     assert list((layerbuild.root / "tmp").iterdir()) == []
 
@@ -234,6 +238,13 @@ def test_waste_and_its_remedy(layerbuild: Layerbuild, context: Path) -> None:
     assert told["duplicates", 7]["bytes"] == 100_000
     assert told["replaced later", 8]["paths"] == ["/z"]
     assert "→ use --chmod=600 on line 2: saves 100kB" in layerbuild("advise", context)
+
+
+def test_no_ignore_file_concerns_what_comes_from_a_stage(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox AS one\nRUN seq 10000 > /a\nFROM busybox\nCOPY --from=one /a /a\nRUN rm /a\n"
+    rooted.build(context, recipe, "-t", "waste")
+    (found,) = rooted.json("advise", "waste")["advice"]
+    assert found["remedy"] == "leave them out on line 4: --exclude, or RUN --mount=type=bind in place of the copy"
 
 
 def test_the_order_that_misses_most(rooted: Layerbuild, context: Path) -> None:
