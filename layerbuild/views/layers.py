@@ -117,7 +117,8 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False,
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))
     stored = sum(row.size or 0 for row in rows)
     layers = show_count(count, "layer")
-    summary = f"{layers}, {size(stored)} {_how_stored(rows)} · image ID {image.image_id if full else image.image_id.short}"
+    image_id = image.image_id if full else image.image_id.short
+    summary = f"{layers}, {size(stored)} {_how_stored(rows)} · image ID {image_id}"
     return f"{text}\n{summary}"
 
 
