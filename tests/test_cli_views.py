@@ -267,6 +267,7 @@ def test_the_order_that_misses_most(rooted: Layerbuild, context: Path) -> None:
             ["highestWastedBytes"],
         ),
         ("{}", ["lowestEfficiency", "highestUserWastedPercent"]),  # dive's defaults
+        ("{lowest-efficiency: 0.2, HIGHESTUSERWASTEDPERCENT: disabled}", []),
     ],
 )
 def test_rules_of_dive_as_a_gate(rooted: Layerbuild, context: Path, rules: str, broken: list[str]) -> None:
@@ -278,6 +279,8 @@ def test_rules_of_dive_as_a_gate(rooted: Layerbuild, context: Path, rules: str, 
     assert [rule.partition(":")[0] for rule in json.loads(done.stdout)["broken_rules"]] == broken
     (context / ".dive-ci").write_text("rules: {lowestEfficiency: 7}\n")
     assert "a number from 0 to 1" in rooted.run("advise", "x", "--rules", context / ".dive-ci", code=2).stderr
+    (context / ".dive-ci").write_text("rules: {lowest-efficency: 0.5}\n")
+    assert "has no rule 'lowest-efficency'" in rooted.run("advise", "x", "--rules", context / ".dive-ci", code=2).stderr
 
 
 # -- a recipe built twice ----------------------------------------------------------------------------------------------
