@@ -278,7 +278,8 @@ RUN python3 /able.py && rm /able.py
 RUN mknod /null c 1 3 && su me -c 'touch /tmp/by-me && id && tar cf ~/t.tar -C / etc/passwd && tar xf ~/t.tar -C ~'
 RUN touch /var/lib/thing/mail/box && mkdir -p /var/lib/thing/local/share/new/deep && useradd -m -s /bin/sh other && \
  cp -a /var/lib/thing /copied && tar -C /var/lib/thing -cpf /t.tar . && mkdir /u && tar -C /u -xpf /t.tar && \
- rm /t.tar && install -o other -g mail -m 6711 /bin/true /u/true && ln /u/true /u/again && mv -f /u/again /usr/bin/thing-mail
+ rm /t.tar && install -o other -g mail -m 6711 /bin/true /u/true && ln /u/true /u/again && \
+ mv -f /u/again /usr/bin/thing-mail
 USER me
 RUN id > ~/id && mkdir ~/made && cp -a /etc/alternatives ~/made
 USER root
