@@ -7,11 +7,11 @@ import unicodedata
 from collections.abc import Mapping
 
 # Escape sequences: control sequences, operating system commands, all others (ECMA-48, 5.4 and 8.3.89)
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)")
 _COLOR = re.compile(r"\x1b\[[\d;:]*m")
 _PLAIN = "\x1b[0m"
 # What was written over: a carriage return goes back to the beginning of the line.
-_WRITTEN_OVER = re.compile(r"[^\n\r]*\r+(?=[^\n\r])")
+_WRITTEN_OVER = re.compile(r"^(?:[^\n\r]*\r)+(?=[^\n\r])", re.MULTILINE)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 # Terminals that wrap anew what stands on them when their width changes, by what they put into the environment.
