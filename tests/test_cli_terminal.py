@@ -201,6 +201,14 @@ def test_where_nobody_watches(rooted: Layerbuild, at_terminal: Start, env: dict[
     assert b"\x1b" not in person.raw
 
 
+@pytest.mark.parametrize(("env", "colors"), [({"TERM": "dumb"}, False), ({"CI": "true"}, True)], ids=["dumb", "CI"])
+def test_colors_of_lines(rooted: Layerbuild, at_terminal: Start, env: dict[str, str], colors: bool) -> None:
+    for _ in range(2):  # a hit is colored
+        person = at_terminal(rooted, "FROM busybox\nRUN echo said > /said\n", **env)
+        person.ended(0)
+    assert (COLOR.search(person.raw.decode()) is not None) is colors
+
+
 def test_taught_at_a_terminal(rooted: Layerbuild, at_terminal: Start) -> None:
     person = at_terminal(rooted, "FROM busybox\nRUN echo said; sleep 0.5\n", "--teach", NO_COLOR="1")
     assert "       | said" in person.ended(0)

@@ -77,8 +77,9 @@ def _watched() -> bool:
 
 
 def _color() -> bool:
-    """https://no-color.org: a variable that is there and not empty."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    """https://no-color.org: a variable that is there and not empty. A dumb terminal knows no colors."""
+    capable = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return capable and not os.environ.get("NO_COLOR")
 
 
 def _say(line: str) -> None:
