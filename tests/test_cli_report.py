@@ -163,9 +163,10 @@ def test_the_map_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
     assert browser.value("document.activeElement === [...document.querySelectorAll('#map > .tile')].pop()")
     browser.press("Escape")
     assert caption() == "In layer 2"
-    assert browser.value("document.getElementById('map-live').innerText").startswith("layer 2, 133kB, 1 entries")
+    assert browser.value("document.getElementById('map-live').innerText") == "layer 2, 133kB, 1 entry"
     browser.press("Escape")
     browser.press("Escape")
+    assert browser.value("document.getElementById('map-live').innerText").endswith(", 3 entries")
     assert caption() == "All layers" and focused().startswith("layer 1")
 
 

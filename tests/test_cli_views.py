@@ -160,6 +160,10 @@ def test_a_layout_and_an_archive_of_another_tool(
         assert _without(layerbuild.json("blame", place, "/d")) == _without(wanted)
         assert layerbuild.json("diff", place, "first")["same"] is True
         assert layerbuild.json("advise", place)["efficiency"] == layerbuild.json("advise", "first")["efficiency"]
+    plain = f"type=oci,dest={out}/plain/,compression=uncompressed"
+    layerbuild("build", "-q", "-o", f"{plain},force-compression=true", context)
+    for place, how in ((out / "oci", "compressed"), (out / "plain", "not compressed")):
+        assert re.search(rf"B {how} · image ID", layerbuild("layers", place))
     assert layerbuild("images") == images  # a look leaves no trace
     assert list((layerbuild.root / "tmp").iterdir()) == []
 
@@ -236,6 +240,13 @@ def test_waste_and_its_remedy(layerbuild: Layerbuild, context: Path) -> None:
     assert "→ use --chmod=600 on line 2: saves 100kB" in layerbuild("advise", context)
 
 
+def test_no_ignore_file_concerns_what_comes_from_a_stage(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox AS one\nRUN seq 10000 > /a\nFROM busybox\nCOPY --from=one /a /a\nRUN rm /a\n"
+    rooted.build(context, recipe, "-t", "waste")
+    (found,) = rooted.json("advise", "waste")["advice"]
+    assert found["remedy"] == "leave them out on line 4: --exclude, or RUN --mount=type=bind in place of the copy"
+
+
 def test_the_order_that_misses_most(rooted: Layerbuild, context: Path) -> None:
     recipe = "FROM busybox\nCOPY notes /notes\nRUN sleep 0.2 && echo 1 > /one\nRUN echo 2 > /two\n"
     for number in range(3):
@@ -256,6 +267,7 @@ def test_the_order_that_misses_most(rooted: Layerbuild, context: Path) -> None:
             ["highestWastedBytes"],
         ),
         ("{}", ["lowestEfficiency", "highestUserWastedPercent"]),  # dive's defaults
+        ("{lowest-efficiency: 0.2, HIGHESTUSERWASTEDPERCENT: disabled}", []),
     ],
 )
 def test_rules_of_dive_as_a_gate(rooted: Layerbuild, context: Path, rules: str, broken: list[str]) -> None:
@@ -267,6 +279,8 @@ def test_rules_of_dive_as_a_gate(rooted: Layerbuild, context: Path, rules: str, 
     assert [rule.partition(":")[0] for rule in json.loads(done.stdout)["broken_rules"]] == broken
     (context / ".dive-ci").write_text("rules: {lowestEfficiency: 7}\n")
     assert "a number from 0 to 1" in rooted.run("advise", "x", "--rules", context / ".dive-ci", code=2).stderr
+    (context / ".dive-ci").write_text("rules: {lowest-efficency: 0.5}\n")
+    assert "has no rule 'lowest-efficency'" in rooted.run("advise", "x", "--rules", context / ".dive-ci", code=2).stderr
 
 
 # -- a recipe built twice ----------------------------------------------------------------------------------------------

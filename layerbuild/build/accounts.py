@@ -7,6 +7,7 @@ passwd(5), group(5).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from layerbuild.build.tree import Tree
@@ -16,6 +17,9 @@ from layerbuild.layer.entry import Kind
 
 _LIMIT = 10 << 20  # bytes; a larger passwd file is not read
 _LAST_ID = (1 << 32) - 2  # the kernel means "no change" by the next one (chown(2))
+_LAST_USER = (1 << 31) - 1  # of those that USER gives by number: BuildKit and runc start nobody beyond it
+_ID = re.compile(r"\+?[0-9]+", re.ASCII)
+_NEGATIVE = re.compile(r"-[0-9]+", re.ASCII)
 
 
 @frozen
@@ -44,7 +48,7 @@ class _Group:
 
 
 def account(tree: Tree, user: str) -> Account:
-    """Whom USER ``user`` means in ``tree``; BuildError if a name is not there."""
+    """Whom USER ``user`` means in ``tree``; BuildError if a name is not there, or a number is too large."""
     name, colon, group_name = user.partition(":")
     entry = _find_user(tree, name or "root")
     if entry is None and not _is_id(name) and name not in ("", "root"):
@@ -52,7 +56,7 @@ def account(tree: Tree, user: str) -> Account:
             f"unable to find user {name!r} in the image's /etc/passwd",
             hint="create it in an earlier RUN (useradd, adduser), or give its number",
         )
-    found = entry or _User("root", _id(name) if _is_id(name) else 0, 0, "/")
+    found = entry or _User("root", _id(name, last=_LAST_USER) if _is_id(name) else 0, 0, "/")
     if colon and group_name:
         gid = _group_id(tree, group_name)
         return Account(found.uid, gid, (gid,), found.home)
@@ -71,6 +75,8 @@ def owner(tree: Tree, text: str) -> tuple[int, int]:
             f"--chown={text}: the image is empty, and tells no name", hint="give numbers, such as --chown=1000:1000"
         )
     user, colon, group = text.partition(":")
+    if negative := next(filter(_NEGATIVE.fullmatch, (user, group)), None):
+        raise BuildError(f"--chown={text}: {negative} is no user or group id", hint="ids are 0 and above")
     if _is_id(user):
         uid = gid = _id(user)
     else:
@@ -89,18 +95,18 @@ def names_account(text: str) -> bool:
 
 
 def _is_id(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return _ID.fullmatch(text) is not None
 
 
-def _id(text: str) -> int:
+def _id(text: str, *, last: int = _LAST_ID) -> int:
     number = _number(text)
-    if number is None:
-        raise BuildError(f"{text[:20]} is no user or group id", hint=f"the largest is {_LAST_ID}")
+    if number is None or number > last:
+        raise BuildError(f"{text[:20]} is no user or group id", hint=f"the largest is {last}")
     return number
 
 
 def _number(text: str) -> int | None:
-    if not _is_id(text) or len(text) > 10 or int(text) > _LAST_ID:
+    if not _is_id(text) or len(text.lstrip("+0")) > 10 or int(text) > _LAST_ID:
         return None
     return int(text)
 
@@ -112,7 +118,7 @@ def _find_user(tree: Tree, name: str) -> _User | None:
 
 def _group_id(tree: Tree, name: str) -> int:
     if _is_id(name):
-        return _id(name)
+        return _id(name, last=_LAST_USER)
     for group in _groups(tree):
         if group.name == name:
             return group.gid

@@ -12,6 +12,7 @@ Stages can need only stages above them, so one sweep up and one sweep down do, h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,6 +55,8 @@ SCRATCH = "scratch"
 NO_CONTEXTS: NamedContexts = {}
 
 _SYNTAX = "BUILDKIT_SYNTAX"  # the build argument that says what `# syntax=` does
+# The front ends of the language that layerbuild reads: Docker's, and BuildKit's own builds of it.
+_DOCKERFILE = re.compile(r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?(?:[:@]\S+)?(?: .*)?")
 _NO_VALUE = "give the ARG before FROM a default, or use --build-arg"
 
 
@@ -138,14 +141,12 @@ def predefined(
 
 def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str]) -> tuple[str, ...]:
     kept = tuple(f"{name} keeps its meaning: no named context replaces it" for name in RESERVED if name in contexts)
-    frontend, given = recipe.frontend, build_args.get(_SYNTAX)
-    if given:
-        named = f"{_SYNTAX}: the front end {given}"
-    elif frontend is not None:
-        named = f"{frontend.span}: the front end {frontend.value}"
-    else:
+    given, place = build_args.get(_SYNTAX, ""), _SYNTAX
+    if not given and (frontend := recipe.frontend) is not None:
+        given, place = frontend.value, str(frontend.span)
+    if not given or _DOCKERFILE.fullmatch(given):
         return kept
-    return (f"{named} is not run: layerbuild reads the recipe itself", *kept)
+    return (f"{place}: the front end {given} is not run: layerbuild reads the recipe itself", *kept)
 
 
 @frozen

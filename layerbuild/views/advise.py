@@ -73,10 +73,12 @@ _CACHES = (
 @frozen
 class Maker:
     """What made a layer. ``kind`` is "run", "copy" or "" for another; "base": the build found the layer there.
-    ``where`` names the step as people find it."""
+    ``where`` names the step as people find it; ``lent``: it copies from a stage or an image, which no ignore file
+    concerns."""
 
     kind: str
     where: str = ""
+    lent: bool = False
 
 
 class Lines:
@@ -98,7 +100,7 @@ class Lines:
         """What made a layer."""
         step = self.step(layer)
         if step is not None:
-            return Maker(step.kind, f"line {step.line}")
+            return Maker(step.kind, f"line {step.line}", lent="--from=" in step.instruction)
         if self._recorded:
             return Maker("base")
         word = keyword(self._rows[layer - 1].instruction)
@@ -280,8 +282,8 @@ def _earlier(maker: Maker, *, deleted: bool) -> str:
         case "run":
             return f"{'delete them' if deleted else 'write them once,'} in the RUN of {maker.where}"
         case "copy" if deleted:
-            ways = ".dockerignore, --exclude, or RUN --mount=type=bind in place of the copy"
-            return f"leave them out on {maker.where}: {ways}"
+            first = "" if maker.lent else ".dockerignore, "
+            return f"leave them out on {maker.where}: {first}--exclude, or RUN --mount=type=bind in place of the copy"
         case "copy":
             return f"copy them on {maker.where} as they shall be"
     return f"{'leave them out of' if deleted else 'bring them once, in'} the step that made {maker.where}"

@@ -30,6 +30,14 @@ _UNITS = {"": 1, "b": 1} | {
 _DEFAULTS = {"lowestEfficiency": "0.9", "highestWastedBytes": "disabled", "highestUserWastedPercent": "0.1"}
 
 
+def _folded(rule: object) -> str:
+    # dive reads names in any case. Hyphens have no other meaning.
+    return str(rule).replace("-", "").lower()
+
+
+_NAMES = {_folded(name): name for name in _DEFAULTS}
+
+
 @frozen
 class Efficiency:
     """``score`` is between 0 and 1; ``user_bytes`` are those above the first layer."""
@@ -62,12 +70,12 @@ class Rules:
         try:
             data = yaml.safe_load(text) or {}
             said = data.get("rules") or {}
-            told = {name: str(value) for name, value in {**_DEFAULTS, **said}.items()}
+            told = _DEFAULTS | {_NAMES.get(_folded(key), str(key)): str(value) for key, value in said.items()}
         except (yaml.YAMLError, AttributeError, TypeError) as error:
             raise UsageError(
                 f"{file} is no .dive-ci file: {error}", hint="rules: { lowestEfficiency: 0.95 }"
             ) from error
-        unknown = sorted({key.replace("-", "") for key in told} - set(_DEFAULTS))
+        unknown = sorted(set(told) - set(_DEFAULTS))
         if unknown:
             raise UsageError(f"{file} has no rule {unknown[0]!r}", hint=f"known are {', '.join(_DEFAULTS)}")
         return cls(

@@ -217,7 +217,9 @@ def _because(
         title, number = stage.base, 1 << 30
     if below.subject == "base":
         return f"{below}: the base is another one{f' ({shorten(stage.instruction, 60)})' if stage else ''}"
-    return f"{below}: a step before it was taken out, put in or moved" if below.subject == "steps" else ""
+    if below.subject == "steps":
+        return f"{below}: a step before it was taken out, put in or moved, or hit what an older build made"
+    return ""
 
 
 def _made_other(step: StepAccount) -> bool:

@@ -117,8 +117,19 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False,
     text = table(header, cells, right=frozenset((0, 2, 3, 4)))
     stored = sum(row.size or 0 for row in rows)
     layers = show_count(count, "layer")
-    summary = f"{layers}, {size(stored)} compressed · image ID {image.image_id if full else image.image_id.short}"
+    image_id = image.image_id if full else image.image_id.short
+    summary = f"{layers}, {size(stored)} {_how_stored(rows)} · image ID {image_id}"
     return f"{text}\n{summary}"
+
+
+def _how_stored(rows: Sequence[LayerRow]) -> str:
+    """A blob as large as its layer's tar is that tar."""
+    match sorted({row.size == row.tar_size for row in rows if row.diff_id is not None}):
+        case [True]:
+            return "not compressed"
+        case [False, True]:
+            return "as stored"
+    return "compressed"
 
 
 def _absent(row: LayerRow) -> str:

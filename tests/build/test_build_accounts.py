@@ -47,6 +47,8 @@ def image(tmp_path: Path) -> Tree:
         ("app:video", Account(1000, 44, (44,), "/home/app")),
         ("app:55", Account(1000, 55, (55,), "/home/app")),
         ("bare", Account(7, 8, (8, 44), "/")),
+        ("+5:+6", Account(5, 6, (6,), "/")),
+        ("2147483647", Account(2147483647, 0, (0,), "/")),
     ],
 )
 def test_who_runs(image: Tree, user: str, expected: Account) -> None:
@@ -80,6 +82,9 @@ def test_unknown_names_are_told(image: Tree, user: str, name: str) -> None:
         (":nogroup", (0, 0)),
         ("app:", (1000, 0)),
         ("5:", (5, 0)),
+        ("+5", (5, 5)),
+        ("5:+6", (5, 6)),
+        ("05:00000000000007", (5, 7)),
     ],
 )
 def test_chown(image: Tree, text: str, expected: tuple[int, int]) -> None:
@@ -91,6 +96,19 @@ def test_ids_that_no_file_can_have(image: Tree, text: str) -> None:
     for look in (account, owner):
         with pytest.raises(BuildError, match="is no user or group id"):
             look(image, text)
+
+
+@pytest.mark.parametrize("text", ["2147483648", "1:2147483648", "app:4294967294"])
+def test_ids_that_no_process_can_have(image: Tree, text: str) -> None:
+    with pytest.raises(BuildError, match="is no user or group id") as error:
+        account(image, text)
+    assert error.value.hint == "the largest is 2147483647"
+
+
+@pytest.mark.parametrize("text", ["-5", "5:-6", "app:-1"])
+def test_negative_owners(image: Tree, text: str) -> None:
+    with pytest.raises(BuildError, match="is no user or group id"):
+        owner(image, text)
 
 
 def test_without_the_files(tmp_path: Path) -> None:

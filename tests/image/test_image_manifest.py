@@ -140,6 +140,12 @@ def test_what_is_refused(data: object, words: str) -> None:
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize("digest", ["sha512:" + "0" * 128, "multihash+base58:QmRZxt2b1FVZPNqd8hsiykDL3TdBDeTSPX9K"])
+def test_other_algorithms_are_refused(digest: str) -> None:
+    with pytest.raises(FormatError, match="is not a sha256 digest"):
+        read_manifest(encoded(document(config={**CONFIG, "digest": digest})))
+
+
 def test_deep_nesting_is_a_format_error() -> None:
     with pytest.raises(FormatError):
         read_manifest(b"[" * 200_000)

@@ -99,6 +99,22 @@ def with_socket(merged: Path) -> None:
             server.bind(str(merged / name))
 
 
+def rewritten_unnoticed(merged: Path) -> None:
+    before = (merged / "d/f").stat()
+    (merged / "d/f").write_text("CONTENT")
+    os.utime(merged / "d/f", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("unit", [10**9, 1], ids=["whole_seconds", "fractions"])
+def test_content_of_the_same_size_and_time(tmp_path: Path, unit: int) -> None:
+    def base(root: Path) -> None:
+        some(root)
+        os.utime(root / "d/f", ns=(5 * unit, 5 * unit))
+
+    _, found = changed(tmp_path, base, rewritten_unnoticed, epoch=None)
+    assert found == {b"d": "directory", b"d/f": "file"}
+
+
 @pytest.mark.parametrize(
     ("step", "expected"),
     [

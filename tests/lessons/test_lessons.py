@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from babel.messages.mofile import read_mo
 from babel.messages.pofile import read_po
 from places import fresh
 from support import PROJECT, Layerbuild, missing
+from test_cli_kill import own_terminal
 
 from layerbuild.errors import BuildError, UsageError
 from layerbuild.lessons.lesson import Ask, Lesson, Run, Say, Write
@@ -100,6 +102,21 @@ def test_a_lesson_left_halfway_goes_on_there(folder: Path) -> None:
     assert any("goes on where you left it" in text for text in back.seen)
     assert "  made\n" in back.seen
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"], ids=["Ctrl-C", "Ctrl-D"])
+def test_left_at_a_terminal(rooted: Layerbuild, key: bytes) -> None:
+    master, slave = pty.openpty()
+    options = {"stdin": slave, "stdout": slave, "stderr": slave, "start_new_session": True}
+    lesson = rooted.start("learn", "metadata", preexec_fn=own_terminal, **options)
+    shown = b""
+    while b"Enter goes on" not in shown:
+        shown += os.read(master, 1 << 16)
+    os.write(master, key)
+    assert lesson.wait(60) == 130
+    os.close(slave)
+    os.close(master)
+    assert "goes on where you left it" in rooted("learn", "--yes", "metadata")
 
 
 def test_a_question_comes_before_its_answer(folder: Path) -> None:

@@ -230,9 +230,24 @@ def test_many_stages_need_no_deep_stack() -> None:
     assert len(planned(text).stages) == 3001
 
 
-def test_a_front_end_is_noted() -> None:
-    assert planned("# syntax=docker/dockerfile:1\nFROM base").notes == (
-        "Dockerfile:1:1: the front end docker/dockerfile:1 is not run: layerbuild reads the recipe itself",
+def test_a_front_end_of_another_language_is_noted() -> None:
+    assert planned("# syntax=docker/dockerfiles:1\nFROM base").notes == (
+        "Dockerfile:1:1: the front end docker/dockerfiles:1 is not run: layerbuild reads the recipe itself",
     )
     (note,) = planned("# syntax=a\nFROM base", build_args={"BUILDKIT_SYNTAX": "me/mine"}).notes
     assert note.startswith("BUILDKIT_SYNTAX: the front end me/mine is not run")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docker/dockerfile",
+        "docker/dockerfile:1.7-labs",
+        "docker.io/docker/dockerfile:1 --flag",
+        "docker/dockerfile-upstream:master",
+        f"docker/dockerfile:1@sha256:{'0' * 64}",
+    ],
+)
+def test_the_front_end_of_dockerfiles_needs_no_note(name: str) -> None:
+    assert planned(f"# syntax={name}\nFROM base").notes == ()
+    assert planned("# syntax=other\nFROM base", build_args={"BUILDKIT_SYNTAX": name}).notes == ()

@@ -27,15 +27,21 @@ class _Terminal:
     def pause(self) -> None:
         if self._asked:
             click.echo(f"[{self._again}] ", nl=False)
-            sys.stdin.readline()
+            self._line()
 
     def answer(self, prompt: str) -> str | None:
         if not self._asked:
             click.echo()
             return None
         click.echo(f"{prompt}: ", nl=False)
+        return self._line() or None
+
+    def _line(self) -> str:
+        """What the person says, empty at the end of a file. At a terminal Ctrl-D leaves, as Ctrl-C does."""
         line = sys.stdin.readline()
-        return line if line else None
+        if not line and sys.stdin.isatty():
+            raise KeyboardInterrupt
+        return line
 
 
 @click.command()

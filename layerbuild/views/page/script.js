@@ -20,6 +20,7 @@
   };
   const share = (bytes, whole) => (whole ? bytes / whole * 100 : 0).toFixed(1) + "%";
   const files = (count) => count + (count === 1 ? " file" : " files");
+  const entries = (count) => count + (count === 1 ? " entry" : " entries");
   const make = (kind, name, text) => {
     const made = document.createElement(kind);
     if (name) made.className = name;
@@ -172,7 +173,7 @@
     draw(); steps(); rows();
     if (!from) return;
     const here = trail[trail.length - 1];
-    $("map-live").textContent = here.name + ", " + size(here.bytes) + ", " + content(here).length + " entries";
+    $("map-live").textContent = here.name + ", " + size(here.bytes) + ", " + entries(content(here).length);
     if (from === "map" && tiles.length) tiles[0].focus();
     if (from === "path") $("map-path").lastElementChild.firstElementChild.focus();
     if (from === "table") $("bytes-table").parentElement.focus();
