@@ -44,7 +44,8 @@ def main() -> None:
     if options.folder is None:
         compile_layerbuild()
         root = os.geteuid() == 0
-        with disk(options.scratch, options.place or (None if root else Path(tempfile.gettempdir())), gigabytes=8) as folder:
+        place = options.place or (None if root else Path(tempfile.gettempdir()))
+        with disk(options.scratch, place, gigabytes=8) as folder:
             # What buildah and podman leave mounted goes with a mount namespace of their own.
             apart = ("unshare", "--mount", "--propagation", "private") if root else ()
             again = (sys.executable, "-m", "bench.isolation", *sys.argv[1:])
