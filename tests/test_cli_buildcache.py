@@ -175,13 +175,196 @@ def test_stages_that_nobody_looks_into_are_not_fetched(machines: Machines, stage
     assert blobs["RUN --mount=from=compile,source=/out,target=/mnt cat /mnt/program > /log"] not in held(fresh)
 
 
+def skipped(told: list[dict[str, Any]]) -> list[str]:
+    """The stages that another machine's cache made unneeded."""
+    return [event["stage"] for event in told if event["event"] == "StageSkipped"]
+
+
 def test_min_holds_the_own_stages_only(machines: Machines, staged: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     image, _ = build(machines(), staged, "--cache-to", f"type=local,dest={cache}")
     assert "COPY first /src/" not in layers(cache)
-    again, told = build(machines(), staged, "--cache-from", f"type=local,src={cache}")
-    assert again == image
-    assert "RUN cat program log > all" not in ran(told) and "COPY first /src/" in ran(told)
+    fresh = machines()
+    again, told = build(fresh, staged, "--cache-from", f"type=local,src={cache}", "--fail-on-miss", "-t", "again")
+    assert (again, ran(told), skipped(told)) == (image, [], ["compile", "tests"])
+    assert fresh("run", "--rm", "again", "cat", "/app/all") == "1\n1\n"
+    shown = machines().run("build", "--progress", "plain", "--cache-from", f"type=local,src={cache}", staged).stderr
+    assert "stage tests: skipped, what is read of it is known from another machine's cache" in shown
+    # What is passed on holds as much; all stages can only be passed on by who has them.
+    passed, whole = tmp_path / "passed", tmp_path / "whole"
+    build(machines(), staged, "--cache-from", f"type=local,src={cache}", "--cache-to", f"type=local,dest={passed}")
+    again, told = build(machines(), staged, "--cache-from", f"type=local,src={passed}")
+    assert (again, ran(told)) == (image, [])
+    options = ("--cache-from", f"type=local,src={cache}", "--cache-to", f"type=local,dest={whole},mode=max")
+    _, told = build(machines(), staged, *options)
+    assert skipped(told) == [] and "COPY first /src/" in layers(whole)
+
+
+def test_a_step_behind_what_is_told_runs_alone(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    build(machines(), staged, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    fill(staged, STAGES.replace("program log > all", "log program > all"))
+    _, told = build(machines(), staged, "--cache-from", f"type=local,src={tmp_path}/cache")
+    assert (ran(told), skipped(told)) == (["RUN cat log program > all"], ["compile", "tests"])
+
+
+def test_a_source_stage_that_changed_runs(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    build(machines(), staged, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    (staged / "first").write_text("3\n")
+    fresh = machines()
+    _, told = build(fresh, staged, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "changed")
+    assert skipped(told) == [] and "COPY first /src/" in ran(told)
+    assert fresh("run", "--rm", "changed", "cat", "/app/all") == "3\n3\n"
+
+
+RANDOM = """\
+FROM busybox AS base
+RUN cat /proc/sys/kernel/random/uuid > /base
+FROM base AS source
+RUN cat /proc/sys/kernel/random/uuid > /id && cat /proc/sys/kernel/random/uuid > /other
+FROM busybox AS made
+COPY --from=source /id /from-source
+FROM busybox
+COPY --from=source /id /one
+RUN --mount=from=source,target=/mnt cat /mnt/id > /two
+COPY --from=made /from-source /three
+COPY --from=base /base /four
+"""
+
+
+def ids(machine: Layerbuild) -> set[str]:
+    return set(machine("run", "--rm", "it", "cat", "/one", "/two", "/three").split())
+
+
+def test_random_results_are_told(machines: Machines, context: Path, tmp_path: Path) -> None:
+    first, fresh, cache = machines(), machines(), f"{tmp_path}/cache"
+    image, _ = build(first, fill(context, RANDOM), "--cache-to", f"type=local,dest={cache}", "-t", "it")
+    again, told = build(fresh, context, "--cache-from", f"type=local,src={cache}", "-t", "it")
+    assert (again, ran(told), skipped(told)) == (image, [], ["base", "source", "made"])
+    assert ids(fresh) == ids(first)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        (RANDOM + "COPY --from=source /other /\n", ()),
+        (RANDOM + "COPY --from=base /base /\n", ()),
+        (RANDOM + "COPY --from=made /from-source /\n", ()),
+        (RANDOM, ("--no-cache-filter", "source")),
+        (RANDOM, ("--no-cache-filter", "base")),
+        (RANDOM, ("--no-cache-filter", "made")),
+        (RANDOM, ("--no-cache",)),
+    ],
+    ids=["reader", "reader-of-base", "reader-of-made", "filter", "filter-base", "filter-made", "no-cache"],
+)
+def test_an_image_never_mixes_two_results(
+    machines: Machines, context: Path, tmp_path: Path, recipe: str, options: tuple[str, ...]
+) -> None:
+    first, fresh, cache = machines(), machines(), f"{tmp_path}/cache"
+    build(first, fill(context, RANDOM), "--cache-to", f"type=local,dest={cache}", "-t", "it")
+    fill(context, recipe)
+    _, told = build(fresh, context, "--cache-from", f"type=local,src={cache}", "-t", "it", *options)
+    assert skipped(told) == []
+    assert len(ids(fresh)) == 1 and ids(fresh) != ids(first)
+
+
+def test_two_caches_are_not_mixed(machines: Machines, context: Path, tmp_path: Path) -> None:
+    fill(context, RANDOM)
+    for name, change in {"a": "", "b": "LABEL a=b\n"}.items():
+        (context / "Dockerfile").write_text(RANDOM + change)
+        build(machines(), context, "--cache-to", f"type=local,dest={tmp_path}/{name}")
+
+    # The first knows only how it begins, the second the rest, of another result.
+    def cut(manifest: dict[str, Any], records: dict[str, Any]) -> None:
+        del records["steps"][2:]
+
+    rewrite(tmp_path / "a", cut)
+    fresh = machines()
+    sources = [word for name in "ab" for word in ("--cache-from", f"type=local,src={tmp_path}/{name}")]
+    build(fresh, context, *sources, "-t", "it")
+    assert len(ids(fresh)) == 1
+
+
+def test_what_is_here_counts_more_than_what_is_told(machines: Machines, context: Path, tmp_path: Path) -> None:
+    first, second, cache = machines(), machines(), f"{tmp_path}/cache"
+    build(first, fill(context, RANDOM), "--cache-to", f"type=local,dest={cache}", "-t", "it")
+    build(second, context, "--target", "source")
+    _, told = build(second, context, "--cache-from", f"type=local,src={cache}", "-t", "it")
+    assert "source" not in skipped(told) and "made" not in skipped(told)
+    assert len(ids(second)) == 1 and ids(second) != ids(first)
+
+
+def test_three_stages_in_a_row(machines: Machines, context: Path, tmp_path: Path) -> None:
+    recipe = """\
+FROM busybox AS a
+ARG WORD=one
+RUN echo $WORD > /a
+FROM a AS b
+COPY first /
+RUN cat /first >> /a
+FROM scratch AS c
+COPY --from=b /a /a
+FROM busybox
+COPY --from=c / /out/
+"""
+    cache = f"type=local,dest={tmp_path}/cache"
+    image, _ = build(machines(), fill(context, recipe), "--cache-to", cache)
+    wanted = ("--cache-from", f"type=local,src={tmp_path}/cache")
+    again, told = build(machines(), context, *wanted)
+    assert (again, ran(told), skipped(told)) == (image, [], ["a", "b", "c"])
+    _, told = build(machines(), context, *wanted, "--build-arg", "WORD=two")
+    assert skipped(told) == [] and len(ran(told)) == 5
+
+
+def test_a_base_of_the_target_and_of_what_it_copies(machines: Machines, context: Path, tmp_path: Path) -> None:
+    recipe = (
+        RANDOM.split("FROM busybox AS made")[0]
+        + "FROM base\nCOPY --from=source /id /\nCOPY --from=source /base /copy\n"
+    )
+    image, _ = build(machines(), fill(context, recipe), "--cache-to", f"type=local,dest={tmp_path}/cache")
+    fresh = machines()
+    again, told = build(fresh, context, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "it")
+    assert (again, ran(told), skipped(told)) == (image, [], ["source"])
+    other = machines()  # it has a result of its own of the common base
+    build(other, context, "--target", "base")
+    _, told = build(other, context, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "it")
+    assert skipped(told) == []
+    assert len(set(other("run", "--rm", "it", "cat", "/base", "/copy").split())) == 1
+
+
+def _other_content(manifest: dict[str, Any], records: dict[str, Any]) -> None:
+    for step in records["steps"]:
+        for read in step.get("stacks", {}).values():
+            read["content"] = "0" * 64
+
+
+def _no_stacks(manifest: dict[str, Any], records: dict[str, Any]) -> None:
+    for step in records["steps"]:
+        step.pop("stacks", None)
+
+
+def _other_version(manifest: dict[str, Any], records: dict[str, Any]) -> None:
+    records.update(keyFormat="0")
+
+
+@pytest.mark.parametrize("change", [_other_content, _no_stacks, _other_version])
+def test_what_was_read_is_damaged(
+    machines: Machines, staged: Path, tmp_path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]
+) -> None:
+    image, _ = build(machines(), staged, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    rewrite(tmp_path / "cache", change)
+    again, told = build(machines(), staged, "--cache-from", f"type=local,src={tmp_path}/cache")
+    assert (again, skipped(told)) == (image, []) and "COPY first /src/" in ran(told)
+
+
+def test_a_layer_of_what_was_told_is_damaged(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    build(machines(), staged, "--cache-to", f"type=local,dest={cache}")
+    (cache / "blobs/sha256" / layers(cache)["COPY --from=tests /log ./"]).write_bytes(b"x")
+    fill(staged, STAGES + "RUN cat all > more\n")
+    fresh = machines()
+    _, told = build(fresh, staged, "--cache-from", f"type=local,src={cache}", "-t", "it")
+    assert "is of no use" in notes(told) and "COPY first /src/" in ran(told)
+    assert fresh("run", "--rm", "it", "cat", "/app/more") == "1\n1\n"
 
 
 def test_no_argument_of_another_stage_travels(machines: Machines, context: Path, tmp_path: Path) -> None:
@@ -191,6 +374,13 @@ def test_no_argument_of_another_stage_travels(machines: Machines, context: Path,
     build(machines(), context, "--build-arg", "TOKEN=hunter2-hunter2", "--cache-to", target)
     files = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert files and not [path for path in files if b"hunter2" in path.read_bytes()]
+
+
+def test_inline_tells_what_was_copied(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    target = ("--cache-to", "type=inline")
+    image, _ = build(machines(), staged, *target, "-t", "it", "-o", f"type=oci,dest={tmp_path}/image/")
+    again, told = build(machines(), staged, *target, "--cache-from", f"type=local,src={tmp_path}/image")
+    assert (again, ran(told), skipped(told)) == (image, [], ["compile", "tests"])
 
 
 def test_inline(machines: Machines, one: Path, tmp_path: Path) -> None:
@@ -242,12 +432,11 @@ def test_in_a_registry(machines: Machines, staged: Path, registry: Registry, who
     start = registry.position
     again, told = build(fresh, staged, "--cache-from", name, "-t", "again")
     assert again == image and "the cache from" not in notes(told)  # of a user's ids there may be one
-    if mode == "max":
-        assert ran(told) == []
-        fetched = [line for line in registry.requests(start) if line.startswith("GET") and "/blobs/" in line]
-        assert len(fetched) == 1 + 4  # the records, and the layers of the image's own stage
-        moved = [event for event in told if event["event"] == "BlobMoved" and event["done"] == event["size"]]
-        assert [(event["way"], event["place"]) for event in moved] == [("pull", name)] * 4
+    assert ran(told) == []
+    fetched = [line for line in registry.requests(start) if line.startswith("GET") and "/blobs/" in line]
+    assert len(fetched) == 1 + 4  # the records, and the layers of the image's own stage
+    moved = [event for event in told if event["event"] == "BlobMoved" and event["done"] == event["size"]]
+    assert [(event["way"], event["place"]) for event in moved] == [("pull", name)] * 4
     assert fresh("run", "--rm", "again", "cat", "/app/all") == "1\n1\n"
     # To the same place again: the registry has all of it.
     start = registry.position

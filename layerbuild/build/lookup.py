@@ -16,6 +16,7 @@ from layerbuild.build.bases import Bases
 from layerbuild.build.draft import Change, Draft
 from layerbuild.build.imports import Found, Imports
 from layerbuild.build.keys import Keys, Read, base_definition, keys, step_key
+from layerbuild.build.schedule import needs
 from layerbuild.build.selecting import Match, content_digest, only_folder, select
 from layerbuild.build.stacks import Stacks
 from layerbuild.build.times import Times
@@ -110,7 +111,8 @@ class _Seen:
 
 
 class Lookup:
-    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan).
+    """Answers for the steps of one plan. ``results`` are what the stages will have made (or a walk, in a plan). What
+    was read of those that are ``unneeded`` is told by a record of another machine's cache.
 
     ``look_only``: nothing is brought for an answer, as in a plan; what is not here is not known then.
     """
@@ -142,6 +144,7 @@ class Lookup:
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
+        self.unneeded: frozenset[int] = frozenset()
 
     def start(self, stage: StagePlan) -> Progress:
         """Where ``stage`` begins: its base."""
@@ -159,7 +162,7 @@ class Lookup:
         """What ``step`` will do on ``progress``. Waits for a parent's name only if that can decide."""
         if isinstance(step, ConfigStep):
             return Metadata()
-        always = bool(self._unasked(stage))
+        always = bool(self.unasked(stage))
         unread = self._unread(stage, step, always=always)
         if unread is not None:
             return Miss(None, (), unread, tuple(unread.values()))
@@ -169,6 +172,8 @@ class Lookup:
         seen = self._seen(stage, step)
         found = self._keys(stage, step, progress, seen.reads)
         hit = None if always else self._find(step, progress, found, seen.reads)
+        if hit is None and found.own is None and not always:
+            hit = self._find_told(stage, step, progress, seen.reads)
         if hit is not None:
             return hit
         asked = isinstance(step, CopyStep) and found.own is not None and not always
@@ -202,7 +207,7 @@ class Lookup:
         matches = {source: select(step, source, tree)}
         return matches if only_folder(step, matches) else None
 
-    def _unasked(self, stage: StagePlan) -> str:
+    def unasked(self, stage: StagePlan) -> str:
         """Why the steps of ``stage`` run whatever the cache knows; empty: they don't."""
         if self._no_cache:
             return "--no-cache"
@@ -222,7 +227,7 @@ class Lookup:
         what that is, empty: it is known. ``keys`` are those that only the run has told."""
         from layerbuild.build.explaining import Explainer, Reason
 
-        if unasked := self._unasked(stage):
+        if unasked := self.unasked(stage):
             return Reason(unasked)
         found = keys or miss.keys
         if found is None:  # it failed before it had read anything
@@ -284,9 +289,15 @@ class Lookup:
         if not any(self._imports.elsewhere(self._chain(root, stage.platform)) for root in _roots(step)):
             return None
         reads = self._seen(stage, step, unseen=True).reads
-        by_definition = self._keys(stage, step, progress, reads).definition
-        imported = self._imports.by_definition(by_definition)
-        if imported is None:
+        return self._find_told(stage, step, progress, reads)
+
+    def _find_told(
+        self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, reads: tuple[Read, ...]
+    ) -> Hit | None:
+        """A hit in another machine's cache by definition: the record tells what was read where that can't be seen."""
+        imported = self._imports.by_definition(self._keys(stage, step, progress, reads).definition)
+        unknown = {index for index in needs(step) if not self.results[index].get().known}
+        if imported is None or not progress.known or not unknown <= self.unneeded:
             return None
         told = tuple(_told(read, imported) for read in reads)
         found = self._keys(stage, step, progress, told)
@@ -390,11 +401,11 @@ def _roots(step: RunStep | CopyStep) -> list[Root]:
 
 
 def _told(read: Read, imported: Found) -> Read:
-    """``read`` with the content that a record tells of its stack, if it is the same stack."""
+    """``read`` with the content that a record tells of its stack, if it is the same stack, or one that nobody makes."""
     known = imported.step.stacks.get(read.name)
-    if read.content is not None or known is None or known.chain != read.chain:
+    if read.content is not None or known is None or read.chain not in (None, known.chain):
         return read
-    return replace(read, content=known.content)
+    return replace(read, content=known.content, chain=known.chain)
 
 
 def _imported(

@@ -34,7 +34,7 @@ from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
 from layerbuild.digest import BlobDigest, ChainID, DiffID
 from layerbuild.errors import BuildError
 from layerbuild.image.config import History, Platform
-from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, StagePlan, Step
+from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
 from layerbuild.store.buildcache import BuildCache
 from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
@@ -51,9 +51,14 @@ _OFTEN = 0.25  # seconds between two events about a layer that is being made
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
+class Unforeseen(Exception):
+    """A step has to run on what was to be left out: a file or a record has changed since that was decided."""
+
+
 class Build:
     """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``observe`` is told everything as
     it happens, by one thread at a time; ``caches`` are those of other machines, ``here`` is this machine's platform.
+    ``every_stage``: all of them are asked for when the build has ended (``cache``), so none is left out.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
     folder of the one before it, whether that has a name yet or not.
@@ -73,6 +78,7 @@ class Build:
         here: Platform,
         observe: events.Observer,
         caches: Sequence[CacheSource] = (),
+        every_stage: bool = False,
     ) -> None:
         self._plan = plan
         self._here = here
@@ -85,7 +91,9 @@ class Build:
         self._observer = self._recorder.observing(observe)
         self._telling = threading.Lock()
         self._imports = Imports(store, caches, observe=self._observe)
-        self._unusable: Unusable | None = None
+        self._every_stage = every_stage
+        self._unneeded: Mapping[int, Progress] = {}
+        self._unusable: Unusable | Unforeseen | None = None
         self._trail = Trail()
         self._new_lookup: Callable[..., Lookup] = partial(
             Lookup,
@@ -124,7 +132,10 @@ class Build:
         executed here."""
         check_entitlements(self._plan, self._options.entitlements)
         self._imports.read()
-        check_platforms(self._plan, self._new_lookup(), here=self._here, place=self._store.temporary)
+        lookup = self._new_lookup()
+        self._decide()
+        lookup.unneeded = frozenset(self._unneeded)
+        check_platforms(self._plan, lookup, here=self._here, place=self._store.temporary)
 
     def run(self, known: Mapping[int, Build] = MappingProxyType({})) -> StoredImage:
         """Build the target and return its image, with the names that the options give it. ``check`` has said nothing
@@ -142,6 +153,8 @@ class Build:
         for skipped in self._plan.skipped:
             self._observe(events.StageSkipped(skipped))
         self._known = known
+        if known:
+            self._decide()
         with self._common:
             while True:
                 try:
@@ -150,6 +163,11 @@ class Build:
                 except Unusable as error:
                     self.note(f"{error}; what it was to spare is looked up again")
                     self._imports.drop(error.source)
+                    self._decide()
+                    self._begin()
+                except Unforeseen as error:
+                    self.note(f"{error}; it is carried out after all")
+                    self._unneeded = {}
                     self._begin()
 
     def cache(self, *, every_stage: bool) -> BuildCache:
@@ -166,6 +184,16 @@ class Build:
         """Tell the observer something that is no error."""
         self._observe(events.Note(text))
 
+    def _decide(self) -> None:
+        """Find the stages that need not be carried out."""
+        self._unneeded = {}
+        if self._imports.has_records and len(self._plan.stages) > 1 and not self._every_stage:
+            from layerbuild.build.unneeded import unneeded
+
+            # What another platform's build has carried out is there to be seen; what it left out is not.
+            known = self._known.keys() - {index for index, build in self._known.items() if index in build._unneeded}
+            self._unneeded = unneeded(self._plan, self._new_lookup(look_only=True), self._imports, known=known)
+
     def _begin(self) -> None:
         """As if nothing had been done yet; what was done is in the store."""
         self._lookup.results.update((stage.index, Promise()) for stage in self._plan.stages)
@@ -175,7 +203,13 @@ class Build:
         self._captures = Captures(self._store, self._guard, threads=self._options.jobs, failed=self._schedule.fail)
 
     def _go(self) -> None:
-        """Carry out all stages. Unusable when those have ended that could."""
+        """Carry out all stages. Unusable, or Unforeseen, when those have ended that could."""
+        self._lookup.unneeded = frozenset(self._unneeded)
+        for index, progress in self._unneeded.items():
+            stage = self._plan.stage(index)
+            self._lookup.results[index].keep(progress)
+            reason = "what is read of it is known from another machine's cache"
+            self._observe(events.StageSkipped(SkippedStage(index, stage.name, stage.origin, reason)))
         with self._captures:
             self._schedule.run(self._stage, stop=self._stop)
         if self._unusable is not None:
@@ -247,15 +281,17 @@ class Build:
     # -- stages and steps, on the threads of the schedule
 
     def _stage(self, stage: StagePlan) -> None:
+        if stage.index in self._unneeded:
+            return
         known = self._known.get(stage.index)
-        if known is not None:
+        if known is not None and stage.index not in known._unneeded:
             self.note(f"stage {stage.title}: built already, the same for another platform")
             self._trail.take(stage.index, known._trail)
             self._lookup.results[stage.index] = known._lookup.results[stage.index]
             return
         try:
             self._steps(stage)
-        except Unusable as error:  # the others go on, and those that need this one come to the same end
+        except (Unusable, Unforeseen) as error:  # the others go on; those that need this one come to the same end
             self._unusable = self._unusable or error
             self._lookup.results[stage.index].fail(error)
 
@@ -297,6 +333,8 @@ class Build:
                 return self._grown(step, progress, keys.definition, stack, record.diff_id)
             case Miss():
                 assert not isinstance(step, ConfigStep)
+                if not needs(step).isdisjoint(self._unneeded):
+                    raise Unforeseen(f"line {step.origin.span.line} needs a stage that was skipped")
                 if self._options.fail_on_miss:
                     raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))

@@ -86,7 +86,8 @@ def check_platforms(plan: LayerPlan, lookup: Lookup, *, here: Platform, place: P
 
     for forecast in preview(plan, lookup):
         step, platform = forecast.step, forecast.stage.platform
-        if isinstance(step, RunStep) and not forecast.hit:
+        executed = not forecast.hit and forecast.stage.index not in lookup.unneeded
+        if isinstance(step, RunStep) and executed:
             with located(step):
                 require_platform(platform, here=here, place=place)
 

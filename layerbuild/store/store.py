@@ -259,6 +259,8 @@ class Store:
         """Whether all layers of a stack have come: nothing needs to be brought to read it."""
         from layerbuild.store.indexing import is_indexed
 
+        if chain is not None and self.snapshots.get(chain) is None:
+            return False
         return all(is_indexed(self, snapshot.diff_id) for snapshot in self.snapshots.stack(chain))
 
     def require_blobs(self, image: StoredImage) -> None:

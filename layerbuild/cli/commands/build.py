@@ -182,6 +182,7 @@ def _build(
                         here=here,
                         observe=observe,
                         caches=caches.sources(store),
+                        every_stage=any(target.every_stage for target in caches.given),
                     )
                 )
             warn(request, found, recipe, bases.config, observe)
