@@ -5,6 +5,7 @@
     loop         the steps of each needed stage, in order: cache hit, or run and seal
     preview      the same walk, without running anything
     lookup       what a step will do: metadata, a hit, or a miss and why
+    unneeded     which stages another machine's cache tells all about, so that nobody carries them out
     keys         the two cache keys of a step, and its inputs by name
     layers       from a step that has to run to a layer: workspace, changes, seal, capture, commit
     running      a RunStep, or a container's command, as a job for the sandbox
