@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,20 +269,49 @@ def test_an_image_never_mixes_two_results(
 
 
 def test_two_caches_are_not_mixed(machines: Machines, context: Path, tmp_path: Path) -> None:
-    fill(context, RANDOM)
-    for name, change in {"a": "", "b": "LABEL a=b\n"}.items():
-        (context / "Dockerfile").write_text(RANDOM + change)
-        build(machines(), context, "--cache-to", f"type=local,dest={tmp_path}/{name}")
-
-    # The first knows only how it begins, the second the rest, of another result.
-    def cut(manifest: dict[str, Any], records: dict[str, Any]) -> None:
-        del records["steps"][2:]
-
-    rewrite(tmp_path / "a", cut)
+    recipe = RANDOM.replace(RANDOM[RANDOM.index("RUN --mount") :], "")
+    fill(context, recipe)
+    build(machines(), context, "--cache-to", f"type=local,dest={tmp_path}/a", "--target", "made")
+    build(machines(), context, "--cache-to", f"type=local,dest={tmp_path}/b")
+    fill(context, recipe + "COPY --from=made /from-source /two\n")
     fresh = machines()
     sources = [word for name in "ab" for word in ("--cache-from", f"type=local,src={tmp_path}/{name}")]
     build(fresh, context, *sources, "-t", "it")
-    assert len(ids(fresh)) == 1
+    assert len(set(fresh("run", "--rm", "it", "cat", "/one", "/two").split())) == 1
+
+
+def test_what_lies_on_a_stage_that_runs_is_not_told(machines: Machines, context: Path, tmp_path: Path) -> None:
+    plain = "FROM busybox AS plain\nRUN echo > /plain\n"
+    recipe = plain + RANDOM + "COPY --from=plain /plain /\n"
+    build(machines(), fill(context, recipe), "--cache-to", f"type=local,dest={tmp_path}/cache")
+    fill(context, recipe + "COPY --from=source /other /\n")
+    _, told = build(machines(), context, "--cache-from", f"type=local,src={tmp_path}/cache")
+    assert skipped(told) == [] and "after all" not in notes(told)
+
+
+def test_what_was_left_out_in_vain_is_carried_out(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    cache = f"{tmp_path}/cache"
+    image, _ = build(machines(), staged, "--cache-to", f"type=local,dest={cache}")
+    # Something changes between the walk and the step: the definitions are not those any more.
+    program = """
+from dataclasses import replace
+from layerbuild.build import unneeded as module
+from layerbuild.cli.main import run
+found = module.unneeded
+module.unneeded = lambda *plan, **known: {
+    index: replace(progress, definition="0") for index, progress in found(*plan, **known).items()
+}
+run()
+"""
+    fresh = machines()
+    command = fresh.command("build", "--progress", "rawjson", "--cache-from", f"type=local,src={cache}", staged)
+    start = command.index("-m")
+    command[start : start + 2] = ["-c", program]
+    done = subprocess.run(command, env=fresh.environment(), capture_output=True, text=True, check=True)
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.stdout.strip() == image
+    assert "needs a stage that was skipped; it is carried out after all" in notes(told)
+    assert "COPY first /src/" in ran(told)
 
 
 def test_what_is_here_counts_more_than_what_is_told(machines: Machines, context: Path, tmp_path: Path) -> None:
@@ -329,6 +359,32 @@ def test_a_base_of_the_target_and_of_what_it_copies(machines: Machines, context:
     _, told = build(other, context, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "it")
     assert skipped(told) == []
     assert len(set(other("run", "--rm", "it", "cat", "/base", "/copy").split())) == 1
+
+
+def test_several_platforms(machines: Machines, context: Path, tmp_path: Path) -> None:
+    recipe = """\
+FROM --platform=$BUILDPLATFORM busybox AS tools
+RUN cat /proc/sys/kernel/random/uuid > /id
+FROM scratch
+ARG TARGETARCH
+COPY --from=tools /id /
+COPY for-$TARGETARCH /which
+"""
+    fill(context, recipe)
+    for architecture in ("arm64", "riscv64"):
+        (context / f"for-{architecture}").write_text(architecture)
+    both = ("--platform", "linux/arm64,linux/riscv64")
+    index, told = build(machines(), context, *both, "--cache-to", f"type=local,dest={tmp_path}/both")
+    assert ran(told).count("RUN cat /proc/sys/kernel/random/uuid > /id") == 1
+    again, told = build(machines(), context, *both, "--cache-from", f"type=local,src={tmp_path}/both")
+    assert (again, ran(told), skipped(told)) == (index, [], ["tools", "tools"])
+    # The second platform needs what the first one left out; and the first one carries out what the second one needs.
+    for order, times in (("linux/arm64,linux/riscv64", 1), ("linux/riscv64,linux/arm64", 0)):
+        one = f"{tmp_path}/{times}"
+        build(machines(), context, "--platform", "linux/arm64", "--cache-to", f"type=local,dest={one}")
+        _, told = build(machines(), context, "--platform", order, "--cache-from", f"type=local,src={one}")
+        assert skipped(told) == ["tools"] * times
+        assert ran(told).count("RUN cat /proc/sys/kernel/random/uuid > /id") == 1
 
 
 def _other_content(manifest: dict[str, Any], records: dict[str, Any]) -> None:
