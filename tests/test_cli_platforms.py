@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import Templates
 from support import Layerbuild, missing
 from traces import assert_whole
 
@@ -147,6 +148,23 @@ def test_a_command_runs_again_for_another_platform(rooted: Layerbuild, context: 
     said = rooted.build(context, None, *options)
     assert said.count("cached") == 1 and f"platform linux/{OWN} → linux/{OWN}/v2" in rooted("explain")
     assert rooted.build(context, None, *options).count("cached") == rooted.build(context, None).count("cached") == 2
+
+
+def test_a_stage_that_a_cache_tells_of_needs_no_emulator(
+    emulator: None, rooted: Layerbuild, templates: Templates, context: Path, tmp_path: Path
+) -> None:
+    (context / "exit-0").write_bytes(emulation.program(OTHER, exit_code=0) or b"")
+    recipe = 'FROM scratch AS a\nCOPY --chmod=755 exit-0 /\nRUN ["/exit-0"]\nFROM scratch\nCOPY --from=a / /\n'
+    cache, options = f"{tmp_path}/cache", ("--platform", f"linux/{OTHER}")
+    rooted.build(context, recipe, *options, "--cache-to", f"type=local,dest={cache}")
+    (BINFMT / "layerbuild-test").write_text("0")  # as on a machine without it
+    second = templates.copy("root", templates.folder / "no-emulator")
+    try:
+        assert "can't be executed" in second.run("build", *options, context, code=77).stderr
+        said = second.build(context, None, *options, "--cache-from", f"type=local,src={cache}")
+        assert "stage a: skipped" in said
+    finally:
+        shutil.rmtree(templates.folder / "no-emulator")
 
 
 # -- several platforms -------------------------------------------------------------------------------------------------
