@@ -60,7 +60,7 @@ bench-parts: setup-test
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/steps.py
 	$(BIN)/python bench/step_isolate.py
-	$(BIN)/python bench/isolation.py
+	$(BIN)/python -m bench.isolation
 
 # After a text of a lesson or a translation of it has changed.
 catalogues: setup-test

@@ -198,11 +198,12 @@ def main() -> None:
                 for series, counts in ((series_files, scale.series_files), (series_layers, scale.series_layers)):
                     for count in counts:
                         runner.workload(series(count), ours)
+            place = str(options.place or "loop ext4")
+            facts = {**machine(), "scale": asdict(scale), "rounds": options.rounds, "place": place}
+            write(options.name, facts, runner.results)
         finally:
             for builder in builders:
                 builder.close()
-    facts = {**machine(), "scale": asdict(scale), "rounds": options.rounds, "place": str(options.place or "loop ext4")}
-    write(options.name, facts, runner.results)
     say(f"\n{table(runner.results)}\n{time.monotonic() - began:.0f} s in all")
 
 

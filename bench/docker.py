@@ -71,6 +71,8 @@ class Daemon:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(_SECONDS)
+        for mounted in Path(self._run.name, "exec/netns").glob("*"):  # the host's network, after a step that had it
+            subprocess.run(["umount", "--lazy", mounted], capture_output=True, check=False)
         self._run.cleanup()
 
     def _wait(self) -> None:

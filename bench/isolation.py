@@ -1,11 +1,13 @@
 """What a RUN step costs in each isolation and with each driver, beside buildah's and podman's: median milliseconds, all
 in one run.
 
-    python bench/isolation.py [--steps 20] [--rounds 5] [--scratch FOLDER] [--json]
+    python -m bench.isolation [--scratch FOLDER | --place FOLDER] [--steps 20] [--rounds 5] [--json]
 
 A build with ``--steps`` no-op RUNs, less one with none, divided by their number; each makes a layer or notes that there
 is none, and none comes from a cache. The builders take turns, so that what the machine does besides hits all alike; the
 first round is not counted. One that is not installed, or does not work on this machine, is left out with its reason.
+As root all of it lies on one fresh ext4 with a journal, in a loop-mounted file below ``--scratch``, or in a folder of
+``--place``; an ordinary user can mount none, and works in a temporary folder there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.disk import disk
+from bench.peers import compile_layerbuild
 from layerbuild.build.drivers.table import RUNGS
 
 LAYERBUILD = (sys.executable, "-m", "layerbuild")
@@ -32,17 +36,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--scratch", type=Path, help="a folder on the file system to measure (default: a temporary one)"
-    )
+    parser.add_argument("--scratch", type=Path, help="where the loop-mounted file lies (default: the temporary folder)")
+    parser.add_argument("--place", type=Path, help="a folder on the file system to measure, in place of that")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)  # the second process
     options = parser.parse_args()
     if options.folder is None:
-        # What buildah and podman leave mounted goes with a mount namespace of their own.
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            apart = ("unshare", "--mount", "--propagation", "private") if os.geteuid() == 0 else ()
-            sys.exit(subprocess.call((*apart, sys.executable, __file__, *sys.argv[1:], "--in", folder)))
+        compile_layerbuild()
+        root = os.geteuid() == 0
+        place = options.place or (None if root else Path(tempfile.gettempdir()))
+        with disk(options.scratch, place, gigabytes=8) as folder:
+            # What buildah and podman leave mounted goes with a mount namespace of their own.
+            apart = ("unshare", "--mount", "--propagation", "private") if root else ()
+            again = (sys.executable, "-m", "bench.isolation", *sys.argv[1:])
+            sys.exit(subprocess.call((*apart, *again, "--in", str(folder))))
     figures, reasons = measure(options.folder, options.steps, options.rounds)
     if options.json:
         print(json.dumps({"ms per no-op RUN": figures, "left out": reasons}, indent=2))

@@ -84,7 +84,7 @@ class Layerbuild(Builder):
 
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
         codec = "" if self._codec == "gzip" else f",compression={self._codec}"
-        options = [] if cache else ["--no-cache"]
+        options = ["--max-layers=1000", *([] if cache else ["--no-cache"])]
         run([*self._command, "build", "-q", *options, "-o", f"type=oci,dest={out}{codec}", context])
 
 
@@ -167,6 +167,16 @@ class Docker(Builder):
         self._daemon.close()
 
 
+# Mounted for the command alone: repack would take it for the image's. W9 asks the network.
+_IN_CHROOT = """mount --rbind /dev "$0"/dev
+for name in hosts resolv.conf; do
+  [ -e "$0"/etc/$name ] || { mkdir -p "$0"/etc && : > "$0"/etc/$name; }
+  mount --bind /etc/$name "$0"/etc/$name
+done
+chroot "$0" sh -c "$1"
+"""
+
+
 class Umoci(Builder):
     """It knows no recipes: a script unpacks the base, carries each step out under chroot and repacks what has changed.
     Recipes of one stage only, and no cache."""
@@ -197,8 +207,7 @@ class Umoci(Builder):
         run(["umoci", "unpack", "--image", f"{layout}:base", bundle])
         for keyword, rest in steps:
             if keyword == "RUN":
-                # Mounted for the command alone: repack would take it for the image's.
-                run(["unshare", "-m", "sh", "-c", 'mount --rbind /dev "$0"/dev; chroot "$0" sh -c "$1"', root, rest])
+                run(["unshare", "-m", "sh", "-c", _IN_CHROOT, root, rest])
             elif keyword == "COPY":
                 source, dest = rest.split()
                 (root / dest.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)

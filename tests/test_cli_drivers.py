@@ -173,6 +173,55 @@ def test_the_owner_of_a_link_of_a_lower_layer(driven: Layerbuild, context: Path)
         assert (tar.getmember("l").uid, tar.getmember("l").gid) == (7, 8)
 
 
+SET_IDS = """
+FROM busybox
+RUN mkdir -p /d/in /e /gone && chown 0:8 /d /d/in && chmod 2775 /d /d/in && cp /bin/busybox /s && chown 5:6 /s && \\
+ chmod 6755 /s && ln /s /t && cp /bin/busybox /gone/u && chmod 4755 /gone/u && cp -p /gone/u /kept && \\
+ cp -p /gone/u /v && cp -p /gone/u /w && chmod 2755 /gone
+RUN echo x > /d/in/f && ln /kept /e/again && mkdir /e/new && rm -r /gone && mkdir /gone && ls -l /gone
+RUN chmod u-s /v && chmod g-s /d && mv /w /moved
+"""
+
+
+def test_set_id_bits_are_the_same(driven: Layerbuild, context: Path) -> None:
+    """Of what is written into, linked, changed and removed. fuse-overlayfs would lose them by itself."""
+    driven.build(context, SET_IDS, "-t", "it")
+    layers = []
+    for layer in driven.layers("it")[2:]:
+        with tarfile.open(driven.root / "blobs/sha256" / layer["digest"].partition(":")[2]) as tar:
+            layers.append({member.name: (f"{member.mode:o}", member.uid, member.gid) for member in tar})
+    assert layers[0].pop("gone")[0] == "755"
+    assert layers[0] == {
+        "d": ("2775", 0, 8),
+        "d/in": ("2775", 0, 8),
+        "d/in/f": ("644", 0, 8),
+        "e": ("755", 0, 0),
+        "e/again": ("4755", 0, 0),
+        "e/new": ("755", 0, 0),
+        "gone/.wh.u": ("0", 0, 0),
+        "kept": ("4755", 0, 0),
+    }
+    assert layers[1] == {
+        ".wh.w": ("0", 0, 0),
+        "d": ("775", 0, 8),
+        "moved": ("4755", 0, 0),
+        "v": ("755", 0, 0),
+    }
+
+
+def test_a_folder_in_one_that_hands_its_group_down(driven: Layerbuild, context: Path) -> None:
+    """A difference that is told: fuse-overlayfs hands it down to files alone."""
+    recipe = "FROM busybox\nRUN mkdir /d && chown 0:8 /d && chmod 2775 /d && touch /d/f && mkdir /d/new\n"
+    driven.build(context, recipe, "-t", "it")
+    with tarfile.open(driven.root / "blobs/sha256" / driven.layers("it")[-1]["digest"].partition(":")[2]) as tar:
+        made = {member.name: (f"{member.mode:o}", member.gid) for member in tar}
+    assert made["d/f"] == ("644", 8)
+    if driven.env["LAYERBUILD_DRIVER"] == "fuse-overlayfs":
+        assert made["d/new"] in {("755", 0), ("755", 8), ("2755", 8)}
+    else:
+        assert made["d/new"] == ("2755", 8)
+
+
 def test_a_copy_shares_the_blocks_of_large_files(
     rooted: Layerbuild, context: Path, program: Callable[[str], str], tmp_path: Path
 ) -> None:

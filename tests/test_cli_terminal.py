@@ -248,6 +248,25 @@ def test_failed(rooted: Layerbuild, at_terminal: Start) -> None:
     assert person.is_as_before()
 
 
+# The window's title, the clipboard, a question that the terminal answers, a screen without what was said, in seven bits
+# and in eight; a line in the place of another. And color, which is harmless.
+OBEYED = (
+    r"\033]0;title\007\033]52;c;ZXZpbA==\007\033[c\033[2J\033[H\302\2332J\033P+q to obey\n"
+    r"\033[31mred\033[8m\nover\rnew\n"
+)
+
+
+@pytest.mark.parametrize("progress", ["plain", "tty"])
+def test_a_terminal_obeys_no_step(rooted: Layerbuild, at_terminal: Start, progress: str) -> None:
+    recipe = f"FROM busybox\nRUN printf '{OBEYED}'; exit 3 # \033]0;title\007\n"
+    person = at_terminal(rooted, recipe, "--progress", progress)
+    lines = person.ended(1)
+    orders = (b"\x1b]", b"\x1bP", b"\x1b[c", b"\x1b[2J", b"\x1b[H", "\x9b".encode(), b"over\rnew")
+    assert [order for order in orders if order in person.raw] == []
+    assert len([line for line in lines if re.search(r"\| .*to obey$", line)]) == 2  # as it came, and in the error
+    assert b"\x1b[31mred\x1b[8m\x1b[0m" in person.raw
+
+
 def test_it_has_to_be_a_terminal(rooted: Layerbuild, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\n")
     assert "standard error is none" in rooted.run("build", "--progress", "tty", context, code=2).stderr

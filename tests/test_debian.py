@@ -266,6 +266,8 @@ adduser --system --group thingd
 chown -R thingd:thingd /var/lib/thing
 chmod 2711 /usr/bin/thing
 END
+RUN install -d -g mail -m 2775 /p/var/lib/thing/mail && install -d -g staff -m 3775 /p/var/lib/thing/local/share && \
+ install -g mail -m 2755 /bin/true /p/usr/bin/thing-mail && install -d -o mail -g staff -m 1730 /p/var/lib/thing/tabs
 RUN dpkg-deb --build /p /thing.deb && rm -r /p
 RUN apt-get install -y ./thing.deb && rm -r /var/log/* /var/cache/ldconfig /var/cache/apt/*.bin
 COPY <<END /able.py
@@ -274,6 +276,10 @@ os.setxattr("/usr/bin/thing", "security.capability", struct.pack("<5I", 0x020000
 END
 RUN python3 /able.py && rm /able.py
 RUN mknod /null c 1 3 && su me -c 'touch /tmp/by-me && id && tar cf ~/t.tar -C / etc/passwd && tar xf ~/t.tar -C ~'
+RUN touch /var/lib/thing/mail/box && mkdir -p /var/lib/thing/local/share/new/deep && useradd -m -s /bin/sh other && \
+ cp -a /var/lib/thing /copied && tar -C /var/lib/thing -cpf /t.tar . && mkdir /u && tar -C /u -xpf /t.tar && \
+ rm /t.tar && install -o other -g mail -m 6711 /bin/true /u/true && ln /u/true /u/again && \
+ mv -f /u/again /usr/bin/thing-mail
 USER me
 RUN id > ~/id && mkdir ~/made && cp -a /etc/alternatives ~/made
 USER root

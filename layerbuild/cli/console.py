@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TextIO
 
 import click
 
@@ -32,7 +33,7 @@ def emit(output_format: str, data: object, as_text: Callable[[], str]) -> None:
         # Through JSON first: digests are subclasses of str, which YAML would spell out as Python objects.
         click.echo(yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False, allow_unicode=True), nl=False)
     else:
-        click.echo(as_text())
+        click.echo(shown(as_text(), sys.stdout))
 
 
 def width() -> int:
@@ -83,8 +84,17 @@ def _color() -> bool:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{shown(line, sys.stderr)}\n")
     sys.stderr.flush()
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """``text`` as it may be written to ``stream``: to a terminal nothing that it would obey, else as it is."""
+    if not stream.isatty():
+        return text
+    from layerbuild.cli.screen import harmless
+
+    return harmless(text)
 
 
 def told_all(*observers: events.Observer) -> events.Observer:

@@ -57,6 +57,8 @@ def exit_code(error: LayerbuildError) -> int:
 
 def report(error: LayerbuildError) -> None:
     """Say on standard error what went wrong, where, and what to do about it."""
+    from layerbuild.cli.console import shown
+
     lines = [f"layerbuild: {error}"]
     if error.span is not None:
         lines += quoted(error.span)
@@ -65,7 +67,7 @@ def report(error: LayerbuildError) -> None:
         lines += ["the last lines of its output:", *(f"  | {line}" for line in tail)]
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(shown("\n".join(lines), sys.stderr) + "\n")
 
 
 @contextmanager

@@ -7,7 +7,12 @@ import unicodedata
 from collections.abc import Mapping
 
 # Escape sequences: control sequences, operating system commands, all others (ECMA-48, 5.4 and 8.3.89)
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\].*?(?:\x07|\x1b\\|$)|[ -/]*[0-~]?)")
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[ -/]*[0-~]?)")
+_COLOR = re.compile(r"\x1b\[[\d;:]*m")
+_PLAIN = "\x1b[0m"
+# What was written over: a carriage return goes back to the beginning of the line.
+_WRITTEN_OVER = re.compile(r"^(?:[^\n\r]*\r)+(?=[^\n\r])", re.MULTILINE)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
 
 # Terminals that wrap anew what stands on them when their width changes, by what they put into the environment.
 _REFLOWING_TERMS = ("alacritty", "contour", "foot", "tmux", "wezterm", "xterm-ghostty", "xterm-kitty")
@@ -36,6 +41,18 @@ def seen(line: str) -> str:
     """
     parts = [part for part in ESCAPES.sub("", line).split("\r") if part.strip()]
     return "".join(each for each in parts[-1].expandtabs() if each.isprintable()).rstrip() if parts else ""
+
+
+def harmless(text: str) -> str:
+    """``text`` for a terminal, less all that is more than text and color: what a recipe says must not name the window,
+    fill the clipboard, have the terminal answer as if somebody typed, or write over what others have said.
+
+    >>> harmless("\\x1b]52;c;eA==\\x07a\\x1b[2J\\x9b1Ab"), harmless("10%\\r20%\\r"), harmless("\\x1b[8mhidden")
+    ('a1Ab', '20%', '\\x1b[8mhidden\\x1b[0m')
+    """
+    text = ESCAPES.sub(lambda found: found[0] if _COLOR.fullmatch(found[0]) else "", text)
+    text = _CONTROLS.sub("", _WRITTEN_OVER.sub("", text))
+    return text + _PLAIN if "\x1b" in text and not text.endswith(_PLAIN) else text
 
 
 def cells(text: str) -> int:

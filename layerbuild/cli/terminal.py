@@ -26,7 +26,7 @@ from typing import Self, TextIO
 
 from layerbuild import events
 from layerbuild.cli.plain import Plain
-from layerbuild.cli.screen import ESCAPES, cells, cut, rows_taken, seen
+from layerbuild.cli.screen import ESCAPES, cells, cut, harmless, rows_taken, seen
 from layerbuild.cli.weigh import Weigher
 from layerbuild.errors import StepFailed
 from layerbuild.views import text as show
@@ -150,7 +150,7 @@ class Terminal:
         if step.cut:
             self._say("       … `layerbuild logs` has what came before")
         for line in bytes(step.output).decode("utf-8", "replace").splitlines():
-            self._write(f"       | {line.rstrip()}\n")
+            self._write(f"       | {harmless(line.rstrip())}\n")
 
     # -- on the thread of its own
 
@@ -173,7 +173,7 @@ class Terminal:
     # -- drawing
 
     def _say(self, line: str) -> None:
-        columns = max(self._size().columns, _NARROWEST)
+        line, columns = harmless(line), max(self._size().columns, _NARROWEST)
         if cells(ESCAPES.sub("", line)) >= columns:
             line = "\n".join(textwrap.wrap(line, columns - 1, subsequent_indent=" " * 7, break_on_hyphens=False))
         self._paint(f"{line}\n", self._rows() if self._drawn else [])

@@ -12,9 +12,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from layerbuild.layer.clone import dress
+from layerbuild.layer.copyup import below, copy_up_parents
 from layerbuild.layer.lowers import contributing, cut, scanned, visible
-from layerbuild.layer.paths import join, split
+from layerbuild.layer.paths import join
 
 
 def link_siblings(upper: Path, lowers: Sequence[Path]) -> None:
@@ -28,8 +28,8 @@ def link_siblings(upper: Path, lowers: Sequence[Path]) -> None:
         for path, inode in _names(folder):
             if inode not in copied or os.path.lexists(join(top, path)):
                 continue
-            shown = _below(folders, path)
-            if shown is not None and (shown.st_dev, shown.st_ino) == inode and _make_parents(top, folders, path):
+            shown = below(folders, path)
+            if shown is not None and (shown.st_dev, shown.st_ino) == inode and copy_up_parents(top, folders, path):
                 os.link(copied[inode], join(top, path), follow_symlinks=False)
 
 
@@ -37,14 +37,14 @@ def _copied(upper: bytes, lowers: list[bytes]) -> Iterator[tuple[tuple[int, int]
     """The inodes of several names below that have a file above, and that."""
     waiting = [(upper, lowers)]
     while waiting:
-        folder, below = waiting.pop()
+        folder, under = waiting.pop()
         for entry in scanned(folder):
             if entry.is_dir(follow_symlinks=False):
-                inner = contributing(below, entry.name)
+                inner = contributing(under, entry.name)
                 if inner:
                     waiting.append((entry.path, inner))
                 continue
-            shown = visible(below, entry.name) if entry.is_file(follow_symlinks=False) else None
+            shown = visible(under, entry.name) if entry.is_file(follow_symlinks=False) else None
             if shown is not None and stat.S_ISREG(shown[1].st_mode) and shown[1].st_nlink > 1:
                 yield (shown[1].st_dev, shown[1].st_ino), entry.path
 
@@ -59,29 +59,3 @@ def _names(root: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:
                 waiting.append(join(folder, entry.name))
             elif entry.is_file(follow_symlinks=False) and (found := entry.stat(follow_symlinks=False)).st_nlink > 1:
                 yield join(folder, entry.name), (found.st_dev, found.st_ino)
-
-
-def _below(lowers: list[bytes], path: bytes) -> os.stat_result | None:
-    *parents, name = path.split(b"/")
-    folders = cut(lowers)
-    for parent in parents:
-        folders = contributing(folders, parent)
-    shown = visible(folders, name)
-    return shown[1] if shown else None
-
-
-def _make_parents(upper: bytes, lowers: list[bytes], path: bytes) -> bool:
-    """Copy the folders above ``path`` up; False if the step has put something else in the place of one."""
-    parent = split(path)[0]
-    if not parent:
-        return True
-    if os.path.lexists(join(upper, parent)):
-        return stat.S_ISDIR(os.lstat(join(upper, parent)).st_mode)
-    if not _make_parents(upper, lowers, parent):
-        return False
-    folders = cut(lowers)
-    for name in parent.split(b"/"):
-        folders = contributing(folders, name)
-    os.mkdir(join(upper, parent), 0o700)
-    dress(folders[0], join(upper, parent), os.lstat(folders[0]))
-    return True

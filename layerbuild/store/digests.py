@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 
 from layerbuild.digest import BlobDigest
 from layerbuild.store.database import Database
@@ -38,6 +39,20 @@ class Digests:
         )
         return row[0].hex() if row else None
 
+    def files(self, found: Sequence[os.stat_result]) -> list[str | None]:
+        """``file`` for some hundred files."""
+        states = list(map(_state, found))
+        known: dict[tuple[int, ...], str] = {}
+        for device in {state[0] for state in states}:
+            inodes = [state[1] for state in states if state[0] == device]
+            marks = ",".join("?" * len(inodes))
+            rows = self._database.rows(
+                f"SELECT inode, size, mtime, ctime, digest FROM file WHERE device = ? AND inode IN ({marks})",
+                (device, *inodes),
+            )
+            known.update(((device, *state), digest.hex()) for *state, digest in rows)
+        return [known.get(state) for state in states]
+
     def remember_file(self, found: os.stat_result, digest: str, *, looked: int) -> None:
         """Note the digest of a file that was read after its stat was taken, at ``looked`` (nanoseconds since 1970)."""
         if is_settled(max(found.st_mtime_ns, found.st_ctime_ns), looked):
@@ -63,8 +78,13 @@ class Digests:
             files, self._files = self._files, []
         if files:
             with self._database.transaction():
+                # What is known already is not written again: of a large context that would be megabytes.
                 self._database.executemany(
-                    "INSERT OR REPLACE INTO file (device, inode, size, mtime, ctime, digest) VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO file (device, inode, size, mtime, ctime, digest) VALUES (?, ?, ?, ?, ?, ?)"
+                    " ON CONFLICT (device, inode) DO UPDATE SET"
+                    " size = excluded.size, mtime = excluded.mtime, ctime = excluded.ctime, digest = excluded.digest"
+                    " WHERE (size, mtime, ctime, digest)"
+                    " IS NOT (excluded.size, excluded.mtime, excluded.ctime, excluded.digest)",
                     files,
                 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,54 @@ def test_the_order_in_which_a_folder_is_listed_does_not_count(
     monkeypatch.setattr(os, "scandir", backwards)
     assert look(folder, store.digests, rules=rules) == (first[0], 0)
     assert len(store.database.rows("SELECT * FROM selection")) == 1
+
+
+@pytest.mark.usefixtures("later")
+def test_the_digests_of_a_folder_are_asked_for_together(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(600):
+        (folder / "d" / f"file{number:03d}").write_text(str(number))
+    before = look(folder, store.digests)[0]
+    (folder / "a").write_text("9")
+    asked: list[str] = []
+
+    def file(self: Digests, found: os.stat_result) -> None:
+        asked.append("one")
+
+    def files(self: Digests, found: Sequence[os.stat_result]) -> list[str | None]:
+        asked.append("several")
+        return several(self, found)
+
+    several = Digests.files
+    monkeypatch.setattr(Digests, "file", file)
+    monkeypatch.setattr(Digests, "files", files)
+    after, opened = look(folder, store.digests)
+    assert after != before
+    assert opened == 1
+    assert asked.count("one") == 1  # "a", which is not known
+    assert 3 <= asked.count("several") <= 6
+
+
+@pytest.mark.usefixtures("later")
+def test_several_files_have_the_digests_that_each_has_alone(folder: Path, store: Store) -> None:
+    look(folder, store.digests)
+    (folder / "d/b").write_text("another")  # its state is not the one that is known
+    found = [os.lstat(folder / name) for name in ("a", "d/b", "d/e/c", "a")]
+    digests = store.digests.files(found)
+    assert digests == [store.digests.file(one) for one in found]
+    assert [digest is None for digest in digests] == [False, True, False, False]
+
+
+def test_a_digest_that_is_known_is_not_written_again(folder: Path, store: Store) -> None:
+    log = store.root / "layerbuild.db-wal"
+    sizes = []
+    for digest in ("1" * 64, "1" * 64, "2" * 64):
+        store.digests.remember_file(os.lstat(folder / "a"), digest, looked=time.time_ns() + 10 * GRAIN)
+        store.digests.flush()
+        sizes.append(log.stat().st_size)
+        assert store.digests.file(os.lstat(folder / "a")) == digest
+    assert sizes[0] == sizes[1] < sizes[2]
 
 
 @pytest.mark.usefixtures("later")

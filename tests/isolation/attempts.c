@@ -275,9 +275,44 @@ static void kernel(void) {
   refused("no address randomization", personality(ADDR_NO_RANDOMIZE));
   refused("a real-time scheduler", sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1}));
   refused("a call that nobody knows", syscall(1000));
+  refused("where the processors look for pages", syscall(SYS_migrate_pages, 1, 0, NULL, NULL));
+  refused("where pages of a process lie", syscall(SYS_move_pages, 1, 0, NULL, NULL, NULL, 0));
+  refused("what two processes share", syscall(SYS_kcmp, 1, getpid(), 0, 0, 0));
+  refused("advice about a process's memory", syscall(440, -1, NULL, 0, 0, 0));
+  refused("another program's name for this one", prctl(PR_SET_MM, PR_SET_MM_EXE_FILE, 0, 0, 0));
+  refused("hang the terminal up", syscall(SYS_vhangup));
+  refused("remove a module", syscall(SYS_delete_module, "x", 0));
+  refused("the file systems' statistics", syscall(SYS_quotactl, QCMD(Q_GETQUOTA, USRQUOTA), "/dev/null", 0, NULL));
+  uint64_t page = 0;
+  int pages = open("/proc/self/pagemap", O_RDONLY);
+  if (pread(pages, &page, sizeof page, (off_t)((uintptr_t)&page >> 12) * 8) < 0) page = 0;
+  say("physical addresses", page << 9 ? "SUCCEEDED" : "none"); /* bits 0-54: proc_pid_pagemap(5) */
+  char symbol[64] = "";
+  FILE *symbols = fopen("/proc/kallsyms", "r");
+  if (symbols && !fgets(symbol, sizeof symbol, symbols)) *symbol = 0;
+  say("the kernel's addresses", strtoull(symbol, NULL, 16) ? "SUCCEEDED" : "none");
 }
 
 /* -- namespaces and rights */
+
+/* By what the kernel tells of namespaces (ioctl_nsfs(2)), and by handles, which for these need no mount. */
+static void others_namespaces(void) {
+  char information[64] = {16};
+  struct {
+    struct file_handle handle;
+    unsigned char bytes[128];
+  } handle = {.handle = {.handle_bytes = 16, .handle_type = 0xf1}};
+  int mounts = open("/proc/self/ns/mnt", O_RDONLY);
+  refused("the next mount namespace", ioctl(mounts, _IOR(0xb7, 11, char[16]), information));
+  refused("the mount namespace before", ioctl(mounts, _IOR(0xb7, 12, char[16]), information));
+  refused("the user namespace around", ioctl(open("/proc/self/ns/user", O_RDONLY), _IO(0xb7, 2)));
+  refused("the pid namespace around", ioctl(open("/proc/self/ns/pid", O_RDONLY), _IO(0xb7, 2)));
+  refused("a namespace by its handle", open_by_handle_at(-10003, &handle.handle, O_RDONLY)); /* FD_NSFS_ROOT */
+  refused("a process by its handle", open_by_handle_at(-10002, &handle.handle, O_RDONLY)); /* FD_PIDFS_ROOT */
+  refused("a copy of a mount with other attributes", syscall(467, AT_FDCWD, "/", 1, NULL, 0)); /* open_tree_attr */
+  refused("attributes of a file by its name", syscall(469, AT_FDCWD, "/", information, 24, 0)); /* file_setattr */
+  refused("quotas by a descriptor", syscall(443, mounts, 0, 0, NULL));
+}
 
 static int nothing(void *unused) {
   (void)unused;
@@ -402,7 +437,16 @@ static void settings_of_network(void) {
   refused("an address of somebody else", setsockopt(fd, IPPROTO_IP, 19, &mark, sizeof mark)); /* IP_TRANSPARENT */
 }
 
+static int group_of(int protocol) {
+  struct sockaddr_nl one = {.nl_family = AF_NETLINK, .nl_groups = 1};
+  int fd = socket(AF_NETLINK, SOCK_RAW, protocol);
+  return fd < 0 ? -1 : bind(fd, (struct sockaddr *)&one, sizeof one);
+}
+
 static void shared_network(void) {
+  refused("listen to the machine's audit", group_of(9));
+  refused("listen to the machine's firewall", group_of(12));
+  refused("packets past the kernel", socket(44, SOCK_RAW, 0)); /* AF_XDP */
   settings_of_network();
   refused("listen to the machine's packets", socket(AF_PACKET, SOCK_RAW, htons(3)));
   refused("listen to the machine's connections", socket(AF_INET, SOCK_RAW, IPPROTO_TCP));
@@ -432,6 +476,7 @@ int main(int argc, char **argv) {
       {"mounts", mounts},         {"paths", paths},     {"devices", devices}, {"kernel", kernel},
       {"namespaces", namespaces}, {"processes", processes}, {"network", network}, {"isolated-network", isolated_network},
       {"chroot", leave_chroot},    {"disk", disk},        {"shared-network", shared_network},
+      {"others", others_namespaces},
   };
   for (int each = 1; each < argc; each++)
     for (size_t group = 0; group < sizeof groups / sizeof *groups; group++)

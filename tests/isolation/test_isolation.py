@@ -32,7 +32,7 @@ ARG HOST_PID CANARY HOST_DISK HOST_KEY SHM_KEY ABSTRACT PORT
 COPY attempts /bin/
 RUN --mount=type=tmpfs,target=/mounted/tmpfs --mount=type=cache,target=/mounted/cache \\
     --mount=type=bind,target=/mounted/context --mount=type=bind,rw,target=/mounted/writable \\
-    attempts processes mounts paths disk devices kernel namespaces network shared-network chroot
+    attempts processes mounts paths disk devices kernel namespaces network shared-network others chroot
 RUN --network=none --mount=type=bind,target=/mounted/context \\
     PREFIX='alone: ' attempts network isolated-network
 RUN --mount=type=bind,target=/mounted/context <<'EOF'

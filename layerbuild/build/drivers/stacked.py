@@ -14,6 +14,7 @@ from typing import IO, Final
 from layerbuild.errors import MachineError
 from layerbuild.isolate import linux
 from layerbuild.isolate.job import Rootfs, WholeTree
+from layerbuild.layer.copyup import copy_up_set_ids
 from layerbuild.layer.siblings import link_siblings
 from layerbuild.layer.tree import remove_tree
 from layerbuild.layer.whiteout import adopt_fuse_marks
@@ -62,6 +63,7 @@ class FuseOverlayDriver:
         for made in (own, nothing):
             made.mkdir(exist_ok=True)
         lowers = [below.short for below in folder.below] or [str(nothing)]
+        copy_up_set_ids(folder.diff, [below.diff for below in folder.below])
         try:
             with fuse_mounted(lowers, folder.diff, own, folder.merged, directory=folder.overlay):
                 merged = str(folder.merged)
