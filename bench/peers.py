@@ -84,7 +84,7 @@ class Layerbuild(Builder):
 
     def build(self, context: Path, out: Path, *, cache: bool) -> None:
         codec = "" if self._codec == "gzip" else f",compression={self._codec}"
-        options = [] if cache else ["--no-cache"]
+        options = ["--max-layers=1000", *([] if cache else ["--no-cache"])]
         run([*self._command, "build", "-q", *options, "-o", f"type=oci,dest={out}{codec}", context])
 
 

@@ -260,3 +260,53 @@ def test_a_root_file_system_of_another_platform(rooted: Layerbuild, context: Pat
     rooted("import", "--platform", "linux/arm64", context / "rootfs.tar", "arm")
     rooted.build(context, "FROM arm\nCOPY rootfs.tar /\n", "--platform", "linux/arm64", "-t", "more")
     assert json.loads(rooted("inspect", "more"))[0]["Architecture"] == "arm64"
+
+
+# -- depth -------------------------------------------------------------------------------------------------------------
+
+
+DEEP = "FROM scratch\n" + "".join(f"COPY <<E /file{number}\n{number}\nE\n" for number in range(129))
+
+
+@pytest.fixture(scope="module")
+def deep(built: Layerbuild, tmp_path_factory: pytest.TempPathFactory) -> Layerbuild:
+    """A store with an image ``deep`` of 129 layers."""
+    context = tmp_path_factory.mktemp("deep")
+    said = built.build(context, DEEP, "-t", "deep")
+    assert "note: the image may get 129 layers: Docker runs none with more than 127" in said
+    return built
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("save", "-o", "out", "deep"),
+        ("save", "--format", "oci", "-o", "out", "deep"),
+        ("build", "-o", "type=oci,dest=out", "."),
+        ("build", "-o", "type=docker,dest=out", "."),
+        ("build", "-o", "type=layers,dest=out", "."),
+        ("build", "--max-layers", "128", "-o", "type=oci,tar=false,dest=out", "."),
+    ],
+    ids=["save", "save-oci", "oci", "docker", "layers", "fewer-than-it-has"],
+)
+def test_more_layers_than_others_run_leave_only_if_asked(
+    deep: Layerbuild, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "Dockerfile").write_text(DEEP)
+    refused = deep.run(*command, code=2, cwd=tmp_path).stderr
+    assert "the image has 129 layers" in refused and "--max-layers 129" in refused
+    assert not (tmp_path / "out").exists()
+    deep(*command[:-1], "--max-layers", "129", command[-1], cwd=tmp_path)
+    assert (tmp_path / "out").exists()
+
+
+def test_files_of_many_layers_leave_as_any_others(deep: Layerbuild, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(DEEP)
+    deep("build", "-q", "-o", f"type=tar,dest={tmp_path}/out.tar", tmp_path)
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert len(tar.getnames()) >= 129
+
+
+def test_more_layers_than_others_run_are_not_pushed(deep: Layerbuild) -> None:
+    deep("tag", "deep", "localhost:1/deep")
+    assert "the image has 129 layers" in deep.run("push", "localhost:1/deep", code=2).stderr

@@ -217,3 +217,12 @@ def test_names_in_a_layout_that_are_no_references_are_told(
         subprocess.run([*copy, f"oci:{context}/{name}", f"oci:{context}/both:{name}"], check=True)
     assert "both has several images: one, two" in rooted.run("layers", context / "both", code=2).stderr
     assert rooted.json("layers", f"{context}/both:one")
+
+
+def test_where_an_image_lies_needs_no_prefix(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM scratch\nLABEL a=b\n", "-o", f"type=oci,dest={context}/out/")
+    for command in ("layers", "verify", "blame"):
+        said = rooted.run(command, f"oci:{context}/out", code=2 if command == "verify" else 1).stderr
+        assert f"hint: leave oci: out: {context}/out" in said
+    assert "hint: leave docker:// out: a.example/b" in rooted.run("layers", "docker://a.example/b", code=1).stderr
+    assert "the store has no image 'oci:1'" in rooted.run("layers", "oci:1", code=1).stderr

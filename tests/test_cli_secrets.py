@@ -53,3 +53,16 @@ def test_secrets_that_were_lent_are_in_no_layer(rooted: Layerbuild, context: Pat
 def test_what_the_base_has_is_not_the_build_s(rooted: Layerbuild, context: Path) -> None:
     rooted.build(context, "FROM busybox\nENV API_TOKEN=abc\n", "-t", "base")
     assert "secret:" not in rooted.build(context, "FROM base\nRUN echo 1 > /one\n", "--secrets", "fail")
+
+
+def test_a_secret_of_a_stage_below_is_the_image_s(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM scratch AS below\nLABEL a=b\nENV API_TOKEN=abc\nFROM below\nLABEL c=d\n"
+    said = rooted.build(context, recipe, "--secrets", "fail", code=1)
+    assert "Dockerfile:3:1: the image's configuration holds what looks like a secret: ENV API_TOKEN" in said
+    assert "3 | ENV API_TOKEN=abc" in said
+
+
+def test_a_secret_of_a_stage_that_is_only_copied_from_is_not(rooted: Layerbuild, context: Path) -> None:
+    (context / "file").write_text("1")
+    recipe = "FROM scratch AS other\nCOPY file /\nENV API_TOKEN=abc\nFROM scratch\nCOPY --from=other /file /\n"
+    assert "secret:" not in rooted.build(context, recipe, "--secrets", "fail")

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from layerbuild.build.options import Gate
 from layerbuild.digest import DiffID
 from layerbuild.errors import BuildError, Span
-from layerbuild.image.config import ImageConfig
+from layerbuild.image.config import ImageConfig, RuntimeConfig
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.leaks import LIMIT, AllowList, Finding, in_file, in_history, in_variable
-from layerbuild.steps import Step
+from layerbuild.steps import LayerPlan, Step
 from layerbuild.store.store import Store
 
 if TYPE_CHECKING:
@@ -66,12 +66,17 @@ class Guard:
             found = scanned(self._store, diff_id)
             self._judge(f"the cached layer of {_named(step)}", found, step.origin.span)
 
-    def judge_image(self, before: ImageConfig, image: ImageConfig, span: Span) -> None:
-        """Tell what the environment, the labels and the history show beyond those of the base, ``before``."""
-        if self._gate is not Gate.OFF:
-            known = {finding.fingerprint for finding in in_config(before)}
-            found = [finding for finding in in_config(image) if finding.fingerprint not in known]
-            self._judge("the image's configuration", found, span)
+    def judge_image(self, plan: LayerPlan, image: ImageConfig) -> None:
+        """Tell what the environment, the labels and the history of the target show beyond those of its base."""
+        if self._gate is Gate.OFF:
+            return
+        stages = plan.lineage[::-1]
+        known = {finding.fingerprint for finding in in_config(stages[0].start)}
+        new = [finding for finding in in_config(image) if finding.fingerprint not in known]
+        found = [finding for finding in new if not self._allowed.allows(finding)]
+        steps = [step for stage in stages for step in stage.steps]
+        span = next((step.origin.span for step in steps if _shows(step, found)), plan.target.origin.span)
+        self._judge("the image's configuration", found, span)
 
     def _judge(self, where: str, found: Iterable[Finding], span: Span) -> None:
         left = [finding for finding in found if not self._allowed.allows(finding)]
@@ -115,12 +120,22 @@ def in_config(config: ImageConfig) -> Iterator[Finding]:
 
 
 def _in_config(config: ImageConfig) -> Iterator[Finding]:
-    for name, value in config.config.env:
-        yield from in_variable(f"ENV {name}", name, value)
-    for name, value in config.config.labels:
-        yield from in_variable(f"LABEL {name}", name, value)
+    yield from _in_variables(config.config)
     for entry in config.history:
         yield from in_history(entry.created_by)
+
+
+def _in_variables(config: RuntimeConfig) -> Iterator[Finding]:
+    for name, value in config.env:
+        yield from in_variable(f"ENV {name}", name, value)
+    for name, value in config.labels:
+        yield from in_variable(f"LABEL {name}", name, value)
+
+
+def _shows(step: Step, found: Iterable[Finding]) -> bool:
+    """Whether a step brought some of what was found, or one before it did."""
+    marks = {finding.fingerprint for finding in (*_in_variables(step.config), *in_history(step.created_by or ""))}
+    return any(finding.fingerprint in marks for finding in found)
 
 
 def _beginning(contents: Contents | None, entry: Entry) -> bytes:

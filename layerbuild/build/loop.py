@@ -516,7 +516,7 @@ class Build:
 
     def _commit(self, stage: StagePlan) -> StoredImage:
         image = self._images.as_asked(self._lookup.results[stage.index].get().draft.image())
-        self._guard.judge_image(stage.start, image.config, stage.origin.span)
+        self._guard.judge_image(self._plan, image.config)
         self._imports.bring(image.top)
         for step, diff_id in self._coming:
             if diff_id is not None and self._store.layers.index_path(diff_id).is_file():

@@ -4,6 +4,7 @@ its registry."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from layerbuild.store.store import Store
     from layerbuild.views.diff import Thing
     from layerbuild.views.layers import LayerRow
+
+
+# As skopeo and podman spell where an image lies (containers-transports(5))
+_TRANSPORT = re.compile(r"oci:|oci-archive:|docker-archive:|docker://")
 
 
 @frozen
@@ -101,6 +106,10 @@ def _known(store: Store, text: str, platform: Platform | None) -> StoredImage | 
 
 def refuse_path(text: str) -> None:
     """NotFoundError for what can be nothing but a path, of which there is nothing."""
+    if found := _TRANSPORT.match(text):
+        rest = text[found.end() :]
+        if found[0] == "docker://" or place_of(rest):
+            raise NotFoundError(f"there is no {text}", hint=f"leave {found[0]} out: {rest}")
     if text.startswith(("/", "./", "../")) or text.endswith((".tar", ".tgz", ".tar.gz", ".tar.zst")):
         folder, name = os.path.split(text)
         beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []

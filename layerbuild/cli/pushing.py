@@ -117,6 +117,7 @@ def deliver(
     parcel = pack(store, found, output.wishes, bring=False)
     _tell(parcel, observe)
     if pushing is not None:
+        parcel.check_depth(output.wishes.most_layers)
         pushing.push(_shipment(parcel), by_digest=output.by_digest)
         for name in pushing.names:
             told = name.untagged if output.by_digest else name
@@ -126,12 +127,23 @@ def deliver(
     return parcel.descriptor
 
 
-def send(store: Store, found: StoredImage | StoredIndex, pushing: Pushing, observe: Observer) -> Descriptor:
-    """Push an image, or an index with its images, as the store has it; what was pushed."""
+def send(
+    store: Store,
+    found: StoredImage | StoredIndex,
+    pushing: Pushing,
+    observe: Observer,
+    *,
+    most_layers: int | None = None,
+) -> Descriptor:
+    """Push an image, or an index with its images, as the store has it; what was pushed.
+
+    UsageError if one has more layers than ``most_layers``, None: than others run.
+    """
     from layerbuild.export.package import pack
 
     parcel = pack(store, found, bring=False)  # a layer that has not come need not
     _tell(parcel, observe)
+    parcel.check_depth(most_layers)
     pushing.push(_shipment(parcel))
     return parcel.descriptor
 

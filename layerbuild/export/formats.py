@@ -215,6 +215,10 @@ class Output:
         if platforms == 1:
             refuse_index(self.wishes.annotations)
 
+    def allowing(self, most_layers: int | None) -> Output:
+        """The same for images with at most so many layers, None: as many as others run."""
+        return replace(self, wishes=replace(self.wishes, most_layers=most_layers))
+
     def keeping(self, blobs: frozenset[BlobDigest]) -> Output:
         """The same, but the layers in ``blobs`` keep their bytes unless a compression is forced."""
         return replace(self, wishes=replace(self.wishes, kept=blobs))
@@ -253,6 +257,8 @@ def write(store: Store, image: StoredImage | StoredIndex, output: Output, *, std
     parcel = pack(store, image, output.wishes)
     output.check(len(parcel.packages))
     row = FORMATS[output.type]
+    if row.has_documents:
+        parcel.check_depth(output.wishes.most_layers)
     notes = parcel.notes
     if output.to_folder:
         assert row.folder is not None

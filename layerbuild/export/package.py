@@ -29,7 +29,7 @@ from layerbuild.image.annotations import (
     refuse_index,
     with_pairs,
 )
-from layerbuild.image.config import ImageConfig, Pairs
+from layerbuild.image.config import MOST_LAYERS, ImageConfig, Pairs
 from layerbuild.image.manifest import (
     DOCKER_CONFIG,
     DOCKER_LIST,
@@ -74,6 +74,7 @@ class Wishes:
 
     ``oci_types`` tells whose media types the documents bear, OCI's or Docker's; None: those that they have. The layers
     in ``kept`` keep their bytes, unless the compression is forced: a base's, which others have under that digest.
+    An image with more than ``most_layers`` (None: than others run) does not leave as an image.
     """
 
     names: tuple[Reference, ...] = ()
@@ -81,6 +82,7 @@ class Wishes:
     oci_types: bool | None = None
     annotations: tuple[Annotation, ...] = ()
     kept: frozenset[BlobDigest] = frozenset()
+    most_layers: int | None = None
 
 
 AS_IT_IS = Wishes()
@@ -168,6 +170,17 @@ class Parcel:
         """Manifests and index by digest; they may be new, and not in the store."""
         found = {package.digest: package.manifest_bytes for package in self.packages}
         return found if self.index_bytes is None else found | {BlobDigest.of(self.index_bytes): self.index_bytes}
+
+    def check_depth(self, most: int | None) -> None:
+        """UsageError if an image in it has more layers than ``most``, None: than others run."""
+        most = MOST_LAYERS if most is None else most
+        deepest = max(len(package.manifest.layers) for package in self.packages)
+        if deepest > most:
+            limit = f"Docker runs none with more than {MOST_LAYERS}" if most == MOST_LAYERS else f"{most} are allowed"
+            raise UsageError(
+                f"the image has {deepest} layers: {limit}",
+                hint=f"join RUNs, or copy the files into a new stage; or all the same: --max-layers {deepest}",
+            )
 
 
 def pack(

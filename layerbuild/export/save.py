@@ -19,12 +19,20 @@ _WRITERS = {"docker": write_docker_archive, "oci": write_layout_archive}
 
 
 def save(
-    store: Store, texts: Sequence[str], dest: str, *, form: str, platform: Platform | None, stdout: BinaryIO
+    store: Store,
+    texts: Sequence[str],
+    dest: str,
+    *,
+    form: str,
+    platform: Platform | None,
+    stdout: BinaryIO,
+    most_layers: int | None = None,
 ) -> tuple[str, ...]:
     """Write what ``texts`` name to ``dest`` ("-": to ``stdout``) in the form "docker" or "oci"; notes for people.
 
     An image that is given by a name bears that name there; by its ID, none. In Docker's form an index is the one image
-    of it that ``platform`` chooses, in OCI's it is that only if a platform is given.
+    of it that ``platform`` chooses, in OCI's it is that only if a platform is given. UsageError for an image with more
+    layers than ``most_layers``, None: than others run.
     """
     named: dict[str, tuple[StoredImage | StoredIndex, list[Reference]]] = {}
     for text in texts:
@@ -35,6 +43,8 @@ def save(
         name = _name(text, found)
         names += [name] if name is not None and name not in names else []
     parcels = [_parcel(store, found, names) for found, names in named.values()]
+    for parcel in parcels:
+        parcel.check_depth(most_layers)
     with sink(dest, stdout) as file:
         _WRITERS[form](parcels, file)
     return tuple(note for parcel in parcels for note in parcel.notes)

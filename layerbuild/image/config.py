@@ -15,6 +15,7 @@ from layerbuild.errors import FormatError
 from layerbuild.frozen import frozen
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MOST_LAYERS = 127  # of an image that Docker runs, and others with it: an overlay mount of theirs takes no more
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from layerbuild.errors import LayerbuildError, Span, UsageError
 from layerbuild.frozen import frozen
-from layerbuild.image.config import ImageConfig, Platform
+from layerbuild.image.config import MOST_LAYERS, ImageConfig, Platform
 from layerbuild.image.platforms import read_platform
 from layerbuild.recipe.contexts import RESERVED, NamedContexts, replaced
 from layerbuild.recipe.epoch import Epoch, read_epoch
@@ -36,6 +36,7 @@ from layerbuild.recipe.words import Expansion, Word, expansion
 from layerbuild.reference import Reference
 from layerbuild.steps import (
     Base,
+    ConfigStep,
     ContextRoot,
     CopyStep,
     ImageBase,
@@ -89,7 +90,8 @@ def plan(
     if not isinstance(said, int | None):
         inputs = inputs.with_epoch("" if epoch is None else str(epoch))
     planner = _Planner(outline, last, inputs, bases, platform, named_contexts)
-    return replace(planner.plan({last.index}), notes=_notes(recipe, named_contexts, args))
+    found = planner.plan({last.index})
+    return replace(found, notes=(*_notes(recipe, named_contexts, args), *_depth(found)))
 
 
 def recipe_epoch(
@@ -147,6 +149,15 @@ def _notes(recipe: Recipe, contexts: NamedContexts, build_args: Mapping[str, str
     if not given or _DOCKERFILE.fullmatch(given):
         return kept
     return (f"{place}: the front end {given} is not run: layerbuild reads the recipe itself", *kept)
+
+
+def _depth(plan: LayerPlan) -> tuple[str, ...]:
+    """A note of more layers than others run. Only the build can tell how many RUNs change no file."""
+    own = sum(not isinstance(step, ConfigStep) for stage in plan.lineage for step in stage.steps)
+    count = len(plan.lineage[-1].start.diff_ids) + own
+    if count <= MOST_LAYERS:
+        return ()
+    return (f"the image may get {count} layers: Docker runs none with more than {MOST_LAYERS}",)
 
 
 @frozen

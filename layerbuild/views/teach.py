@@ -71,6 +71,11 @@ def mounting(event: events.RootMounting) -> str:
             "by",
             f"  {event.mount}",
             "The l/… are short names of the same folders: all options must fit into one page.",
+            # The kernel's mark of a volatile mount: filesystems/overlayfs.rst, "Volatile mount".
+            "Once the step is done, the line only serves to look: the upper folder is the layer, and what is written "
+            "through the mount changes it. After each such mount the kernel leaves a mark that forbids the next, until "
+            "you unmount and",
+            f"  rm -r {shlex.quote(event.work + '/work/incompat')}",
         ]
     else:
         lines.append(f"The driver {event.driver} shows them as one tree.")

@@ -251,3 +251,12 @@ def test_a_front_end_of_another_language_is_noted() -> None:
 def test_the_front_end_of_dockerfiles_needs_no_note(name: str) -> None:
     assert planned(f"# syntax={name}\nFROM base").notes == ()
     assert planned("# syntax=other\nFROM base", build_args={"BUILDKIT_SYNTAX": name}).notes == ()
+
+
+def test_a_stack_that_few_can_run_is_noted() -> None:
+    def text(count: int) -> str:
+        return "FROM base AS one\n" + "RUN x\nLABEL a=b\n" * 100 + "FROM one\n" + "RUN y\n" * (count - 100)
+
+    assert planned(text(127)).notes == ()
+    assert planned(text(128)).notes == ("the image may get 128 layers: Docker runs none with more than 127",)
+    assert planned(text(128), target="one").notes == ()

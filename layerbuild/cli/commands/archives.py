@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from layerbuild.cli.options.outputs import max_layers
 from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
 from layerbuild.cli.recipes import layer_times
@@ -56,7 +57,8 @@ def load(source: Path | None, platform: str | None, quiet: bool) -> None:
     help="`docker load` reads both from version 25 on, and the default before.",
 )
 @platform_option(help="Of an image for several platforms, the one to save.")
-def save(names: tuple[str, ...], dest: str, archive: str, platform: str | None) -> None:
+@max_layers
+def save(names: tuple[str, ...], dest: str, archive: str, platform: str | None, max_layers: int | None) -> None:
     """Save images into one file, under the names that are given."""
     from layerbuild.export.save import save as write
 
@@ -64,7 +66,8 @@ def save(names: tuple[str, ...], dest: str, archive: str, platform: str | None) 
         raise UsageError("an archive is nothing for a terminal", hint="-o FILE")
     wanted = chosen_platform(platform)
     with inside() as (store, _):
-        notes = write(store, names, dest, form=archive, platform=wanted, stdout=sys.stdout.buffer)
+        stdout = sys.stdout.buffer
+        notes = write(store, names, dest, form=archive, platform=wanted, stdout=stdout, most_layers=max_layers)
     for note in notes:
         click.echo(note, err=True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from layerbuild.cli.console import observing
+from layerbuild.cli.options.outputs import max_layers
 from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
 from layerbuild.cli.pushing import Pushing, pushable, send
@@ -46,10 +47,11 @@ def pull(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @platform_option(help="Of an image for several, only the one for this.  [default: all]")
+@max_layers
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only what was pushed.")
 @errors_as_events
-def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: bool) -> None:
+def push(names: tuple[str, ...], platform: str | None, max_layers: int | None, progress: str, quiet: bool) -> None:
     """Send images to the registries that their names lead to. What a registry has already is not sent."""
     chosen = chosen_platform(platform)
     wanted: dict[BlobDigest, tuple[StoredImage | StoredIndex, list[Reference]]] = {}
@@ -60,7 +62,7 @@ def push(names: tuple[str, ...], platform: str | None, progress: str, quiet: boo
             wanted.setdefault(found.digest, (found, []))[1].append(name)
         for found, references in wanted.values():
             with Pushing(store, references, observe) as pushing:
-                pushed = send(store, found, pushing, observe)
+                pushed = send(store, found, pushing, observe, most_layers=max_layers)
             for reference in references:
                 click.echo(f"{reference.familiar}@{pushed.digest}")
 

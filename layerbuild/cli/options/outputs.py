@@ -49,6 +49,12 @@ class Wanted:
 _out = partial(option, heading=OUTPUTS)
 _file = click.Path(path_type=Path, readable=False)  # it may be the way into a pipe
 
+max_layers = _out(
+    "--max-layers",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Let images leave that have more layers than others run.  [default: 127]",
+)
 label = _out("--label", "labels", metavar="K=V", multiple=True, help="Add a label.")
 
 
@@ -69,6 +75,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         _out("--push", is_flag=True, help="Send the image to the registries that its names lead to."),
         _out("--load", is_flag=True, help="Keep the image in the store, which is done anyway."),
+        max_layers,
         label,
         _out(
             "--annotation",
@@ -96,6 +103,7 @@ def _wanted(
     outputs: tuple[str, ...],
     push: bool,
     load: bool,
+    max_layers: int | None,
     labels: tuple[str, ...],
     annotations: tuple[str, ...],
     iidfile: Path | None,
@@ -113,7 +121,7 @@ def _wanted(
         names=tuple(Reference.parse(text) for text in tags),
         labels=tuple(_label(text) for text in labels),
         annotations=_annotations(annotations),
-        outputs=_outputs(texts),
+        outputs=tuple(output.allowing(max_layers) for output in _outputs(texts)),
         files={"id": iidfile, "digest": digest_file, "metadata": metadata_file},
     )
 
