@@ -108,11 +108,13 @@ class ContextTree:
 
     def children(self, folder: bytes) -> Iterator[Node]:
         visible = self._visible(folder)
-        while part := list(itertools.islice(visible, _PART)):
-            self._seen[folder] = _Seen(part)
-            for path, found in part:
-                yield self._node(path, found)
-        self._seen.pop(folder, None)
+        try:
+            while part := list(itertools.islice(visible, _PART)):
+                self._seen[folder] = _Seen(part)
+                for path, found in part:
+                    yield self._node(path, found)
+        finally:  # also where nobody goes on listing: what comes later is to see the file as it is then
+            self._seen.pop(folder, None)
 
     def open(self, node: Node) -> BinaryIO:
         opened = self._opened(node)
