@@ -75,7 +75,7 @@ def mounting(event: events.RootMounting) -> str:
             "Once the step is done, the line only serves to look: the upper folder is the layer, and what is written "
             "through the mount changes it. After each such mount the kernel leaves a mark that forbids the next, until "
             "you unmount and",
-            f"  rm -r {shlex.quote(event.work + '/work/incompat')}",
+            f"  (cd {shlex.quote(event.work)} && rm -r work/incompat)",
         ]
     else:
         lines.append(f"The driver {event.driver} shows them as one tree.")
