@@ -7,7 +7,7 @@ judged by itself: that a later step deletes a file takes it out of sight, and le
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,16 +72,21 @@ class Guard:
             return
         stages = plan.lineage[::-1]
         known = {finding.fingerprint for finding in in_config(stages[0].start)}
-        new = [finding for finding in in_config(image) if finding.fingerprint not in known]
-        found = [finding for finding in new if not self._allowed.allows(finding)]
-        steps = [step for stage in stages for step in stage.steps]
-        span = next((step.origin.span for step in steps if _shows(step, found)), plan.target.origin.span)
-        self._judge("the image's configuration", found, span)
+        left = self._left(finding for finding in in_config(image) if finding.fingerprint not in known)
+        if left:
+            steps = [step for stage in stages for step in stage.steps]
+            span = next((step.origin.span for step in steps if _shows(step, left)), plan.target.origin.span)
+            self._refuse("the image's configuration", left, span)
 
     def _judge(self, where: str, found: Iterable[Finding], span: Span) -> None:
-        left = [finding for finding in found if not self._allowed.allows(finding)]
-        if not left:
-            return
+        if left := self._left(found):
+            self._refuse(where, left, span)
+
+    def _left(self, found: Iterable[Finding]) -> list[Finding]:
+        return [finding for finding in found if not self._allowed.allows(finding)]
+
+    def _refuse(self, where: str, left: Sequence[Finding], span: Span) -> None:
+        """Tell of what is not allowed; BuildError if that ends the build."""
         rest = f"; and {len(left) - _TOLD} more" if len(left) > _TOLD else ""
         text = f"{where} holds what looks like a secret: {'; '.join(map(str, left[:_TOLD]))}{rest}"
         if self._gate is Gate.FAIL:
