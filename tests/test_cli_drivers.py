@@ -163,6 +163,29 @@ def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
     assert driven("run", "it", "cat", "/tmp/x") == "x\n7\n"
 
 
+MARKER = r"""
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+int main(int count, char **words) {
+  if (setxattr(words[1], words[2], words[3], strlen(words[3]), 0)) perror(words[2]);
+}
+"""
+
+
+def test_overlays_marks_set_by_a_command(driven: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
+    """They hide nothing, are in no layer, and no build fails for them; whether the file system takes them or not."""
+    command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "mark"), "-"]
+    subprocess.run(command, input=MARKER.encode(), check=True)
+    names = ("overlay.opaque", "overlay.redirect", "fuseoverlayfs.opaque", "layerbuild.opaque")
+    marks = "; ".join(f"mark /d user.{name} y" for name in names)
+    recipe = "FROM busybox\nCOPY mark /bin/\nRUN mkdir -p /d/low && touch /d/low/x /f\n"
+    recipe += f"RUN {marks}; touch /d/new; mark /d/new user.overlay.whiteout y; mark /f user.overlay.metacopy y\n"
+    driven.build(context, recipe, "-t", "it")
+    assert driven.names("it") == ["d/", "d/new"]
+    assert driven("run", "it", "find", "/d", "/f", "-type", "f") in ("/d/low/x\n/d/new\n/f\n", "/d/new\n/d/low/x\n/f\n")
+
+
 def test_the_owner_of_a_link_of_a_lower_layer(driven: Layerbuild, context: Path) -> None:
     """A difference that is told: with one id it is noted by a number that fuse-overlayfs changes."""
     recipe = "FROM busybox\nRUN ln -s x /l && chown -h 7:8 /l\nRUN stat -c 'seen %u:%g' /l; touch /new\n"

@@ -10,6 +10,8 @@ import pytest
 from support import Layerbuild
 from traces import processes, wait_until
 
+from layerbuild.isolate.cgroups import remedy
+
 pytestmark = pytest.mark.machine
 
 
@@ -103,7 +105,7 @@ def test_a_limit_that_this_user_can_not_set(layerbuild: Layerbuild, context: Pat
     for option in (("--memory", "64m"), ("--cpus", "1"), ("--pids-limit", "10")):
         refused = layerbuild.run("build", *option, context, code=77)
         assert "no control group for" in refused.stderr
-        assert "systemd-run --user --scope -p Delegate=yes" in refused.stderr
+        assert f"hint: {remedy()}" in refused.stderr
     hard = layerbuild.run("build", "--ulimit", "nofile=100000000", context, code=77)
     assert "this user may have" in hard.stderr
 

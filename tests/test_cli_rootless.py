@@ -228,6 +228,30 @@ def test_an_access_control_list(three: dict[str, Layerbuild], context: Path, pro
     assert said == {"root": (True, False, "674"), "ranged": (True, False, "674"), "user": (False, True, "644")}
 
 
+DEFAULTS = r"""
+#include <stdint.h>
+#include <sys/xattr.h>
+struct { uint32_t version; struct { uint16_t tag, rights; uint32_t id; } entries[3]; } list = {
+  2, {{1, 7, -1}, {4, 7, -1}, {32, 4, -1}}};
+int main(void) { return setxattr("/d", "system.posix_acl_default", &list, sizeof list, 0); }
+"""
+
+
+def test_a_folders_default_list_in_place_of_the_umask(
+    three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]
+) -> None:
+    command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "defaults"), "-"]
+    subprocess.run(command, input=DEFAULTS.encode(), check=True)
+    recipe = "FROM busybox\nCOPY defaults /bin/\nRUN mkdir /d && chown 5:50 /d && chmod 2777 /d && defaults && \\\n"
+    recipe += " umask 077 && touch /d/f && mkdir /d/in && mkfifo /d/p && mknod /d/c c 1 3\n"
+    made = set()
+    for layerbuild in three.values():
+        layerbuild.build(context, recipe, "-t", "it")
+        made.add(layerbuild.layers("it")[-1]["diff_id"])
+    assert layerbuild("run", "it", "stat", "-c", "%a", "/d/f", "/d/in") == "664\n2774\n"
+    assert len(made) == 1
+
+
 def test_set_id_bits_of_a_file_that_is_written_to(three: dict[str, Layerbuild], context: Path) -> None:
     """A difference that is told: only the machine's own root leaves them as they are."""
     modes = {}

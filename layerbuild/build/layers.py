@@ -114,6 +114,7 @@ class LayerMaker:
                 workspace.diff,
                 lowers,
                 epoch=self._times.epoch,
+                space=runner.space(user_xattr=self._store.user_xattr),
                 root=root,
                 owners=owners,
                 owners_below=Owners.of(lowers) if owners.known else NOBODY,

@@ -107,6 +107,10 @@ class Runner:
         tree = self._driver.tree(workspace)
         return "" if tree is None else str(tree)
 
+    def space(self, *, user_xattr: bool) -> str | None:
+        """How overlay's marks begin in the diff folder of a workspace; None: there are none."""
+        return self._driver.space(user_xattr=user_xattr)
+
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
         lacks; empty where the driver does not mount the layers itself, or there are none."""

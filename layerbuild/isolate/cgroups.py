@@ -30,10 +30,16 @@ CONTROLLERS: Final = ("memory", "cpu", "pids")
 _PREFIX: Final = "layerbuild-"
 _PERIOD: Final = 100_000  # microseconds, the kernel's default
 _BUSY_FOR: Final = 1.0  # seconds that the kernel may take to forget the processes of a group
-REMEDY: Final = (
-    "run layerbuild as root, or let systemd lend you a group of your own: "
-    "systemd-run --user --scope -p Delegate=yes layerbuild build …"
-)
+
+_BOOTED: Final = Path("/run/systemd/system")  # there where systemd is the machine's first process: sd_booted(3)
+
+
+def remedy(booted: Path = _BOOTED) -> str:
+    """What helps a user who may make no groups."""
+    if not booted.is_dir():
+        return "run layerbuild as root"
+    lend = "systemd-run --user --scope -p Delegate=yes layerbuild build …"
+    return f"run layerbuild as root, or let systemd lend you a group of your own: {lend}"
 
 
 @frozen
@@ -255,7 +261,7 @@ def _usable(controller: str, known: tuple[Place, ...], together: tuple[str, ...]
             return place
         except OSError as error:
             reasons.append(f"{place.folder}: {error.strerror}")
-    raise MachineError(f"no control group for {controller} can be made ({'; '.join(reasons)})", hint=REMEDY)
+    raise MachineError(f"no control group for {controller} can be made ({'; '.join(reasons)})", hint=remedy())
 
 
 def _pass_on(folder: Path, controllers: tuple[str, ...]) -> None:

@@ -369,23 +369,21 @@ class Pretender:
     def _mknod(self, notice: Notice, folder: int, pointer: int, mode: int, device: int) -> None:
         who = self._who(notice.thread)
         if stat.S_IFMT(mode) not in (stat.S_IFCHR, stat.S_IFBLK):
-            return self._make(
-                notice, folder, pointer, lambda name, place: os.mknod(name, self._masked(notice, mode), 0, dir_fd=place)
-            )
+            return self._make(notice, folder, pointer, lambda name, place: os.mknod(name, mode, 0, dir_fd=place))
         if not who.privileged:
             raise Refused
         if device == 0 and stat.S_ISCHR(mode):
             raise Refused  # overlay takes it for a whiteout, and refuses it
         with self._callers.making(notice, folder, pointer) as (place, name):
-            if not standin.make_device(name, self._masked(notice, mode), device & MASK, dir_fd=place):
+            with self._umask(notice):
+                made = standin.make_device(name, mode, device & MASK, dir_fd=place)
+            if not made:
                 raise Refused
             self._own_new(place, name, self._owner_at(place, name, who))
         return self._listener.result(notice)
 
     def _mkdir(self, notice: Notice, folder: int, pointer: int, mode: int) -> None:
-        self._make(
-            notice, folder, pointer, lambda name, place: os.mkdir(name, self._masked(notice, mode), dir_fd=place)
-        )
+        self._make(notice, folder, pointer, lambda name, place: os.mkdir(name, mode, dir_fd=place))
 
     def _symlink(self, notice: Notice, target: int, folder: int, pointer: int) -> None:
         leads_to = self._callers.string(notice, target)
@@ -399,12 +397,19 @@ class Pretender:
             owner = self._owner_at(place, name, who)
             if owner == (0, 0):
                 return self._listener.go_on(notice)
-            make(name, place)
+            with self._umask(notice):
+                make(name, place)
             self._own_new(place, name, owner)
         return self._listener.result(notice)
 
-    def _masked(self, notice: Notice, mode: int) -> int:
-        return mode & ~self._callers.umask(notice.thread)
+    @contextmanager
+    def _umask(self, notice: Notice) -> Iterator[None]:
+        """The caller's, for a while. It is the kernel's to apply: a folder's default list makes it void (acl(5))."""
+        own = os.umask(self._callers.umask(notice.thread))
+        try:
+            yield
+        finally:
+            os.umask(own)
 
     def _creat(self, notice: Notice) -> None:
         pointer, mode = notice.arguments[:2]
@@ -430,11 +435,11 @@ class Pretender:
             if not nameless and _is_there(place, path, follow=not flags & os.O_EXCL, resolve=resolve):
                 return self._listener.go_on(notice)
             try:
-                masked = self._masked(notice, mode & 0o7777)
-                if resolve:
-                    made = linux.openat2(place, path, flags, masked, resolve=resolve)
-                else:
-                    made = os.open(path, flags & MASK | os.O_CLOEXEC, masked, dir_fd=place)
+                with self._umask(notice):
+                    if resolve:
+                        made = linux.openat2(place, path, flags, mode & 0o7777, resolve=resolve)
+                    else:
+                        made = os.open(path, flags & MASK | os.O_CLOEXEC, mode & 0o7777, dir_fd=place)
             except OSError:
                 return self._listener.go_on(
                     notice

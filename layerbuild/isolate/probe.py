@@ -101,7 +101,7 @@ def control_groups() -> Finding:
     detail = ", ".join(f"{name} (version {version})" for name, version in sorted(found.items())) or "none can be set"
     missing = {"memory": "--memory", "cpu": "--cpus", "pids": "--pids-limit"}
     options = " ".join(option for name, option in missing.items() if name not in found)
-    return Finding("limits", not options, detail, f"for {options}: {cgroups.REMEDY}", needed=False)
+    return Finding("limits", not options, detail, f"for {options}: {cgroups.remedy()}", needed=False)
 
 
 def system_call_filter() -> Finding:

@@ -30,17 +30,27 @@ from pathlib import Path
 
 from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
+from layerbuild.layer import standin
 from layerbuild.layer.entry import RootMetadata, is_copied
 from layerbuild.layer.lowers import contributing, cut, same_content, same_dress, shown, visible
 from layerbuild.layer.owners import NOBODY, Owners
 from layerbuild.layer.paths import join, split
-from layerbuild.layer.whiteout import PREFIX, bears_whiteout, is_opaque, is_whiteout, make_whiteout, refuse_marks
+from layerbuild.layer.whiteout import (
+    PREFIX,
+    TRUSTED,
+    bears_whiteout,
+    is_opaque,
+    is_whiteout,
+    make_whiteout,
+    refuse_marks,
+)
 
 _SECOND = 1_000_000_000
 
 # What overlay, or the machine, put on a file and the image does not have. Security labels stay: the kernel sets them
 # anew on every file, and gives no leave to remove them.
-_STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_")
+_STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_", standin.OPAQUE)
+_NO_SPACE = "no overlay."  # begins no name
 
 
 @frozen
@@ -55,6 +65,7 @@ def seal(
     lowers: Sequence[Path],
     *,
     epoch: int | None,
+    space: str | None = TRUSTED,
     root: RootMetadata | None = None,
     owners: Owners = NOBODY,
     owners_below: Owners = NOBODY,
@@ -62,12 +73,14 @@ def seal(
     """Make ``upper`` equal to what its layer says, relative to the diff folders ``lowers`` (top first).
 
     Modification times are cut to whole seconds, and to ``epoch`` (seconds since 1970) where they are later; None keeps
-    them. ``owners`` and ``owners_below`` tell the owners that the files can't, of the upper and of the lowers. The root
-    folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError for what a layer
-    can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
+    them. Marks begin with ``space``, in which no command can set any; None: there are none. What looks like one and
+    begins otherwise says nothing, and is removed. ``owners`` and ``owners_below`` tell the owners that the files can't,
+    of the upper and of the lowers. The root folder gets ``root``, else RootMetadata's defaults: a tar of ours says
+    nothing about it. BuildError for what a layer can't hold: a name that begins with ``.wh.``, or a mark of overlay's
+    redirect or metacopy.
     Sealing a sealed folder again changes nothing. Nothing may write to the folders meanwhile.
     """
-    sealer = _Sealer(os.fsencode(upper), epoch, owners, owners_below)
+    sealer = _Sealer(os.fsencode(upper), epoch, space or _NO_SPACE, owners, owners_below)
     entries = sealer.run([os.fsencode(lower) for lower in lowers])
     if entries:
         (root or RootMetadata()).put(upper)
@@ -98,8 +111,9 @@ class _Links:
 
 
 class _Sealer:
-    def __init__(self, upper: bytes, epoch: int | None, owners: Owners, owners_below: Owners) -> None:
+    def __init__(self, upper: bytes, epoch: int | None, space: str, owners: Owners, owners_below: Owners) -> None:
         self._upper = upper
+        self._space = space
         self._owners = owners
         self._owners_below = owners_below
         self._epoch = epoch
@@ -145,7 +159,7 @@ class _Sealer:
         _check_name(path, entry.name)
         found = entry.stat(follow_symlinks=False)
         lowers = contributing(parent.lowers, entry.name)
-        hides = bool(lowers) and (parent.hides or is_opaque(entry.path))
+        hides = bool(lowers) and (parent.hides or is_opaque(entry.path, (self._space,)))
         self._clean(path, entry.path)
         if parent.hides:
             parent.names.add(entry.name)
@@ -183,7 +197,7 @@ class _Sealer:
                 os.unlink(entry.path)
             return below is not None
         names = [] if stat.S_ISLNK(found.st_mode) else self._clean(join(folder.path, entry.name), entry.path)
-        if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names)):
+        if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names, self._space)):
             os.unlink(entry.path)
             if below is not None:
                 make_whiteout(entry.path)
@@ -250,7 +264,7 @@ class _Sealer:
         except OSError:  # a file system without extended attributes
             return []
         if names:
-            refuse_marks(names, path)
+            refuse_marks(names, path, self._space)
             for name in names:
                 if name.startswith(_STRIPPED) and not is_copied(os.fsencode(name)):
                     _remove_xattr(full, name)

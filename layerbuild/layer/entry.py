@@ -168,8 +168,9 @@ def is_kept(name: bytes) -> bool:
 
 
 def is_copied(name: bytes) -> bool:
-    """Whether the attribute belongs to the file: what a layer carries, and the marks of a stand-in."""
-    return is_kept(name) or name.startswith(standin.SPACE)
+    """Whether the attribute belongs to the file: what a layer carries, and the marks of a stand-in; not the mark of a
+    folder in a stack."""
+    return is_kept(name) or (name.startswith(standin.SPACE) and name != standin.OPAQUE.encode())
 
 
 def kept_xattrs(source: bytes | int) -> Xattrs:

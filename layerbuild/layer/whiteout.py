@@ -28,8 +28,11 @@ OPAQUE = b".wh..wh..opq"
 _FUSE_OPAQUE = b".wh..opq"
 META_PREFIX = b".wh..wh."  # aufs kept its own files under such names; no layer means them as content
 
-_SPACES = ("trusted.overlay.", "user.overlay.")
-_OPAQUE_MARKS = (*(space + "opaque" for space in _SPACES), standin.OPAQUE)
+TRUSTED = "trusted.overlay."
+USER = "user.overlay."
+FUSE = "user.fuseoverlayfs."  # of fuse-overlayfs in a user namespace; it keeps commands from them
+
+_SPACES = (TRUSTED, USER, standin.SPACE.decode())
 _REFUSED = ("redirect", "metacopy")
 
 
@@ -64,26 +67,26 @@ def is_whiteout(found: os.stat_result, path: bytes | None = None) -> bool:
     return path is not None and standin.bears_whiteout(path, found)
 
 
-def bears_whiteout(names: list[str]) -> bool:
-    """Whether the xattr ``names`` of an empty file make it a whiteout.
+def bears_whiteout(names: list[str], space: str) -> bool:
+    """Whether the xattr ``names`` of an empty file make it a whiteout; marks begin with ``space``.
 
     Overlay takes this form only for an overlay inside an overlay, where a device can't be made.
     """
-    return any(space + "whiteout" in names for space in _SPACES)
+    return f"{space}whiteout" in names
 
 
 def set_opaque(target: bytes | int, *, user_xattr: bool) -> None:
     """Make a folder (path or descriptor) opaque. ``trusted.*`` needs CAP_SYS_ADMIN in the first user namespace."""
     try:
-        os.setxattr(target, _SPACES[user_xattr] + "opaque", b"y")
+        os.setxattr(target, (USER if user_xattr else TRUSTED) + "opaque", b"y")
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
             raise
         os.setxattr(target, standin.OPAQUE, b"y")  # in an overlay; no overlay can be stacked there, then
 
 
-def is_opaque(target: bytes | int) -> bool:
-    """Whether a folder (path or descriptor) bears the opaque mark, in either name space.
+def is_opaque(target: bytes | int, spaces: tuple[str, ...] = _SPACES) -> bool:
+    """Whether a folder (path or descriptor) bears the opaque mark, in one of the name spaces.
 
     ``x`` in place of ``y`` only says that whiteouts in the form of xattrs may lie in the folder; it hides nothing.
     """
@@ -92,14 +95,15 @@ def is_opaque(target: bytes | int) -> bool:
         names = os.listxattr(target, follow_symlinks=follow)
     except OSError:  # not there, or a file system without extended attributes
         return False
-    return any(os.getxattr(target, name, follow_symlinks=follow) == b"y" for name in names if name in _OPAQUE_MARKS)
+    marks = [space + "opaque" for space in spaces]
+    return any(os.getxattr(target, name, follow_symlinks=follow) == b"y" for name in names if name in marks)
 
 
 def adopt_fuse_marks(folder: Path, *, user_xattr: bool) -> None:
     """Turn what fuse-overlayfs left in an upperdir into overlay's own marks.
 
-    It says opaque by a file ``.wh..wh..opq`` (and a device ``.wh..opq``), and deleted by ``.wh.NAME`` where it can make
-    no device; both were aufs's way (fuse-overlayfs(1)).
+    In a user namespace these begin with ``FUSE``. It says opaque by a file ``.wh..wh..opq`` (and a device
+    ``.wh..opq``), and deleted by ``.wh.NAME`` where it can make no device; both were aufs's way (fuse-overlayfs(1)).
     """
     folders = [os.fsencode(folder)]
     while folders:
@@ -117,18 +121,18 @@ def adopt_fuse_marks(folder: Path, *, user_xattr: bool) -> None:
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
         if OPAQUE in names:
-            set_opaque(place, user_xattr=user_xattr)
+            os.setxattr(place, (FUSE if user_xattr else TRUSTED) + "opaque", b"y")
 
 
-def refuse_marks(names: list[str], path: bytes) -> None:
-    """Raise BuildError if the xattr ``names`` of ``path`` hold a mark that moves a folder or keeps a file's data below.
+def refuse_marks(names: list[str], path: bytes, space: str) -> None:
+    """Raise BuildError if the xattr ``names`` of ``path`` hold a mark that moves a folder or keeps a file's data below;
+    marks begin with ``space``.
 
     Such an upperdir does not hold what the step wrote, so a layer made from it would be wrong.
     """
-    for name in names:
-        for mark in _REFUSED:
-            if name in (_SPACES[0] + mark, _SPACES[1] + mark):
-                raise BuildError(
-                    f"/{os.fsdecode(path)} bears overlay's mark {name}: its content is not in the upper folder",
-                    hint="mount overlay with redirect_dir=off and metacopy=off",
-                )
+    for mark in _REFUSED:
+        if space + mark in names:
+            raise BuildError(
+                f"/{os.fsdecode(path)} bears overlay's mark {space}{mark}: its content is not in the upper folder",
+                hint="mount overlay with redirect_dir=off and metacopy=off",
+            )

@@ -8,7 +8,7 @@ import pytest
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import cgroups
-from layerbuild.isolate.cgroups import Group, Place, places, settings
+from layerbuild.isolate.cgroups import Group, Place, places, remedy, settings
 from layerbuild.isolate.limits import Limits
 
 UNIFIED = "30 23 0:26 / {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
@@ -94,3 +94,8 @@ def test_a_place_that_is_closed_is_told_with_the_next(tree: Path) -> None:
     assert "Delegate=yes" in caught.value.hint
     with pytest.raises(MachineError, match="none is mounted"):
         cgroups._usable("memory", (), ("memory",))
+
+
+def test_systemd_is_named_where_it_is_the_first_process(tmp_path: Path) -> None:
+    assert "systemd-run --user --scope -p Delegate=yes" in remedy(tmp_path)
+    assert remedy(tmp_path / "none") == "run layerbuild as root"

@@ -25,6 +25,7 @@ from layerbuild.layer.clone import lay
 from layerbuild.layer.compare import gather
 from layerbuild.layer.entry import RootMetadata
 from layerbuild.layer.index import Index
+from layerbuild.layer.whiteout import TRUSTED, USER
 
 pytestmark = [
     pytest.mark.root,
@@ -205,13 +206,25 @@ def test_what_a_layer_cannot_say_is_refused(tmp_path: Path) -> None:
     assert "rename" in caught.value.hint
 
 
-@pytest.mark.parametrize("mark", ["trusted.overlay.redirect", "user.overlay.metacopy"])
-def test_an_upperdir_that_does_not_hold_its_content_is_refused(tmp_path: Path, mark: str) -> None:
+@pytest.mark.parametrize(("space", "mark"), [(TRUSTED, "redirect"), (USER, "metacopy")])
+def test_an_upperdir_that_does_not_hold_its_content_is_refused(tmp_path: Path, space: str, mark: str) -> None:
     (tmp_path / "upper/d").mkdir(parents=True)
     (tmp_path / "upper/d/f").touch()
-    os.setxattr(tmp_path / "upper/d/f", mark, b"/elsewhere")
-    with pytest.raises(BuildError, match=mark):
-        seal(tmp_path / "upper", (), epoch=EPOCH)
+    os.setxattr(tmp_path / "upper/d/f", space + mark, b"/elsewhere")
+    with pytest.raises(BuildError, match=space + mark):
+        seal(tmp_path / "upper", (), epoch=EPOCH, space=space)
+
+
+def test_a_mark_that_overlay_has_not_set_says_nothing(tmp_path: Path) -> None:
+    def step(merged: Path) -> None:
+        (merged / "d/new").touch()
+        for name in ("user.overlay.opaque", "user.overlay.redirect", "user.layerbuild.opaque"):
+            os.setxattr(merged / "d", name, b"y")
+        os.setxattr(merged / "d/new", "user.overlay.whiteout", b"")
+
+    upper, found = changed(tmp_path, some, step)
+    assert found == {b"d": "directory", b"d/new": "file"}
+    assert os.listxattr(upper / "d") == os.listxattr(upper / "d/new") == []
 
 
 def test_attributes_that_no_layer_carries_are_removed(tmp_path: Path) -> None:

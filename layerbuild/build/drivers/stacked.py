@@ -17,7 +17,7 @@ from layerbuild.isolate.job import Rootfs, WholeTree
 from layerbuild.layer.copyup import copy_up_set_ids
 from layerbuild.layer.siblings import link_siblings
 from layerbuild.layer.tree import remove_tree
-from layerbuild.layer.whiteout import adopt_fuse_marks
+from layerbuild.layer.whiteout import FUSE, TRUSTED, USER, adopt_fuse_marks
 from layerbuild.store.durable import sync_filesystem
 from layerbuild.store.overlay import StackedFolder
 
@@ -32,6 +32,10 @@ class OverlayDriver:
 
     def tree(self, folder: StackedFolder) -> None:
         """See ``driver.Driver``."""
+
+    def space(self, *, user_xattr: bool) -> str:
+        """See ``driver.Driver``."""
+        return USER if user_xattr else TRUSTED
 
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[Rootfs]:
@@ -52,6 +56,10 @@ class FuseOverlayDriver:
 
     def tree(self, folder: StackedFolder) -> None:
         """See ``driver.Driver``."""
+
+    def space(self, *, user_xattr: bool) -> str:
+        """See ``driver.Driver``."""
+        return FUSE if user_xattr else TRUSTED
 
     def __init__(self, *, user_xattr: bool) -> None:
         self._user_xattr = user_xattr

@@ -26,6 +26,9 @@ class CopyDriver:
         """See ``driver.Driver``."""
         return folder.folder / "tree"
 
+    def space(self, *, user_xattr: bool) -> None:
+        """See ``driver.Driver``."""
+
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
         """See ``driver.Driver``."""
@@ -51,6 +54,9 @@ class BtrfsDriver:
     def tree(self, folder: StackedFolder) -> Path:
         """See ``driver.Driver``."""
         return folder.folder / "run"
+
+    def space(self, *, user_xattr: bool) -> None:
+        """See ``driver.Driver``."""
 
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
