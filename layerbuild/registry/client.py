@@ -44,7 +44,7 @@ from layerbuild.registry.transport import (
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
 _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d*/(?:\d+|\*)")
 
 
 @frozen
@@ -231,8 +231,8 @@ class Repository:
         if own and answer.status == HTTPStatus.NOT_FOUND and "/manifests/" in answer.url:
             return "are the repository and the tag spelled so there? A private one may have to be logged in to"
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            wait = answer.headers.get("Retry-After", "")
-            return f"wait {wait} seconds" if wait.isdecimal() else "wait a while; who is logged in may ask more often"
+            wait = asked_for(answer.headers)
+            return f"wait {wait:.0f} seconds" if 0 < wait < 1e6 else "wait a while; who is logged in may ask more often"
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "the registry is in trouble; try again later"
         return ""
@@ -350,7 +350,7 @@ class BlobReader:
                     self._answer = self._open()
                 data = self._answer.read(size if size > 0 else 1 << 20)
                 if not data and self.tell < self._size and self._answer.length is None:
-                    raise Broken("the connection ended early")  # without a length nobody else notices
+                    raise Broken("the connection ended early", self._answer.url)  # without a length nobody else notices
             except Broken as broken:
                 self.close()
                 self._breaks += 1
@@ -386,7 +386,7 @@ class BlobReader:
         while begin < self.tell:  # it knows no ranges: what is here already comes once more
             data = answer.read(min(1 << 20, self.tell - begin))
             if not data:
-                raise Broken("the connection ended early")
+                raise Broken("the connection ended early", answer.url)
             begin += len(data)
         return answer
 
@@ -443,6 +443,6 @@ def _said(answer: Answer) -> str:
         raw: Any = json.loads(data)
         parts = [f"{error.get('code', '')}: {error.get('message', '')}".strip(": ") for error in raw["errors"]]
         text = "; ".join(filter(None, parts))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         text = ""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_SHOWN]

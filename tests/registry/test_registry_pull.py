@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 import tarfile
 import threading
@@ -378,6 +379,11 @@ LASTING: dict[str, tuple[Callable[[bytes], Reply], str]] = {
     "too long": (lambda data: Reply(data + b"?"), r"has \d+ bytes as the blob"),
     "too long, undeclared": (lambda data: Reply(data + b"?", chunked=True), "has more bytes as the blob"),
     "too short": (lambda data: Reply(data[:-1]), r"has \d+ bytes as the blob"),
+    "a length that is none": (
+        lambda data: Reply(data[:-1] + b"?", headers={"Content-Length": "9" * 5000}),
+        "thrown away",
+    ),
+    "a nested error": (lambda data: Reply(b"[" * 60000, 404), "answered 404 to GET"),
     "always cut": (
         lambda data: Reply(b"", headers={"Content-Length": str(len(data))}),
         "can't be reached for .*/blobs",
@@ -419,6 +425,10 @@ def test_a_server_that_wants_too_much_patience(store: Store, faulty: Registry) -
         Pulling(store)(f"{faulty.host}/app")
     assert "3600 seconds" in refused.value.hint
     assert len(faulty.asked("/manifests/")) == 1
+    faulty.page("/v2/app/manifests/latest", Reply(b"", 429, {"Retry-After": formatdate(time() + 3600, usegmt=True)}))
+    with pytest.raises(RegistryError, match="answered 429") as refused:
+        Pulling(store)(f"{faulty.host}/app")
+    assert re.search("3[56][0-9]{2} seconds", refused.value.hint)
 
 
 def test_another_blob_fails_and_the_rest_stays(store: Store, faulty: Registry) -> None:
@@ -452,7 +462,9 @@ def test_storage_elsewhere(store: Store, faulty: Registry, tmp_path: Path) -> No
     [
         ("/v2/app/blobs/again", "redirects more than 10 times"),
         ("file:///etc/passwd", "which is not HTTP"),
-        ("http://127.0.0.1:1/x?X-Signature=hidden", "can't be reached"),
+        ("http://127.0.0.1:1/x?X-Signature=hidden", r"^127\.0\.0\.1:1 can't be reached for .*/v2/app/blobs/"),
+        ("http://hidden@127.0.0.1:99999/x", "sends to what is no address"),
+        ("http://[hidden/x", "sends to what is no address"),
     ],
 )
 def test_a_redirect_to_nowhere(store: Store, faulty: Registry, location: str, said: str) -> None:
