@@ -38,7 +38,7 @@ Told = Callable[[BlobDigest, str, int, int], None]
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
 _PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
-_MOST_NESTED = 8
+MOST_NESTED = 8  # indexes in each other
 _PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
 
 
@@ -97,12 +97,14 @@ class Puller:
         target = reference.digest or reference.tag
         data = repository.manifest(target).data
         document = read_manifest(data)
-        for _ in range(_MOST_NESTED):
+        seen: list[Index] = []
+        while len(seen) <= MOST_NESTED:
             if isinstance(document, Manifest):
                 return self._image(repository, reference, platform, document, data)
-            data = repository.manifest(chosen(document, reference, platform).digest).data
+            seen.append(document)
+            data = repository.manifest(chosen(seen, reference, platform).digest).data
             document = read_manifest(data)
-        raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
+        raise FormatError(f"it nests more than {MOST_NESTED} indexes in each other")
 
     def _image(
         self, repository: Repository, reference: Reference, platform: Platform, manifest: Manifest, data: bytes
@@ -206,14 +208,18 @@ class Puller:
                 self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
 
 
-def chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
-    """The manifest for ``platform``; an index may be in an index. RegistryError if there is none."""
-    candidates = [entry for entry in index.manifests if not entry.is_attestation]
+def chosen(indexes: Sequence[Index], reference: Reference, platform: Platform) -> Descriptor:
+    """The manifest for ``platform`` in the last of ``indexes``, each of which is in the one before. RegistryError if
+    there is none."""
+    candidates = [entry for entry in indexes[-1].manifests if not entry.is_attestation]
     fitting = best(((entry.platform, entry) for entry in candidates), platform)
     untold = [entry for entry in candidates if entry.platform is None]
     nested = [entry for entry in untold if entry.media_type in INDEX_TYPES] or untold
     if fitting is None and len(nested) != 1:
-        known = sorted({str(entry.platform) for entry in candidates if entry.platform})
+        entries = [entry for index in indexes for entry in index.manifests if not entry.is_attestation]
+        known = sorted({str(entry.platform) for entry in entries if entry.platform})
         hint = f"it has {', '.join(known)}; --platform chooses one" if known else ""
+        if untold and not known:
+            hint = f"it has {len(untold)} without a platform; {reference.name}@DIGEST chooses one"
         raise RegistryError(f"{reference.familiar} has no image for {platform}", hint=hint)
     return fitting or nested[0]

@@ -255,6 +255,23 @@ def test_the_best_platform(store: Store, faulty: Registry, there: str, wanted: s
     assert Pulling(store)(f"{faulty.host}/many", platform).manifest_digest == BlobDigest.of(images[chosen].manifest)
 
 
+def test_what_is_there_is_told_of_all_indexes(store: Store, faulty: Registry) -> None:
+    indexed(faulty, "many", "linux/arm64", "linux/s390x")
+    inner = faulty.web.answer(Asked("/v2/many/manifests/latest", {})).body
+    kind = OCI + "index.v1+json"
+    nested = {"mediaType": kind, "digest": BlobDigest.of(inner), "size": len(inner)}
+    faulty.document("outer", inner, kind, "inner")
+    other = described(Image()) | {"platform": {"os": "linux", "architecture": "riscv64"}}
+    for entries, said in (
+        ([other, nested], "linux/arm64, linux/riscv64, linux/s390x;"),
+        ([nested, nested], "2 without a platform.*/outer@DIGEST"),
+    ):
+        faulty.document("outer", json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), kind, "latest")
+        with pytest.raises(RegistryError, match="no image for linux/amd64") as refused:
+            Pulling(store)(f"{faulty.host}/outer")
+        assert re.search(said, refused.value.hint)
+
+
 def test_bases_for_several_platforms(store: Store, faulty: Registry) -> None:
     """The name stays with this machine's platform; another platform's image is found again without asking."""
     images = indexed(faulty, "many", "linux/amd64", "linux/arm64")
@@ -339,6 +356,11 @@ def halved(reply: Reply) -> Reply:
     return Reply(reply.body[: len(reply.body) // 2], reply.status, {"Content-Length": str(len(reply.body))})
 
 
+def part(data: bytes, start: int, end: int) -> Reply:
+    """Of whatever part was asked for: this one."""
+    return Reply(data[start:end], 206, {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
+
+
 def blob_fault(faulty: Registry, *pages: Callable[[bytes], Reply]) -> tuple[Image, str]:
     """An image whose only layer comes with faults, and the path of that layer."""
     source = Image(TARS[0])
@@ -356,6 +378,10 @@ PASSING: dict[str, list[Callable[[bytes], Reply]]] = {
     "stalled": [lambda data: Reply(data, stall=True)],
     "no ranges": [lambda data: halved(Reply(data)), lambda data: Reply(data)],
     "no length": [lambda data: Reply(data[:1000], chunked=True)],
+    "no such range": [lambda data: halved(Reply(data)), lambda data: Reply(b"", 416)],
+    "another part": [lambda data: halved(Reply(data)), lambda data: part(data, 0, len(data))],
+    "an unnamed part": [lambda data: halved(Reply(data)), lambda data: Reply(data, 206)],
+    "a short part": [lambda data: halved(Reply(data)), lambda data: part(data, len(data) // 2, len(data) // 2 + 10)],
 }
 
 
