@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import DigestMismatch, FormatError, RegistryError
+from layerbuild.errors import DigestMismatch, FormatError, NotFoundError, RegistryError
 from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest, layer_codec, read_manifest
@@ -113,7 +113,8 @@ class Puller:
             hint = "an artifact (a chart, a signature) has no root file system"
             raise FormatError(f"it is no image: its configuration is a {manifest.config.media_type}", hint=hint)
         described = manifest.config
-        config_bytes = described.data or repository.small_blob(described.digest, described.size)
+        config_bytes = described.data or self._here(described.digest)
+        config_bytes = config_bytes or repository.small_blob(described.digest, described.size)
         config = ImageConfig.from_json(config_bytes)
         if len(manifest.layers) != len(config.diff_ids):
             raise FormatError(
@@ -122,6 +123,12 @@ class Puller:
         if distance(config.platform, platform) is None:
             self._note(f"{reference.familiar} is for {config.platform}, not for {platform}; there is no other")
         return _Found(manifest, data, config, config_bytes)
+
+    def _here(self, digest: BlobDigest) -> bytes:
+        try:
+            return self._store.blobs.read(digest)
+        except (NotFoundError, DigestMismatch):
+            return b""
 
     def _sources(self, found: _Found, reference: Reference) -> list[Source]:
         pairs = zip(found.manifest.layers, found.config.diff_ids, strict=True)

@@ -149,6 +149,15 @@ def test_stages_side_by_side_unpack_once(store: Store, faulty: Registry) -> None
     whole(store)
 
 
+def test_a_configuration_comes_once(store: Store, faulty: Registry) -> None:
+    source = Image(*TARS)
+    faulty.add("app", source)
+    config = json.loads(source.manifest)["config"]["digest"]
+    for _ in range(2):
+        Pulling(store)(f"{faulty.host}/app")
+    assert len(faulty.asked(config)) == 1
+
+
 def test_nothing_comes_twice(store: Store, faulty: Registry, tmp_path: Path) -> None:
     faulty.add("one", Image(TARS[0], TARS[1], TARS[0]))
     faulty.add("two", Image(TARS[0], TARS[2]))
