@@ -297,6 +297,10 @@ def test_bases_for_several_platforms(store: Store, faulty: Registry) -> None:
     assert offline.image(name, arm64).manifest_digest == manifests["linux/arm64"]
     always = Bases(store, puller=puller, policy="always", own=AMD64)
     assert always.image(name, AMD64) and len(faulty.asked("/manifests/latest")) == 3
+    faulty.page("/v2/many/manifests/latest", Reply(b"", 404))
+    with pytest.raises(RegistryError, match=r"base image '[^']*' can't be pulled: .* answered 404") as refused:
+        Bases(store, puller=puller, policy="always", own=AMD64).image(name, AMD64)
+    assert "the store has one, which --pull=missing takes" in refused.value.hint
     with pytest.raises(NotFoundError, match="base image 'absent' is not in the store"):
         offline.image("absent", AMD64)
 
