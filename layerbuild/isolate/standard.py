@@ -6,11 +6,13 @@ runc's and Docker's default configuration.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.isolate.job import Network, Security
 from layerbuild.isolate.mounts import Bind, File, Filesystem, Mask, tmpfs
@@ -32,6 +34,21 @@ _HIDDEN: Final = (
     "timer_stats",
 )
 _FIXED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+@frozen
+class Surroundings:
+    """What a container finds around its files: ``mounts``, in their order, and what of them is masked."""
+
+    mounts: tuple[Filesystem | Bind, ...]
+    masks: tuple[Mask, ...]
+
+
+@functools.cache
+def surroundings(identity: Identity, *, network: Network, security: Security, shm_size: int) -> Surroundings:
+    """Those of the containers of a build, which are mostly alike."""
+    mounts = standard_mounts(identity, network=network, security=security, shm_size=shm_size)
+    return Surroundings(mounts, standard_masks(security))
 
 
 def standard_mounts(
