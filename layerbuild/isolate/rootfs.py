@@ -285,16 +285,19 @@ def forget_work(work: str) -> None:
 
 def remove_init(init: str) -> None:
     """Remove the init folder if there is one."""
-    _empty(init)
     with suppress(FileNotFoundError):
+        _empty(init)
         os.rmdir(init)
 
 
 def _empty(top: str) -> None:
     """Remove all below the folder ``top``: no job has access to it any more (shutil.rmtree looks at everything three
     times, lest somebody changes it meanwhile)."""
-    for folder, names, files in os.walk(top, topdown=False):
-        for name in files:
-            os.unlink(f"{folder}/{name}")
-        for name in names:
-            os.rmdir(f"{folder}/{name}")
+    with os.scandir(top) as found:
+        entries = list(found)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _empty(entry.path)
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)

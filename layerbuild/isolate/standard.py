@@ -112,13 +112,13 @@ def make_devices(dev: str, *, rootless: bool) -> None:
     for name, major, minor in _DEVICES:
         path = f"{dev}/{name}"
         if rootless:
-            Path(path).touch()
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
         else:
             os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-            Path(path).chmod(0o666)  # whatever the umask was
+            os.chmod(path, 0o666)  # whatever the umask was
         linux.mount(f"/dev/{name}" if rootless else path, path, flags=linux.MS_BIND)
     for name, target in _LINKS:
-        Path(dev, name).symlink_to(target)
+        os.symlink(target, f"{dev}/{name}")
     # Of the folder, not of the mounts on the nodes in it.
     linux.set_mount_attributes(dev, linux.MOUNT_ATTR_NODEV)
 
