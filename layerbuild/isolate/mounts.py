@@ -322,11 +322,12 @@ class File:
         return False
 
     def attach(self, at: str, *, staging: str) -> None:
-        path = Path(staging, str(len(list(Path(staging).iterdir()))))
-        path.write_bytes(self.content)
-        os.chown(path, self.uid, self.gid)
-        path.chmod(self.mode)
-        Bind(str(path), self.target, read_only=True).attach(at, staging=staging)
+        path = f"{staging}/{len(os.listdir(staging))}"
+        with open(path, "wb") as file:
+            file.write(self.content)
+            os.fchown(file.fileno(), self.uid, self.gid)
+            os.fchmod(file.fileno(), self.mode)
+        Bind(path, self.target, read_only=True).attach(at, staging=staging)
 
     def __str__(self) -> str:
         return f"mount --bind -o ro <{len(self.content)} bytes> {shlex.quote(self.target)}"
@@ -360,7 +361,8 @@ class Mask:
         if not is_folder:
             return "/dev/null"
         empty = f"{staging}/empty"
-        Path(empty).mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(empty)
         return empty
 
     def __str__(self) -> str:
