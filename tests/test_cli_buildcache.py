@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -617,6 +618,19 @@ def _no_layer(cache: Path) -> None:
     (cache / "blobs/sha256" / layers(cache)["COPY first /first"]).unlink()
 
 
+def _device(cache: Path) -> None:
+    path = cache / "blobs/sha256" / layers(cache)["RUN cp /first /one"]
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _fifo(cache: Path) -> None:
+    (entry,) = json.loads((cache / "index.json").read_text())["manifests"]
+    path = cache / "blobs/sha256" / entry["digest"].partition(":")[2]
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _swapped_layers(cache: Path) -> None:
     # Every digest is right, but the blobs are not those of the diff IDs.
     rewrite(cache, lambda manifest, records: manifest["layers"].reverse())
@@ -669,6 +683,8 @@ def _cut_records(cache: Path) -> None:
         (_cut_layer, "bytes instead of"),
         (_other_bytes, "has digest"),
         (_no_layer, "has no file blobs/sha256/"),
+        (_device, "has no file blobs/sha256/"),
+        (_fifo, "has no file blobs/sha256/"),
         (_swapped_layers, "instead of"),
         (_wrong_chains, "records that contradict themselves"),
         (_other_keys, "another version of layerbuild made it"),

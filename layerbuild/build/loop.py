@@ -56,8 +56,9 @@ class Unforeseen(Exception):
 
 
 class Build:
-    """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``observe`` is told everything as
-    it happens, by one thread at a time; ``caches`` are those of other machines, ``here`` is this machine's platform.
+    """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``prepare`` is called when that is
+    to be expected, and comes back at once; ``observe`` is told everything as it happens, by one thread at a time;
+    ``caches`` are those of other machines, ``here`` is this machine's platform.
     ``every_stage``: all of them are asked for when the build has ended (``cache``), so none is left out.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
@@ -73,6 +74,7 @@ class Build:
         remote: Remote,
         begin: Callable[[], Runner],
         *,
+        prepare: Callable[[], object],
         options: Options,
         times: Times,
         here: Platform,
@@ -83,6 +85,7 @@ class Build:
         self._plan = plan
         self._here = here
         self._begin_runner = begin
+        self._prepare_runner = prepare
         self._store = store
         self._images = ImageWriter(plan, store, bases, options)
         self._options = options
@@ -395,6 +398,9 @@ class Build:
                 assert keys is not None
             case CopyStep():
                 soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                if soon:
+                    with self._making:
+                        self._prepare_runner()
                 copied = self._maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads
