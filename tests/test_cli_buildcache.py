@@ -17,6 +17,8 @@ from upload_server import UploadServer
 
 from layerbuild.digest import BlobDigest
 
+pytestmark = pytest.mark.memory
+
 if TYPE_CHECKING:
     from stores import Templates
 

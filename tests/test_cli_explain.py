@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support import Layerbuild
 
+pytestmark = pytest.mark.memory
+
 RECIPE = """\
 FROM busybox AS tools
 RUN printf tool > /tool

@@ -224,7 +224,22 @@ class Filesystem:
         return (*flags, *filter(None, self.options.split(",")))
 
     def attach(self, at: str, *, staging: str) -> None:
-        linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
+        try:
+            linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            # mount(2) refuses a file system where it is mounted already, though it would show another part of it: all
+            # of cgroup2 is one, and a bound /sys brings the machine's. What is mounted elsewhere may be moved there.
+            aside = f"{staging}/{self.kind}"
+            Path(aside).mkdir()
+            linux.mount(self.kind, aside, self.kind, self.flags, data=self.options)
+            tree = linux.open_tree(aside)
+            try:
+                linux.move_mount(tree, at)
+            finally:
+                os.close(tree)
+            linux.umount(aside)
 
     def __str__(self) -> str:
         return f"mount -t {self.kind} -o {','.join(self.words)} {self.kind} {shlex.quote(self.target)}"
