@@ -88,10 +88,13 @@ def chain_ids(diff_ids: Iterable[DiffID]) -> tuple[ChainID, ...]:
     return tuple(chains)
 
 
+Piece = bytes | bytearray | memoryview  # of a stream; whoever passes one on does not change it any more
+
+
 class Sink(Protocol):
     """Whatever takes bytes."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: Piece, /) -> object: ...
 
 
 class HashingWriter:
@@ -102,7 +105,7 @@ class HashingWriter:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Piece, /) -> int:
         self._hash.update(data)
         self.size += len(data)
         if self._sink is not None:

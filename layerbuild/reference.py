@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, UsageError
@@ -46,7 +47,7 @@ class Reference:
         if colon and not _TAG.fullmatch(tag):
             raise UsageError(f"invalid image reference {text!r}: {tag!r} is not a tag")
         registry, repository = _split_registry(path)
-        if not _REGISTRY.fullmatch(registry):
+        if not _is_host(registry):
             raise UsageError(f"invalid image reference {text!r}: {registry!r} is not a registry host")
         if not _REPOSITORY.fullmatch(repository):
             hint = f"repository names are lower case: {text.lower()}" if repository != repository.lower() else ""
@@ -77,6 +78,16 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name + self._suffix
+
+
+def _is_host(text: str) -> bool:
+    if not _REGISTRY.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(f"//{text}")  # which knows addresses in brackets, and how large a port may be
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def _split_registry(path: str) -> tuple[str, str]:

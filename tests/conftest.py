@@ -164,29 +164,50 @@ def closed_registry(
 def templates(
     request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
 ) -> Iterator[Templates]:
-    folder = fresh("stores")
+    with _templates(request, as_user, busybox_tar, in_memory=False) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def templates_in_memory(
+    request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
+) -> Iterator[Templates]:
+    with _templates(request, as_user, busybox_tar, in_memory=True) as made:
+        yield made
+
+
+@contextmanager
+def _templates(
+    request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path, *, in_memory: bool
+) -> Iterator[Templates]:
+    folder = fresh("stores", in_memory=in_memory)
     make = {"root": Layerbuild, "user": as_user, "ranged": lambda root: request.getfixturevalue("as_ranged")(root)}
     yield Templates(folder, make, busybox_tar)
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _in_memory(request: pytest.FixtureRequest) -> bool:
+    return request.node.get_closest_marker("memory") is not None
+
+
 @pytest.fixture(params=["root", "user"])
-def layerbuild(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Layerbuild]:
+def layerbuild(request: pytest.FixtureRequest) -> Iterator[Layerbuild]:
     """The command line with a fresh store that holds ``busybox`` and ``base:host``; each test runs as root and user."""
     if request.param == "root" and os.geteuid() != 0:
         missing("not run as root")
-    yield from _fresh(templates, request.param)
+    yield from _fresh(request, request.param)
 
 
 @pytest.fixture
-def rooted(templates: Templates) -> Iterator[Layerbuild]:
+def rooted(request: pytest.FixtureRequest) -> Iterator[Layerbuild]:
     """The same as root only, for what does not depend on the user."""
     if os.geteuid() != 0:
         missing("not run as root")
-    yield from _fresh(templates, "root")
+    yield from _fresh(request, "root")
 
 
-def _fresh(templates: Templates, who: str) -> Iterator[Layerbuild]:
+def _fresh(request: pytest.FixtureRequest, who: str) -> Iterator[Layerbuild]:
+    templates = request.getfixturevalue("templates_in_memory" if _in_memory(request) else "templates")
     folder = templates.folder / f"{who}-{next(_counter)}"
     yield templates.copy(who, folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -195,6 +216,6 @@ def _fresh(templates: Templates, who: str) -> Iterator[Layerbuild]:
 @pytest.fixture
 def context(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for a build context, readable by every user."""
-    folder = fresh("context")
+    folder = fresh("context", in_memory=_in_memory(request))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Folders that every user can reach: pytest's own are closed to others than who runs the tests.
 
 They lie in one folder for each process of the tests. It goes with the process; what one that was killed has left goes
-when the next one starts.
+when the next one starts. As root the process has a file system in memory there, too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from layerbuild.isolate import linux
 
 _PREFIX = "layerbuild-tests-"
 _numbers = itertools.count()
@@ -33,9 +35,27 @@ def public() -> Path:
                 return folder
 
 
-def fresh(name: str) -> Path:
+@functools.cache
+def memory() -> Path:
+    """A folder of this process in memory, where a store costs no disk, for which all that goes on meanwhile would wait.
+
+    It is on the disk after all where this user can't mount, and where the kernel's tmpfs can't hold a layer: an
+    ordinary user's overlay needs attributes that it has since Linux 6.6.
+    """
+    folder = public() / "memory"
+    folder.mkdir(mode=0o755)
+    if os.geteuid() == 0:
+        linux.mount("tmpfs", str(folder), "tmpfs", data="mode=0755")
+        try:
+            os.setxattr(folder, "user.layerbuild-tests", b"")
+        except OSError:
+            linux.umount(str(folder))
+    return folder
+
+
+def fresh(name: str, *, in_memory: bool = False) -> Path:
     """A new folder in it, whose name begins with ``name``."""
-    folder = public() / f"{name}-{next(_numbers)}"
+    folder = (memory() if in_memory else public()) / f"{name}-{next(_numbers)}"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)  # whatever the umask is
     return folder
@@ -43,6 +63,9 @@ def fresh(name: str) -> Path:
 
 def remove() -> None:
     """Remove the folder of this process, if it has one."""
+    if memory.cache_info().currsize:
+        with suppress(OSError):  # it is none
+            linux.umount(str(memory()), linux.MNT_DETACH)
     if public.cache_info().currsize:
         shutil.rmtree(public(), ignore_errors=True)
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from support import Layerbuild
 
+pytestmark = pytest.mark.memory
+
 STAGES = """\
 ARG FLAVOUR=plain
 FROM busybox AS compile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from support import Layerbuild
 from upload_server import UploadServer
 
 from layerbuild.digest import BlobDigest
+
+pytestmark = pytest.mark.memory
 
 if TYPE_CHECKING:
     from stores import Templates
@@ -85,6 +88,16 @@ def fill(context: Path, recipe: str) -> Path:
 def build(machine: Layerbuild, context: Path, *arguments: str) -> tuple[str, list[dict[str, Any]]]:
     """The image ID, and what the build told."""
     done = machine.run("build", "--progress", "rawjson", *arguments, context)
+    return done.stdout.strip(), [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def with_program(machine: Layerbuild, program: str, *arguments: str | Path) -> tuple[str, list[dict[str, Any]]]:
+    """What ``build`` gives, of one that runs ``program`` before it begins."""
+    command = machine.command("build", "--progress", "rawjson", *arguments)
+    start = command.index("-m")
+    program += "\nfrom layerbuild.cli.main import run\nrun()\n"
+    command[start : start + 2] = ["-c", program]
+    done = subprocess.run(command, env=machine.environment(), capture_output=True, text=True, check=True)
     return done.stdout.strip(), [json.loads(line) for line in done.stderr.splitlines()]
 
 
@@ -296,22 +309,52 @@ def test_what_was_left_out_in_vain_is_carried_out(machines: Machines, staged: Pa
     program = """
 from dataclasses import replace
 from layerbuild.build import unneeded as module
-from layerbuild.cli.main import run
 found = module.unneeded
 module.unneeded = lambda *plan, **known: {
     index: replace(progress, definition="0") for index, progress in found(*plan, **known).items()
 }
-run()
 """
-    fresh = machines()
-    command = fresh.command("build", "--progress", "rawjson", "--cache-from", f"type=local,src={cache}", staged)
-    start = command.index("-m")
-    command[start : start + 2] = ["-c", program]
-    done = subprocess.run(command, env=fresh.environment(), capture_output=True, text=True, check=True)
-    told = [json.loads(line) for line in done.stderr.splitlines()]
-    assert done.stdout.strip() == image
+    again, told = with_program(machines(), program, "--cache-from", f"type=local,src={cache}", staged)
+    assert again == image
     assert "needs a stage that was skipped; it is carried out after all" in notes(told)
     assert "COPY first /src/" in ran(told)
+
+
+def test_contexts_are_looked_through_once(machines: Machines, staged: Path, tmp_path: Path) -> None:
+    cache, count = f"type=local,src={tmp_path}/cache", tmp_path / "count"
+    build(machines(), staged, "--cache-to", f"type=local,dest={tmp_path}/cache,mode=max")
+    program = f"""
+from layerbuild.build.context import ContextTree as Tree
+found = Tree.state
+def state(self, node, feed):
+    print(node.path, file=open({str(count)!r}, "a"))
+    return found(self, node, feed)
+Tree.state = state
+"""
+    _, told = with_program(machines(), program, "--cache-from", cache, staged)
+    assert ran(told) == []
+    assert count.read_text().splitlines() == ["b'first'"]
+
+
+def test_a_file_that_changes_after_the_first_look(machines: Machines, context: Path, tmp_path: Path) -> None:
+    recipe = "FROM busybox AS one\nRUN echo 1 > /one\nFROM busybox\nCOPY --from=one /one /\n"
+    recipe += "RUN echo {}\nRUN --mount=target=/c cat /c/first > /first\n"
+    build(machines(), fill(context, recipe.format(1)), "--cache-to", f"type=local,dest={tmp_path}/cache,mode=max")
+    (context / "Dockerfile").write_text(recipe.format(2))
+    program = f"""
+from layerbuild.build.loop import Build
+found = Build._decide
+def decide(self):
+    found(self)
+    open({str(context / "first")!r}, "w").write("changed")
+Build._decide = decide
+"""
+    machine = machines()
+    with_program(machine, program, "--cache-from", f"type=local,src={tmp_path}/cache", "-t", "it", context)
+    assert machine("run", "--rm", "it", "cat", "/first") == "changed"
+    (context / "first").write_text("1\n")
+    build(machine, context, "-t", "it")
+    assert machine("run", "--rm", "it", "cat", "/first") == "1\n"
 
 
 def test_what_is_here_counts_more_than_what_is_told(machines: Machines, context: Path, tmp_path: Path) -> None:
@@ -615,6 +658,19 @@ def _no_layer(cache: Path) -> None:
     (cache / "blobs/sha256" / layers(cache)["COPY first /first"]).unlink()
 
 
+def _device(cache: Path) -> None:
+    path = cache / "blobs/sha256" / layers(cache)["RUN cp /first /one"]
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def _fifo(cache: Path) -> None:
+    (entry,) = json.loads((cache / "index.json").read_text())["manifests"]
+    path = cache / "blobs/sha256" / entry["digest"].partition(":")[2]
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _swapped_layers(cache: Path) -> None:
     # Every digest is right, but the blobs are not those of the diff IDs.
     rewrite(cache, lambda manifest, records: manifest["layers"].reverse())
@@ -667,6 +723,8 @@ def _cut_records(cache: Path) -> None:
         (_cut_layer, "bytes instead of"),
         (_other_bytes, "has digest"),
         (_no_layer, "has no file blobs/sha256/"),
+        (_device, "has no file blobs/sha256/"),
+        (_fifo, "has no file blobs/sha256/"),
         (_swapped_layers, "instead of"),
         (_wrong_chains, "records that contradict themselves"),
         (_other_keys, "another version of layerbuild made it"),

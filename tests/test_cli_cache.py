@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from support import Layerbuild
+
+pytestmark = pytest.mark.memory
 
 RECIPE = """\
 FROM busybox

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support import Layerbuild
 
+pytestmark = pytest.mark.memory
+
 RECIPE = """\
 FROM busybox AS tools
 RUN printf tool > /tool
@@ -245,6 +247,23 @@ def test_stages_have_their_names_between_builds_and_alone(rooted: Layerbuild, co
     assert "\nstep 1:1  COPY --from=one" in told
     assert "\none:1  miss" in rooted("explain", "one:1")
     assert rooted("plan", context).startswith("stage one: FROM $BASE AS one → busybox\n")
+
+
+def test_one_spelling_of_a_step(rooted: Layerbuild, context: Path) -> None:
+    for recipe, names in (
+        ("FROM busybox\nRUN echo 1\n", ["1"]),
+        (
+            "FROM busybox AS one\nRUN echo 1 > /a\nFROM busybox\nCOPY --from=one /a /\nRUN echo 2\n",
+            ["one:1", "1:1", "1:2"],
+        ),
+    ):
+        rooted.build(context, recipe)
+        for command in ("explain", "logs", "shell"):
+            words = (command, "--step", "9") if command == "shell" else (command, "9")
+            assert f"hint: it has {', '.join(names)}\n" in rooted.run(*words, code=1).stderr
+        explained = rooted("explain").splitlines()
+        assert all([line for line in explained if line.split()[0] == name] for name in names)
+        assert f"== {names[-1]}  RUN" in rooted("logs")
 
 
 def test_a_base_for_another_platform(rooted: Layerbuild, context: Path) -> None:

@@ -14,6 +14,8 @@ import yaml
 from support import Layerbuild
 from traces import assert_whole
 
+pytestmark = pytest.mark.memory
+
 RECIPE = """\
 FROM busybox
 COPY file /file

@@ -14,6 +14,8 @@ import pytest
 from support import USER, Layerbuild
 from traces import mounts, wait_until
 
+pytestmark = pytest.mark.memory
+
 SECRET = "correct-horse"
 NO_LAYER = "no layer: no file changed"
 

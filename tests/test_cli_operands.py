@@ -15,6 +15,8 @@ import pytest
 from registries import Registry
 from support import Layerbuild, missing
 
+pytestmark = pytest.mark.memory
+
 RECIPE = """\
 FROM busybox
 RUN mkdir /d && seq 3000 > /d/n && echo > /d/gone

@@ -20,6 +20,8 @@ import pytest
 from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
 from support import Layerbuild, missing
 
+pytestmark = pytest.mark.memory
+
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[Web]:

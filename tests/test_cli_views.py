@@ -16,6 +16,8 @@ from registries import Registry
 from support import PROJECT, Layerbuild
 from test_recipes import RECIPES
 
+pytestmark = pytest.mark.memory
+
 # -- golden: what each recipe's expected.yaml says of its views --------------------------------------------------------
 
 

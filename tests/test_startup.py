@@ -56,3 +56,12 @@ def test_a_build_that_runs_something_imports_more(rooted: Layerbuild, context: P
     (context / "Dockerfile").write_text("FROM busybox\nRUN touch made\n")
     modules = imported(rooted, "build", "-q", context)
     assert within(modules, ["layerbuild.build.running"]) and within(modules, ["layerbuild.isolate.sandbox"])
+
+
+def test_what_runs_commands_is_got_ready_beside_the_copy_before_them(rooted: Layerbuild, context: Path) -> None:
+    (context / "file").write_text("content")
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY file /\n")
+    assert within(imported(rooted, "build", "-q", context), ["layerbuild.isolate.sandbox"]) == []
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY file /copied\nRUN touch made\n")
+    modules = imported(rooted, "build", "-q", context)
+    assert modules.index("layerbuild.isolate.sandbox") < modules.index("deflate"), "which compresses what was copied"

@@ -66,8 +66,10 @@ class Bases:
             return self._puller.pull(reference, platform, tag=self._own in (None, platform))
         except RegistryError as error:
             where = f"not in the store for {platform}" if missing else "not in the store"
-            text = f"base image {name!r} is {where}, and can't be pulled: {error.message}"
-            hint = "; ".join(filter(None, (missing, error.hint)))
+            what = f"base image {name!r} {f'is {where}, and ' if here is None else ''}can't be pulled"
+            text = f"{what}: {error.message}"
+            kept = "the store has one, which --pull=missing takes" if here is not None else ""
+            hint = "; ".join(filter(None, (kept, missing, error.hint)))
             raise RegistryError(text, hint=hint, status=error.status) from error
 
     def _here(self, name: str, reference: Reference | None, platform: Platform) -> tuple[StoredImage | None, str]:

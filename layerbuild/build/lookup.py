@@ -130,8 +130,11 @@ class Lookup:
         look_only: bool = False,
         copies_unread: bool = False,
         imports: Imports | None = None,
+        glances: dict[object, str] | None = None,
     ) -> None:
-        """``copies_unread``: who asks carries steps out, so a COPY that is sure to run need not be read before."""
+        """``copies_unread``: who asks carries steps out, so a COPY that is sure to run need not be read before.
+        ``glances`` are the digests of what was seen of contexts, for walks of one plan just before it is carried out:
+        a hit may be told by them, and nothing is made by them."""
         self._store = store
         self._bases = bases
         self._contexts = contexts
@@ -141,6 +144,7 @@ class Lookup:
         self._no_cache_stages = no_cache_stages
         self._explainer: Explainer | None = None
         self._copies_unread = copies_unread
+        self._glances = glances
         self._imports = imports or Imports(store, observe=lambda event: None)
         self.stacks = Stacks(store, look_only=look_only, bring=self._imports.bring)
         self.results: dict[int, Promise[Progress]] = {}
@@ -176,6 +180,9 @@ class Lookup:
             hit = self._find_told(stage, step, progress, seen.reads)
         if hit is not None:
             return hit
+        if self._copies_unread and self._glances:  # what is made must be what its key says
+            self._glances = None
+            return self.verdict(stage, step, progress)
         asked = isinstance(step, CopyStep) and found.own is not None and not always
         alike = self._store.cache.alike(found.own) if asked and found.own is not None else ()
         return Miss(found, seen.reads, seen.matches, seen.groups, alike)
@@ -328,7 +335,7 @@ class Lookup:
             content = None
             if tree is not None:
                 matches[source] = select(step, source, tree)
-                content = content_digest(matches[source], self._store.digests)
+                content = self._content((id(step), source), matches[source], step.root)
             reads.append(self._read(read_name(source), step.root, stage.platform, content))
         return _Seen(tuple(reads), matches, tuple(matches.values()))
 
@@ -342,9 +349,18 @@ class Lookup:
             content = None
             if tree is not None:
                 groups.append([Match(tree, mounted_node(step, mount, tree), b"", True)])
-                content = content_digest(groups[-1], self._store.digests)
+                content = self._content((id(step), mount), groups[-1], mount.root)
             reads.append(self._read(f"mounted at {mount.target}", mount.root, stage.platform, content))
         return _Seen(tuple(reads), groups=tuple(groups))
+
+    def _content(self, key: object, matches: list[Match], root: Root) -> str:
+        known = self._store.digests
+        if self._glances is None or not isinstance(root, ContextRoot):
+            return content_digest(matches, known)
+        content = self._glances.get(key) or content_digest(matches, known)
+        if not self._copies_unread:
+            self._glances[key] = content
+        return content
 
     def _read(self, name: str, root: Root, platform: Platform, content: str | None) -> Read:
         definition = self._definition(root, platform) or str(content)

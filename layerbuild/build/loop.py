@@ -56,8 +56,9 @@ class Unforeseen(Exception):
 
 
 class Build:
-    """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``observe`` is told everything as
-    it happens, by one thread at a time; ``caches`` are those of other machines, ``here`` is this machine's platform.
+    """One build. ``begin`` makes what executes RUN steps, as soon as one has to run; ``prepare`` is called when that is
+    to be expected, and comes back at once; ``observe`` is told everything as it happens, by one thread at a time;
+    ``caches`` are those of other machines, ``here`` is this machine's platform.
     ``every_stage``: all of them are asked for when the build has ended (``cache``), so none is left out.
 
     Stages go on beside each other, and layers are made behind their steps (captures.py): a step runs on the sealed
@@ -73,6 +74,7 @@ class Build:
         remote: Remote,
         begin: Callable[[], Runner],
         *,
+        prepare: Callable[[], object],
         options: Options,
         times: Times,
         here: Platform,
@@ -83,6 +85,7 @@ class Build:
         self._plan = plan
         self._here = here
         self._begin_runner = begin
+        self._prepare_runner = prepare
         self._store = store
         self._images = ImageWriter(plan, store, bases, options)
         self._options = options
@@ -106,7 +109,8 @@ class Build:
             no_cache_stages=options.no_cache_stages,
             imports=self._imports,
         )
-        self._lookup = self._new_lookup(copies_unread=not options.fail_on_miss)
+        self._glances: dict[object, str] = {}
+        self._lookup = self._new_lookup(copies_unread=not options.fail_on_miss, glances=self._glances)
         self._known: Mapping[int, Build] = {}
         self._common = ExitStack()
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
@@ -132,7 +136,7 @@ class Build:
         executed here."""
         check_entitlements(self._plan, self._options.entitlements)
         self._imports.read()
-        lookup = self._new_lookup()
+        lookup = self._new_lookup(glances=self._glances)
         self._decide()
         lookup.unneeded = frozenset(self._unneeded)
         check_platforms(self._plan, lookup, here=self._here, place=self._store.temporary)
@@ -187,12 +191,14 @@ class Build:
     def _decide(self) -> None:
         """Find the stages that need not be carried out."""
         self._unneeded = {}
+        self._glances.clear()
         if self._imports.has_records and len(self._plan.stages) > 1 and not self._every_stage:
             from layerbuild.build.unneeded import unneeded
 
             # What another platform's build has carried out is there to be seen; what it left out is not.
             known = self._known.keys() - {index for index, build in self._known.items() if index in build._unneeded}
-            self._unneeded = unneeded(self._plan, self._new_lookup(look_only=True), self._imports, known=known)
+            lookup = self._new_lookup(look_only=True, glances=self._glances)
+            self._unneeded = unneeded(self._plan, lookup, self._imports, known=known)
 
     def _begin(self) -> None:
         """As if nothing had been done yet; what was done is in the store."""
@@ -395,6 +401,9 @@ class Build:
                 assert keys is not None
             case CopyStep():
                 soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                if soon:
+                    with self._making:
+                        self._prepare_runner()
                 copied = self._maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)
                 sealed = copied.sealed
                 keys, reads = miss.keys, miss.reads

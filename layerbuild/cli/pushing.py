@@ -157,14 +157,11 @@ def _shipment(parcel: Parcel) -> Shipment:
     """Blobs, then the manifests, then the index over them, if there is one."""
     from layerbuild.registry.push import Document, Shipment
 
-    manifests = [package.manifest for package in parcel.packages]
-    # The configuration is on its way before threads are busy with layers: behind them it would come alone.
-    blobs = {blob.digest: blob for manifest in manifests for blob in (manifest.config, *manifest.layers)}
     documents = {
         package.digest: Document(package.manifest.media_type, package.manifest_bytes) for package in parcel.packages
     }
     index = () if parcel.index_bytes is None else (Document(parcel.index_type, parcel.index_bytes),)
-    return Shipment(tuple(blobs.values()), (*documents.values(), *index))
+    return Shipment.of([package.manifest for package in parcel.packages], (*documents.values(), *index))
 
 
 def pushable(name: Reference) -> Reference:

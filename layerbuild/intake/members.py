@@ -74,13 +74,15 @@ class FolderMembers:
         return str(self._folder)
 
     def has(self, name: str) -> bool:
-        return self._path(name).is_file()
+        return os.path.isfile(self._path(name))
 
     def open(self, name: str) -> BinaryIO:
+        if not self.has(name):  # a fifo would be waited for, and a device read, without end
+            raise _absent(name, self.origin)
         try:
             return self._path(name).open("rb")
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise _absent(name, self.origin) from error
+        except OSError as error:
+            raise FormatError(f"{name} in {self.origin} can't be read: {error.strerror}") from error
 
     def size(self, name: str) -> int:
         if not self.has(name):

@@ -25,7 +25,7 @@ from layerbuild.isolate.job import Job, Process, WholeTree
 from layerbuild.isolate.mounts import Extra, Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
-from layerbuild.isolate.standard import make_devices, staging, standard_masks, standard_mounts
+from layerbuild.isolate.standard import Surroundings, make_devices, staging
 
 
 class Entering(Protocol):
@@ -39,6 +39,8 @@ class Entering(Protocol):
 class Container:
     """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails.
 
+    ``root`` has its mount points (rootfs.py), and ``surroundings`` are what is mounted in it besides: values that the
+    helper makes, since what a fork makes it makes for the first time, at several times the price.
     ``filter``, of system calls, is None where the machine can compile none; ``notices``, a filter whose listener goes
     through ``report``, is None where there is nothing to pretend (pretender.py).
     """
@@ -51,6 +53,8 @@ class Container:
         connection: socket.socket,
         report: socket.socket,
         *,
+        root: Overlay | Whole,
+        surroundings: Surroundings,
         filter: bytes | None,
         notices: bytes | None,
     ) -> None:
@@ -59,6 +63,8 @@ class Container:
         self._stdio = stdio
         self._connection = connection
         self._report = report
+        self._root = root
+        self._surroundings = surroundings
         self._filter = filter
         self._notices = notices
         self.doing: object = "start the container"  # anything with a text
@@ -81,21 +87,17 @@ class Container:
 
     def _mount_all(self) -> None:
         job, folders = self._job, self._job.rootfs
-        standard = standard_mounts(
-            self._identity, network=job.network, security=job.security, shm_size=job.limits.shm_size
-        )
-        root = root_mount(job, self._identity)
-        self.doing = root
-        rootfs.mount_root(root, (*standard, *job.mounts), init=init_folder(folders.merged))
+        self.doing = self._root
+        self._root.attach()
         # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
         staging(folders.work).attach(folders.work, staging="")
         top = os.open(folders.merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         places = {}
-        for mount in standard:
+        for mount in self._surroundings.mounts:
             places[mount.target] = self._attach(mount, top)
             if mount.target == "/dev":
                 make_devices(places["/dev"], rootless=self._identity.rootless)
-        for mask in standard_masks(job.security):
+        for mask in self._surroundings.masks:
             self.doing = mask
             # Nothing of the image is on the way: /proc and /sys are the kernel's, and their paths hold no links.
             _, first, rest = mask.target.split("/", 2)

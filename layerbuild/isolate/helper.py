@@ -25,10 +25,13 @@ from typing import Final
 
 from layerbuild.isolate import linux, notices, oci, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept
-from layerbuild.isolate.container import Container, Entering, failure, init_folder, start
+from layerbuild.isolate.container import Container, Entering, as_error, failure, init_folder, root_mount, start
 from layerbuild.isolate.fork import BEGIN
 from layerbuild.isolate.job import Exit, Job, Rootfs, WholeTree, decode, encode
+from layerbuild.isolate.mounts import Overlay, Whole
+from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.pretenders import Lent, Pretenders, Stage
+from layerbuild.isolate.standard import Surroundings, surroundings
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
@@ -189,7 +192,7 @@ class _Helper:
         for fd in (running.mounts, running.listener):
             if fd is not None:
                 os.close(fd)
-        rootfs.take_down(running.job.rootfs, init=init_folder(running.job.rootfs.merged))
+        _take_down(running.job)
         if running.failed:
             return {"failure": json.loads(running.failed)}
         code = os.waitstatus_to_exitcode(status)
@@ -247,16 +250,47 @@ def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...]
     told = _notices(one_id=identity.one_id) if identity.rootless and not runtime else None
     log = os.memfd_create("log") if runtime else None
     report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    entering: Entering
+    if log is not None:
+        entering = oci.Runtime(job, identity, stdio, program=runtime, log=log)
+    else:
+        around = surroundings(identity, network=job.network, security=job.security, shm_size=job.limits.shm_size)
+        root = _root_with_points(job, identity, around)
+        entering = Container(
+            job,
+            identity,
+            stdio,
+            connection,
+            write_report,
+            root=root,
+            surroundings=around,
+            filter=program,
+            notices=told,
+        )
     with write_report:
-        pid = linux.fork_into(_RUNTIME_NAMESPACES if log is not None else _namespaces(job))
+        try:
+            pid = linux.fork_into(_RUNTIME_NAMESPACES if log is not None else _namespaces(job))
+        except OSError:
+            _take_down(job)
+            raise
         if pid == 0:
-            entering: Entering
-            if log is not None:
-                entering = oci.Runtime(job, identity, stdio, program=runtime, log=log)
-            else:
-                entering = Container(job, identity, stdio, connection, write_report, filter=program, notices=told)
             start(entering, write_report)
     return _Running(job, pid, os.pidfd_open(pid), connection, report, log)
+
+
+def _root_with_points(job: Job, identity: Identity, around: Surroundings) -> Overlay | Whole:
+    """What the container will mount as its root. Its mount points are made here, and not by the fork: half of what a
+    fork needs for something is the pages that it writes to first."""
+    root = root_mount(job, identity)
+    try:
+        return rootfs.with_points(root, (*around.mounts, *job.mounts), init=init_folder(job.rootfs.merged))
+    except OSError as error:
+        _take_down(job)
+        raise as_error(failure(root, error)) from error
+
+
+def _take_down(job: Job) -> None:
+    rootfs.take_down(job.rootfs, init=init_folder(job.rootfs.merged))
 
 
 def _namespaces(job: Job) -> int:

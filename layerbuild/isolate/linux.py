@@ -19,6 +19,9 @@ from functools import lru_cache
 from typing import Final
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+# Looked up here: each container would do it anew, since it is a fork that makes these calls first.
+for _name in ("syscall", "mount", "umount2", "unshare", "pivot_root", "prctl", "capset"):
+    getattr(_libc, _name)
 # The same library, called with the interpreter's lock held: for clone3, whose child must own it.
 _libc_locked: Final = ctypes.PyDLL(None, use_errno=True)
 

@@ -224,7 +224,22 @@ class Filesystem:
         return (*flags, *filter(None, self.options.split(",")))
 
     def attach(self, at: str, *, staging: str) -> None:
-        linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
+        try:
+            linux.mount(self.kind, at, self.kind, self.flags, data=self.options)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            # mount(2) refuses a file system where it is mounted already, though it would show another part of it: all
+            # of cgroup2 is one, and a bound /sys brings the machine's. What is mounted elsewhere may be moved there.
+            aside = f"{staging}/{self.kind}"
+            Path(aside).mkdir()
+            linux.mount(self.kind, aside, self.kind, self.flags, data=self.options)
+            tree = linux.open_tree(aside)
+            try:
+                linux.move_mount(tree, at)
+            finally:
+                os.close(tree)
+            linux.umount(aside)
 
     def __str__(self) -> str:
         return f"mount -t {self.kind} -o {','.join(self.words)} {self.kind} {shlex.quote(self.target)}"
@@ -322,11 +337,12 @@ class File:
         return False
 
     def attach(self, at: str, *, staging: str) -> None:
-        path = Path(staging, str(len(list(Path(staging).iterdir()))))
-        path.write_bytes(self.content)
-        os.chown(path, self.uid, self.gid)
-        path.chmod(self.mode)
-        Bind(str(path), self.target, read_only=True).attach(at, staging=staging)
+        path = f"{staging}/{len(os.listdir(staging))}"
+        with open(path, "wb") as file:
+            file.write(self.content)
+            os.fchown(file.fileno(), self.uid, self.gid)
+            os.fchmod(file.fileno(), self.mode)
+        Bind(path, self.target, read_only=True).attach(at, staging=staging)
 
     def __str__(self) -> str:
         return f"mount --bind -o ro <{len(self.content)} bytes> {shlex.quote(self.target)}"
@@ -360,7 +376,8 @@ class Mask:
         if not is_folder:
             return "/dev/null"
         empty = f"{staging}/empty"
-        Path(empty).mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(empty)
         return empty
 
     def __str__(self) -> str:

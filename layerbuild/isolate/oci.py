@@ -53,7 +53,7 @@ class Runtime:
             cgroups.enter(job.cgroup)
         root = root_mount(job, self._identity)
         self.doing = root
-        rootfs.mount_root(root, mounts, init=init_folder(folders.merged))
+        rootfs.with_points(root, mounts, init=init_folder(folders.merged)).attach()
         staging(folders.work).attach(folders.work, staging="")
         # The runtime looks for its own processes by their numbers, and those of the host's /proc are others.
         Filesystem("proc", "/proc").attach("/proc", staging="")

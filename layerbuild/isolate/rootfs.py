@@ -110,16 +110,15 @@ def _others(paths: list[bytes], point: MountPoint) -> tuple[bytes, ...]:
     return tuple(path for path in paths if path != point.path + b"/")
 
 
-def mount_root(root: Overlay | Whole, mounts: Iterable[Mount], *, init: str) -> None:
-    """Attach ``root``, with a mount point for each of ``mounts`` in it. ``init`` is a free name beside it, for what
-    ``take_down`` will need to know."""
+def with_points(root: Overlay | Whole, mounts: Iterable[Mount], *, init: str) -> Overlay | Whole:
+    """``root``, to be attached, with a mount point for each of ``mounts`` in it. ``init`` is a free name beside it, for
+    what ``take_down`` will need to know."""
     if isinstance(root, Overlay):
-        _mount_stack(root, mounts, init=init)
-        return
+        return _stack_with_points(root, mounts, init=init)
     points = Stack((root.tree,)).missing(mounts)
     if points:
         _make_points(os.fsencode(root.tree), points, note=Path(init))
-    root.attach()
+    return root
 
 
 def take_down(root: Rootfs | WholeTree, *, init: str) -> None:
@@ -131,8 +130,8 @@ def take_down(root: Rootfs | WholeTree, *, init: str) -> None:
     forget_work(root.work)
 
 
-def _mount_stack(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> None:
-    """Attach ``overlay``, with a mount point for each of ``mounts`` in it, and nothing of that in the upper.
+def _stack_with_points(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> Overlay:
+    """``overlay`` with a mount point for each of ``mounts`` in it, and nothing of that in the upper.
 
     Most images have all of them. For the others the folder ``init`` is made and becomes the topmost lower; it is also
     the only one of an empty stack.
@@ -141,8 +140,8 @@ def _mount_stack(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> Non
     missing = stack.missing(mounts)
     if missing or not overlay.lowers:
         _make_init(os.fsencode(init), stack, missing)
-        overlay = replace(overlay, lowers=(init, *overlay.lowers))
-    overlay.attach()
+        return replace(overlay, lowers=(init, *overlay.lowers))
+    return overlay
 
 
 def _make_init(init: bytes, stack: Stack, points: Iterable[MountPoint]) -> None:
@@ -286,16 +285,19 @@ def forget_work(work: str) -> None:
 
 def remove_init(init: str) -> None:
     """Remove the init folder if there is one."""
-    _empty(init)
     with suppress(FileNotFoundError):
+        _empty(init)
         os.rmdir(init)
 
 
 def _empty(top: str) -> None:
     """Remove all below the folder ``top``: no job has access to it any more (shutil.rmtree looks at everything three
     times, lest somebody changes it meanwhile)."""
-    for folder, names, files in os.walk(top, topdown=False):
-        for name in files:
-            os.unlink(f"{folder}/{name}")
-        for name in names:
-            os.rmdir(f"{folder}/{name}")
+    with os.scandir(top) as found:
+        entries = list(found)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _empty(entry.path)
+            os.rmdir(entry.path)
+        else:
+            os.unlink(entry.path)

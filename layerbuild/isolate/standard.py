@@ -6,11 +6,13 @@ runc's and Docker's default configuration.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
+from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.isolate.job import Network, Security
 from layerbuild.isolate.mounts import Bind, File, Filesystem, Mask, tmpfs
@@ -32,6 +34,21 @@ _HIDDEN: Final = (
     "timer_stats",
 )
 _FIXED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+
+
+@frozen
+class Surroundings:
+    """What a container finds around its files: ``mounts``, in their order, and what of them is masked."""
+
+    mounts: tuple[Filesystem | Bind, ...]
+    masks: tuple[Mask, ...]
+
+
+@functools.cache
+def surroundings(identity: Identity, *, network: Network, security: Security, shm_size: int) -> Surroundings:
+    """Those of the containers of a build, which are mostly alike."""
+    mounts = standard_mounts(identity, network=network, security=security, shm_size=shm_size)
+    return Surroundings(mounts, standard_masks(security))
 
 
 def standard_mounts(
@@ -95,13 +112,13 @@ def make_devices(dev: str, *, rootless: bool) -> None:
     for name, major, minor in _DEVICES:
         path = f"{dev}/{name}"
         if rootless:
-            Path(path).touch()
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
         else:
             os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
-            Path(path).chmod(0o666)  # whatever the umask was
+            os.chmod(path, 0o666)  # whatever the umask was
         linux.mount(f"/dev/{name}" if rootless else path, path, flags=linux.MS_BIND)
     for name, target in _LINKS:
-        Path(dev, name).symlink_to(target)
+        os.symlink(target, f"{dev}/{name}")
     # Of the folder, not of the mounts on the nodes in it.
     linux.set_mount_attributes(dev, linux.MOUNT_ATTR_NODEV)
 

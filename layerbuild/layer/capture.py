@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from layerbuild.digest import BlobDigest, DiffID, HashingWriter
+from layerbuild.digest import BlobDigest, DiffID, HashingWriter, Piece
 from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
 from layerbuild.layer.codecs import Codec, compress
@@ -88,7 +88,7 @@ class LayerWriter:
         self._root = root
         self._folder_finished = False
         self._blob_path = blob
-        self._parts: list[bytes] = []
+        self._parts: list[Piece] = []
         self._waiting = 0
         self._tar = hashlib.sha256()
         self._tar_size = 0
@@ -129,7 +129,7 @@ class LayerWriter:
         self.finish_folder()
         try:
             self._put(END)
-            self._flush()
+            self._pump.put(b"".join(self._parts))
             self._pump.close()
             self._compressor.close()
             entries = self._index.finish()
@@ -210,12 +210,15 @@ class LayerWriter:
             self._flush()
 
     def _flush(self) -> None:
-        if self._parts:
-            self._pump.put(b"".join(self._parts))
-            self._parts.clear()
-            self._waiting = 0
+        """Hand whole chunks over: each is a block of the compressor's, which then need not be cut and copied again."""
+        joined = memoryview(b"".join(self._parts))
+        whole = len(joined) - len(joined) % CHUNK
+        for start in range(0, whole, CHUNK):
+            self._pump.put(joined[start : start + CHUNK])
+        self._parts = [joined[whole:]]
+        self._waiting = len(joined) - whole
 
-    def _consume(self, chunk: bytes) -> None:
+    def _consume(self, chunk: Piece) -> None:
         self._tar.update(chunk)
         self._tar_size += len(chunk)
         self._compressor.write(chunk)

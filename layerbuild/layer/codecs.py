@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
-from layerbuild.digest import Sink
+from layerbuild.digest import Piece, Sink
 from layerbuild.errors import FormatError, UsageError
 from layerbuild.frozen import frozen
 
@@ -28,7 +28,7 @@ _MOST_WORKERS = 8
 class Compressor(Protocol):
     """Takes bytes; ``close`` writes what is left to the sink, and does not close the sink."""
 
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: Piece, /) -> object: ...
     def close(self) -> None: ...
 
 
@@ -56,7 +56,7 @@ class _Plain:
     def __init__(self, sink: Sink, level: int) -> None:
         self._sink = sink
 
-    def write(self, data: bytes, /) -> object:
+    def write(self, data: Piece, /) -> object:
         return self._sink.write(data)
 
     def close(self) -> None:
@@ -78,9 +78,12 @@ class _Gzip:
         self._blocks = 0
         self._workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
         self._crew: ThreadPoolExecutor | None = None  # small layers need none
-        self._begun: deque[Future[bytes]] = deque()
+        self._begun: deque[Future[bytearray]] = deque()
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: Piece, /) -> None:
+        if len(data) == _BLOCK and not self._pending:
+            self._begin(data)
+            return
         self._pending += data
         whole = len(self._pending) - len(self._pending) % _BLOCK
         with memoryview(self._pending) as view:
@@ -92,17 +95,17 @@ class _Gzip:
         while self._begun:
             self._sink.write(self._begun.popleft().result())
         if self._pending or not self._blocks:
-            self._sink.write(self._compress(bytes(self._pending)))
+            self._sink.write(self._compress(self._pending))
             self._pending.clear()
         if self._crew is not None:
             self._crew.shutdown()
 
-    def _compress(self, block: bytes) -> bytes:
+    def _compress(self, block: Piece) -> bytearray:
         from deflate import gzip_compress
 
-        return bytes(gzip_compress(block, self._level))
+        return gzip_compress(block, self._level)
 
-    def _begin(self, block: bytes) -> None:
+    def _begin(self, block: Piece) -> None:
         self._blocks += 1
         if self._workers == 1:
             self._sink.write(self._compress(block))
@@ -124,7 +127,7 @@ class _Zstd:
         # One thread: with several, the job size would decide the bytes.
         self._stream = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: Piece, /) -> None:
         self._sink.write(self._stream.compress(data))
 
     def close(self) -> None:

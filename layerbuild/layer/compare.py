@@ -49,7 +49,8 @@ class _Gatherer:
         self._owners = owners
         self._owners_below = owners_below
         self._upper = upper
-        self._made: list[bytes] = []  # folders in the upper, parents first
+        # Folders in the upper, parents first, as they were before anything left them: that sets their time.
+        self._made: list[tuple[bytes, os.stat_result]] = []
         self._known: set[bytes] = {b""}
         self._inodes: dict[int, bytes] = {}  # in the tree, of several names: the first of them in the upper
         self._moves = os.stat(tree).st_dev == os.stat(upper).st_dev
@@ -80,9 +81,8 @@ class _Gatherer:
 
     def finish(self) -> None:
         """Dress the folders that were made, after all that changes them."""
-        for path in reversed(self._made):
-            source = self._tree + b"/" + path
-            dress(source, self._upper + b"/" + path, os.lstat(source))
+        for path, found in reversed(self._made):
+            dress(self._tree + b"/" + path, self._upper + b"/" + path, found)
 
     def _folder(self, path: bytes, lowers: list[bytes]) -> _Folder:
         with os.scandir(join(self._tree, path) if path else self._tree) as entries:
@@ -129,7 +129,7 @@ class _Gatherer:
         self._parent(path)
         os.mkdir(self._upper + b"/" + path, 0o700)
         self._known.add(path)
-        self._made.append(path)
+        self._made.append((path, os.lstat(self._tree + b"/" + path)))
 
 
 def _same(full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from layerbuild.digest import Piece
+
 CHUNK = 1 << 20
 _DEPTH = 8  # chunks under way: 8 MiB
 
@@ -24,14 +26,14 @@ class Pump:
     still waiting.
     """
 
-    def __init__(self, consume: Callable[[bytes], None]) -> None:
+    def __init__(self, consume: Callable[[Piece], None]) -> None:
         self._consume = consume
-        self._queue: queue.Queue[bytes | None] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[Piece | None] = queue.Queue(_DEPTH)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="layer-writer", daemon=True)
         self._thread.start()
 
-    def put(self, chunk: bytes) -> None:
+    def put(self, chunk: Piece) -> None:
         """Give one chunk; raises what ``consume`` raised before."""
         if self._error is not None:
             raise self._error

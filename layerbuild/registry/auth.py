@@ -25,7 +25,7 @@ from urllib.parse import urlencode, urlsplit
 
 from layerbuild.errors import RegistryError
 from layerbuild.frozen import frozen
-from layerbuild.network import shown
+from layerbuild.network import origin, shown
 from layerbuild.registry.credentials import Credential
 from layerbuild.registry.hosts import Endpoint
 from layerbuild.registry.transport import Answer, Broken, Transport, failure
@@ -197,7 +197,7 @@ class Authorizer:
             life = float(raw.get("expires_in") or _USUAL_LIFE)
         except Broken as broken:
             raise failure(realm, broken) from broken
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise RegistryError(
                 f"{shown(realm)} gives no token for {self._endpoint.host}, but something else"
             ) from error
@@ -206,12 +206,15 @@ class Authorizer:
         return _Token(text, began + life * 0.9)
 
     def _check_realm(self, realm: str) -> None:
-        parts = urlsplit(realm)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            scheme, host, _ = origin(realm)
+        except ValueError:
+            scheme = host = ""
+        if scheme not in ("http", "https") or not host:
             raise RegistryError(
                 f"{self._endpoint.host} gives no address of its token service", hint="its set-up is wrong"
             )
-        if parts.scheme == "http" and self._secure:
+        if scheme == "http" and self._secure:
             raise RegistryError(
                 f"{self._endpoint.host} wants credentials sent to {shown(realm)}, which anybody can read"
             )

@@ -83,6 +83,5 @@ class RegistryCache:
 def cache_shipment(cache: BuildCache) -> tuple[Shipment, dict[BlobDigest, bytes]]:
     """``cache`` as it is pushed, and those of its blobs that no store has."""
     manifest, records = write_artifact(cache)
-    blobs = {blob.digest: blob for blob in (*manifest.layers, manifest.config)}
     data = {BlobDigest.of(data): data for data in (records, EMPTY)}
-    return Shipment(tuple(blobs.values()), (Document(manifest.media_type, manifest.to_json()),)), data
+    return Shipment.of([manifest], [Document(manifest.media_type, manifest.to_json())]), data

@@ -43,8 +43,9 @@ from layerbuild.registry.transport import (
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
+_NO_SUCH_RANGE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d*/(?:\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d*/(?:\d+|\*)")
 
 
 @frozen
@@ -231,8 +232,8 @@ class Repository:
         if own and answer.status == HTTPStatus.NOT_FOUND and "/manifests/" in answer.url:
             return "are the repository and the tag spelled so there? A private one may have to be logged in to"
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            wait = answer.headers.get("Retry-After", "")
-            return f"wait {wait} seconds" if wait.isdecimal() else "wait a while; who is logged in may ask more often"
+            wait = asked_for(answer.headers)
+            return f"wait {wait:.0f} seconds" if 0 < wait < 1e6 else "wait a while; who is logged in may ask more often"
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return "the registry is in trouble; try again later"
         return ""
@@ -316,9 +317,9 @@ class Repository:
         return data
 
     def open_blob(self, digest: BlobDigest, start: int) -> Answer:
-        """The bytes of a blob from ``start`` on (200: all of them, for want of a server that knows ranges)."""
+        """The bytes of a blob from ``start`` on. Of a server that knows no ranges: all of them (200), or none (416)."""
         headers = {"Range": f"bytes={start}-"} if start else {}
-        found = (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) if start else (HTTPStatus.OK,)
+        found = (HTTPStatus.OK, *((HTTPStatus.PARTIAL_CONTENT, _NO_SUCH_RANGE) if start else ()))
         return self.request("GET", f"blobs/{digest}", scopes=self.pulling, headers=headers, expect=found)
 
     def pause(self, number: int, broken: Broken, digest: BlobDigest) -> None:
@@ -329,7 +330,8 @@ class Repository:
 
 
 class BlobReader:
-    """A blob's bytes in order, whatever breaks: each break is followed by a request for the rest.
+    """A blob's bytes in order, whatever breaks: each break is followed by a request for the rest; to a server that
+    can't give just that, for all, of which what is here already is passed over.
 
     The count is checked here, the digest by who reads: RegistryError if there are more or fewer bytes than ``size``.
     """
@@ -340,6 +342,7 @@ class BlobReader:
         self._size = size
         self._answer: Answer | None = None
         self._breaks = 0
+        self._ranges = True
         self.tell = start
 
     def read(self, size: int = -1, /) -> bytes:
@@ -349,8 +352,8 @@ class BlobReader:
                 if self._answer is None:
                     self._answer = self._open()
                 data = self._answer.read(size if size > 0 else 1 << 20)
-                if not data and self.tell < self._size and self._answer.length is None:
-                    raise Broken("the connection ended early")  # without a length nobody else notices
+                if not data and self.tell < self._size:  # without a length, or of a part, nobody else notices
+                    raise Broken("the connection ended early", self._answer.url)
             except Broken as broken:
                 self.close()
                 self._breaks += 1
@@ -367,28 +370,37 @@ class BlobReader:
             self._breaks = 0
 
     def _open(self) -> Answer:
-        answer = self._repository.open_blob(self._digest, self.tell)
+        if self._ranges and self.tell:
+            answer = self._repository.open_blob(self._digest, self.tell)
+            if answer.status == HTTPStatus.OK or self._is_rest(answer):
+                return self._positioned(answer)
+            answer.close()
+            self._ranges = False
+        return self._positioned(self._repository.open_blob(self._digest, 0))
+
+    def _is_rest(self, answer: Answer) -> bool:
+        said = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
+        return answer.status == HTTPStatus.PARTIAL_CONTENT and said is not None and int(said[1]) == self.tell
+
+    def _positioned(self, answer: Answer) -> Answer:
         try:
-            return self._positioned(answer)
+            self._pass_over(answer)
         except BaseException:
             answer.close()
             raise
+        return answer
 
-    def _positioned(self, answer: Answer) -> Answer:
-        begin = 0
-        if answer.status == HTTPStatus.PARTIAL_CONTENT:
-            said = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
-            if said is None or int(said[1]) != self.tell:
-                raise RegistryError(f"{answer.host} sent another part of {self._digest} than it was asked for")
-            begin = self.tell
-        if answer.length is not None and begin + answer.length != self._size:
-            raise self._wrong(f"{begin + answer.length}")
+    def _pass_over(self, answer: Answer) -> None:
+        partial = answer.status == HTTPStatus.PARTIAL_CONTENT
+        begin = self.tell if partial else 0
+        end = self._size if answer.length is None else begin + answer.length
+        if end > self._size or (end < self._size and not partial):  # a part may end early (RFC 9110, section 15.3.7)
+            raise self._wrong(f"{end}")
         while begin < self.tell:  # it knows no ranges: what is here already comes once more
             data = answer.read(min(1 << 20, self.tell - begin))
             if not data:
-                raise Broken("the connection ended early")
+                raise Broken("the connection ended early", answer.url)
             begin += len(data)
-        return answer
 
     def _wrong(self, found: str) -> RegistryError:
         hint = "something between here and there changes it, or the registry is damaged"
@@ -443,6 +455,6 @@ def _said(answer: Answer) -> str:
         raw: Any = json.loads(data)
         parts = [f"{error.get('code', '')}: {error.get('message', '')}".strip(": ") for error in raw["errors"]]
         text = "; ".join(filter(None, parts))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         text = ""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:_SHOWN]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import DigestMismatch, FormatError, RegistryError
+from layerbuild.errors import DigestMismatch, FormatError, NotFoundError, RegistryError
 from layerbuild.frozen import frozen
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.image.manifest import INDEX_TYPES, Descriptor, Index, Manifest, layer_codec, read_manifest
@@ -38,7 +38,7 @@ Told = Callable[[BlobDigest, str, int, int], None]
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
 _PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
-_MOST_NESTED = 8
+MOST_NESTED = 8  # indexes in each other
 _PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
 
 
@@ -97,12 +97,14 @@ class Puller:
         target = reference.digest or reference.tag
         data = repository.manifest(target).data
         document = read_manifest(data)
-        for _ in range(_MOST_NESTED):
+        seen: list[Index] = []
+        while len(seen) <= MOST_NESTED:
             if isinstance(document, Manifest):
                 return self._image(repository, reference, platform, document, data)
-            data = repository.manifest(chosen(document, reference, platform).digest).data
+            seen.append(document)
+            data = repository.manifest(chosen(seen, reference, platform).digest).data
             document = read_manifest(data)
-        raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
+        raise FormatError(f"it nests more than {MOST_NESTED} indexes in each other")
 
     def _image(
         self, repository: Repository, reference: Reference, platform: Platform, manifest: Manifest, data: bytes
@@ -111,7 +113,8 @@ class Puller:
             hint = "an artifact (a chart, a signature) has no root file system"
             raise FormatError(f"it is no image: its configuration is a {manifest.config.media_type}", hint=hint)
         described = manifest.config
-        config_bytes = described.data or repository.small_blob(described.digest, described.size)
+        config_bytes = described.data or self._here(described.digest)
+        config_bytes = config_bytes or repository.small_blob(described.digest, described.size)
         config = ImageConfig.from_json(config_bytes)
         if len(manifest.layers) != len(config.diff_ids):
             raise FormatError(
@@ -120,6 +123,12 @@ class Puller:
         if distance(config.platform, platform) is None:
             self._note(f"{reference.familiar} is for {config.platform}, not for {platform}; there is no other")
         return _Found(manifest, data, config, config_bytes)
+
+    def _here(self, digest: BlobDigest) -> bytes:
+        try:
+            return self._store.blobs.read(digest)
+        except (NotFoundError, DigestMismatch):
+            return b""
 
     def _sources(self, found: _Found, reference: Reference) -> list[Source]:
         pairs = zip(found.manifest.layers, found.config.diff_ids, strict=True)
@@ -206,14 +215,18 @@ class Puller:
                 self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
 
 
-def chosen(index: Index, reference: Reference, platform: Platform) -> Descriptor:
-    """The manifest for ``platform``; an index may be in an index. RegistryError if there is none."""
-    candidates = [entry for entry in index.manifests if not entry.is_attestation]
+def chosen(indexes: Sequence[Index], reference: Reference, platform: Platform) -> Descriptor:
+    """The manifest for ``platform`` in the last of ``indexes``, each of which is in the one before. RegistryError if
+    there is none."""
+    candidates = [entry for entry in indexes[-1].manifests if not entry.is_attestation]
     fitting = best(((entry.platform, entry) for entry in candidates), platform)
     untold = [entry for entry in candidates if entry.platform is None]
     nested = [entry for entry in untold if entry.media_type in INDEX_TYPES] or untold
     if fitting is None and len(nested) != 1:
-        known = sorted({str(entry.platform) for entry in candidates if entry.platform})
+        entries = [entry for index in indexes for entry in index.manifests if not entry.is_attestation]
+        known = sorted({str(entry.platform) for entry in entries if entry.platform})
         hint = f"it has {', '.join(known)}; --platform chooses one" if known else ""
+        if untold and not known:
+            hint = f"it has {len(untold)} without a platform; {reference.name}@DIGEST chooses one"
         raise RegistryError(f"{reference.familiar} has no image for {platform}", hint=hint)
     return fitting or nested[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from http import HTTPStatus
 from typing import BinaryIO, Protocol
@@ -17,7 +17,7 @@ from layerbuild.crew import Crew
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import RegistryError
 from layerbuild.frozen import frozen
-from layerbuild.image.manifest import Descriptor
+from layerbuild.image.manifest import Descriptor, Manifest
 from layerbuild.registry.client import Repository
 from layerbuild.registry.hosts import Endpoint
 from layerbuild.registry.upload import How, Upload
@@ -48,6 +48,16 @@ class Shipment:
 
     blobs: tuple[Descriptor, ...]
     documents: tuple[Document, ...]
+
+    @classmethod
+    def of(cls, manifests: Sequence[Manifest], documents: Iterable[Document]) -> Shipment:
+        """All that ``manifests`` name. A configuration is over at once, and behind the layers it would come alone: so
+        configurations go first. Then the largest layer: begun last, it would go on alone, on one connection, and a
+        registry hashes that on one core."""
+        layers = [layer for manifest in manifests for layer in manifest.layers]
+        layers.sort(key=lambda layer: layer.size, reverse=True)
+        blobs = {blob.digest: blob for blob in (*(manifest.config for manifest in manifests), *layers)}
+        return cls(tuple(blobs.values()), tuple(documents))
 
     @property
     def top(self) -> Document:

@@ -2,8 +2,9 @@
 
 Tried again: what may be over at the next try (429, 5xx, a connection that is refused or breaks, a server that says
 nothing for long), after a pause that doubles, or that the server asks for (RFC 9110, section 10.2.3, "Retry-After").
-Redirects: to HTTP(S) only, never from https to http, and without credentials once the host is another one; registries
-send clients to storage whose URL is signed, and which refuses or logs foreign credentials.
+Redirects: to HTTP(S) only, never from https to http, and without credentials once the host was another one; registries
+send clients to storage whose URL is signed, and which refuses or logs foreign credentials. Back home none are sent
+either: where the way led over another host, that one has chosen what is asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ Body = bytes | Callable[[], BinaryIO | Iterable[bytes]] | None
 _MOST_REDIRECTS = 10
 _SMALL = 64 << 10  # bytes of an error's body that are read at most
 _ONLINE = "is the machine online? http_proxy and https_proxy are honoured"
+_SETUP = "its set-up is wrong"
 _OWN = (
     "its certificates are *.crt (authorities), *.cert and *.key (pairs) in /etc/containers/certs.d/{host} and the like"
 )
@@ -37,11 +39,11 @@ _CERTIFICATE = (
 
 
 class Broken(Exception):
-    """A connection that was refused, broke or stalled: it may be whole at the next try."""
+    """A connection to the server of ``url`` that was refused, broke or stalled: it may be whole at the next try."""
 
-    def __init__(self, message: str, hint: str = _ONLINE) -> None:
+    def __init__(self, message: str, url: str) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.host = urlsplit(url).netloc
 
 
 @frozen
@@ -76,12 +78,16 @@ class Answer:
     @property
     def length(self) -> int | None:
         """What Content-Length says, None where it says nothing."""
-        text = self.headers.get("Content-Length", "")
-        return int(text) if text.isdecimal() else None
+        return number(self.headers.get("Content-Length", ""))
 
     def target(self, location: str) -> str:
-        """The URL that ``location``, a header of this answer, means."""
-        return urljoin(self.url, location)
+        """The URL that ``location``, a header of this answer, means; RegistryError if it is none."""
+        try:
+            url = urljoin(self.url, location)
+            origin(url)
+        except ValueError:  # whose text may quote a password
+            raise RegistryError(f"{self.host} sends to what is no address", hint=_SETUP) from None
+        return url
 
     def read(self, size: int) -> bytes:
         """At most ``size`` bytes of the body, empty at its end. Broken if the connection breaks before."""
@@ -90,7 +96,7 @@ class Answer:
         try:
             return self._response.read(size, decode_content=False)
         except (exceptions.HTTPError, OSError) as error:
-            raise Broken(reason(error) or "the connection broke") from error
+            raise Broken(reason(error) or "the connection broke", self.url) from error
 
     def small(self, limit: int = _SMALL) -> bytes:
         """The whole body; RegistryError if it is longer than ``limit``. Broken as in ``read``."""
@@ -175,9 +181,10 @@ class Transport:
         self, method: str, url: str, headers: Mapping[str, str], authorization: str, body: Body, *, verify: bool
     ) -> Answer:
         home = origin(url)
+        secret = {"Authorization": authorization} if authorization else {}
         for _ in range(_MOST_REDIRECTS + 1):
             at_home = origin(url) == home
-            secret = {"Authorization": authorization} if authorization and at_home else {}
+            secret = secret if at_home else {}
             answer = self._ask(method, url, {**headers, **secret}, body, verify=verify or not at_home)
             location = answer.headers.get("Location", "")
             if not location or not _is_redirect(method, answer.status):
@@ -186,7 +193,7 @@ class Transport:
             target = answer.target(location)
             _check_redirect(url, target)
             url = target
-        raise RegistryError(f"{home[1]} redirects more than {_MOST_REDIRECTS} times", hint="its set-up is wrong")
+        raise RegistryError(f"{home[1]} redirects more than {_MOST_REDIRECTS} times", hint=_SETUP)
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, *, verify: bool) -> Answer:
         from urllib3 import Timeout, exceptions
@@ -216,7 +223,7 @@ class Transport:
         except exceptions.NameResolutionError as error:  # tried again it is as unknown as before
             raise RegistryError(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
         except (exceptions.HTTPError, OSError) as error:
-            raise Broken(reason(error) or "the connection broke") from error
+            raise Broken(reason(error) or "the connection broke", url) from error
         return Answer(response, url)
 
 
@@ -238,8 +245,8 @@ class UntrustedError(RegistryError):
 
 
 def failure(url: str, broken: Broken) -> RegistryError:
-    """The error of a request that failed for good."""
-    return RegistryError(f"{urlsplit(url).netloc} can't be reached for {shown(url)}: {broken}", hint=broken.hint)
+    """The error of a request for ``url`` that failed for good, there or where it was redirected to."""
+    return RegistryError(f"{broken.host} can't be reached for {shown(url)}: {broken}", hint=_ONLINE)
 
 
 def _is_redirect(method: str, status: int) -> bool:
@@ -257,6 +264,11 @@ def _check_redirect(url: str, target: str) -> None:
     if origin(url)[0] == "https" and scheme == "http":
         hint = "the registry must send its clients to https"
         raise RegistryError(f"{host} redirects from https to {shown(target)}, which anybody can read", hint=hint)
+
+
+def number(text: str) -> int | None:
+    """The number of bytes that a header tells, None if it tells none."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
 
 
 def asked_for(headers: Mapping[str, str]) -> float:

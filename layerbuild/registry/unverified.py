@@ -8,14 +8,13 @@ from typing import BinaryIO
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, RegistryError
 from layerbuild.image.config import Platform
-from layerbuild.image.manifest import Descriptor, Manifest, read_manifest
+from layerbuild.image.manifest import Descriptor, Index, Manifest, read_manifest
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client, Repository
-from layerbuild.registry.pull import chosen
+from layerbuild.registry.pull import MOST_NESTED, chosen
 
 _BLOBS = "blobs/sha256/"  # image-spec image-layout.md
 _PIECE = 1 << 20
-_MOST_NESTED = 8
 
 
 class Unverified:
@@ -89,11 +88,13 @@ def _found(
     fetched = repository.manifest(reference.digest or reference.tag)
     document = read_manifest(fetched.data)
     described = Descriptor(document.media_type, fetched.digest, len(fetched.data))
-    for _ in range(_MOST_NESTED):
+    seen: list[Index] = []
+    while len(seen) <= MOST_NESTED:
         if isinstance(document, Manifest):
             blobs.put(described.digest, fetched.data)
             return blobs, described
-        described = chosen(document, reference, platform)
+        seen.append(document)
+        described = chosen(seen, reference, platform)
         fetched = repository.manifest(described.digest)
         document = read_manifest(fetched.data)
-    raise RegistryError(f"{reference.familiar} nests more than {_MOST_NESTED} indexes in each other")
+    raise RegistryError(f"{reference.familiar} nests more than {MOST_NESTED} indexes in each other")

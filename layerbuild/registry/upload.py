@@ -27,13 +27,13 @@ from layerbuild.errors import DigestMismatch, RegistryError
 from layerbuild.frozen import frozen
 from layerbuild.image.manifest import Descriptor
 from layerbuild.registry.client import Repository
-from layerbuild.registry.transport import Answer
+from layerbuild.registry.transport import Answer, number
 
 _READ = 1 << 20
 _CHUNK = 16 << 20  # bytes of a piece, where the server takes no whole blob of that size in one request
 _SMALLEST_CHUNK = 256 << 10
 _MOST_RESTARTS = 5
-_RANGE = re.compile(r"(?:bytes=)?0-(\d+)")
+_RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _OCTETS = "application/octet-stream"
 _DONE = (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT)
 
@@ -213,7 +213,7 @@ def _place(answer: Answer, offset: int, before: _Place | None = None) -> _Place:
     location = answer.headers.get("Location", "")
     if not location and before is None:
         raise RegistryError(f"{answer.host} does not say where to upload to", hint="its set-up is wrong")
-    smallest = answer.headers.get("OCI-Chunk-Min-Length", "")
+    smallest = number(answer.headers.get("OCI-Chunk-Min-Length", ""))
     known = before.smallest if before else 0
     url = answer.target(location) if location or before is None else before.url
-    return _Place(url, offset, int(smallest) if smallest.isdecimal() else known)
+    return _Place(url, offset, known if smallest is None else smallest)

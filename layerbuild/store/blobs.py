@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from layerbuild.digest import BlobDigest, HashingWriter, Sink, VerifyingReader
+from layerbuild.digest import BlobDigest, HashingWriter, Piece, Sink, VerifyingReader
 from layerbuild.errors import DigestMismatch, NotFoundError
 from layerbuild.store.space import disk_errors
 from layerbuild.store.unsynced import Unsynced
@@ -115,7 +115,7 @@ class BlobWriter:
         self._hashing = HashingWriter(self._file)
         self._committed = False
 
-    def write(self, data: bytes, /) -> int:
+    def write(self, data: Piece, /) -> int:
         with disk_errors(self._temporary):
             return self._hashing.write(data)
 

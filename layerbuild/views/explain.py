@@ -75,8 +75,14 @@ def chain_after(build: BuildRecord, text: str) -> tuple[StepAccount, ChainID | N
     found = next(iter(select(explained(build), text, target=build.target)), None)
     if found is not None and (found.step.verdict != "miss" or found.step.ended is not None):
         return found.step, found.step.chain
-    known = ", ".join(f"{step.stage}:{step.number}" for step in build.steps)
-    raise NotFoundError(f"the last build did not get past a step {text!r}", hint=f"it has {known}" if known else "")
+    raise NotFoundError(f"the last build did not get past a step {text!r}", hint=those_there(build))
+
+
+def those_there(build: BuildRecord) -> str:
+    """A hint that names the steps of ``build`` as the lists do."""
+    several = len(build.stages) > 1
+    known = ", ".join(named(step, stage=several) for step in build.steps)
+    return f"it has {known}" if known else "it decided none"
 
 
 def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = False) -> dict[str, Any]:
@@ -122,7 +128,7 @@ def pairs_text(before: BuildRecord, after: BuildRecord, pairs: Sequence[Pair]) -
     for pair in pairs:
         step = pair.after or pair.before
         assert step is not None
-        head = f"step {_named(step, stage=several)}  {shorten(step.instruction, 80)}"
+        head = f"step {named(step, stage=several)}  {shorten(step.instruction, 80)}"
         if pair.before is None or pair.after is None:
             lines.append(f"{head}\n    only in build {after.number if pair.before is None else before.number}")
         elif pair.differences:
@@ -170,7 +176,7 @@ def _step_json(found: Explained) -> dict[str, Any]:
 
 def _step_lines(found: Explained, *, stage: bool) -> list[str]:
     step = found.step
-    name = _named(step, stage=stage)
+    name = named(step, stage=stage)
     verdict = {"hit": "hit ", "miss": "miss"}.get(step.verdict, "    ")
     took = f"  ({seconds(step.seconds)})" if step.verdict == "miss" and step.ended is not None else ""
     lines = [f"{name:>4}  {verdict}  {shorten(step.instruction, 100)}{took}"]
@@ -181,7 +187,8 @@ def _step_lines(found: Explained, *, stage: bool) -> list[str]:
     return [*lines, f"        {found.because or step.reason}"] if step.verdict == "miss" else lines
 
 
-def _named(step: StepAccount, *, stage: bool) -> str:
+def named(step: StepAccount, *, stage: bool) -> str:
+    """What a step is called, with its ``stage`` where there are several: ``select`` takes it."""
     return f"{step.stage}:{step.number}" if stage else str(step.number)
 
 

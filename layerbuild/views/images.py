@@ -23,9 +23,11 @@ def image_rows(found: Sequence[StoredImage | StoredIndex]) -> list[dict[str, Any
 
 
 def _row(reference: Reference | None, image: StoredImage) -> dict[str, Any]:
+    # Beside a digest a tag is an ornament, which nothing here can be found by.
+    tag = reference.tag if reference and not reference.digest else ""
     return {
         "repository": reference.untagged.familiar if reference else "<none>",
-        "tag": (reference.tag or "<none>") if reference else "<none>",
+        "tag": tag or "<none>",
         "image_id": image.image_id,
         "manifest_digest": image.manifest_digest,
         "index_digest": image.index,

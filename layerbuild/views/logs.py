@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from layerbuild.store.builds import BuildRecord, Log, StepAccount
+from layerbuild.views.explain import named
 from layerbuild.views.text import shorten, size
 
 Logged = Sequence[tuple[StepAccount, Log]]
@@ -28,12 +29,12 @@ def as_json(build: BuildRecord, logs: Logged) -> dict[str, Any]:
     }
 
 
-def as_text(logs: Logged, *, alone: bool) -> str:
-    """The logs for people; of one step ``alone`` nothing but its output."""
+def as_text(logs: Logged, *, alone: bool, stage: bool) -> str:
+    """The logs for people; of one step ``alone`` nothing but its output. ``stage``: each is called with its stage."""
     parts = []
     for step, log in logs:
         if not alone:
-            parts.append(f"== {step.stage}:{step.number}  {shorten(step.instruction, 100)}")
+            parts.append(f"== {named(step, stage=stage)}  {shorten(step.instruction, 100)}")
         parts.append(_text(log))
     return "\n".join(part for part in parts if part)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from corpus_bases import make_bases
 from corpus_bench import Bench
+from places import fresh
 from support import Layerbuild, missing
 
 _COLUMNS = ("passed", "failed", "known difference", "absent", "skipped")
@@ -50,18 +51,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def bases(tmp_path_factory: pytest.TempPathFactory, program: Callable[[str], str]) -> Path:
+def bases(program: Callable[[str], str]) -> Path:
     """A store that holds the bases, to be copied."""
     if os.geteuid() != 0:
         missing("not run as root")
-    folder = tmp_path_factory.mktemp("bases")
+    folder = fresh("bases", in_memory=True)
     make_bases(Layerbuild(folder / "store"), program("busybox"), folder)
     return folder / "store"
 
 
 @pytest.fixture
-def bench(bases: Path, tmp_path: Path) -> Iterator[Bench]:
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-a", "--reflink=auto", bases, store], check=True)
-    yield Bench(Layerbuild(store), tmp_path)
-    shutil.rmtree(store)  # pytest keeps its folders for a while; a store for each case is too much of that
+def bench(bases: Path) -> Iterator[Bench]:
+    folder = fresh("case", in_memory=True)
+    subprocess.run(["cp", "-a", bases, folder / "store"], check=True)
+    yield Bench(Layerbuild(folder / "store"), folder)
+    shutil.rmtree(folder)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from support import missing
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import cgroups
 from layerbuild.isolate.cgroups import Group, Place, places, remedy, settings
 from layerbuild.isolate.limits import Limits
+from layerbuild.isolate.rlimits import Rlimit, reached
 
 UNIFIED = "30 23 0:26 / {point} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
 HYBRID = """\
@@ -91,7 +96,7 @@ def test_a_place_that_is_closed_is_told_with_the_next(tree: Path) -> None:
         cgroups._usable("memory", (Place(tree / "absent", 2), Place(tree / "gone", 1)), ("memory",))
     assert f"{tree}/absent: No such file" in caught.value.message
     assert f"{tree}/gone: No such file" in caught.value.message
-    assert "Delegate=yes" in caught.value.hint
+    assert caught.value.hint == remedy()
     with pytest.raises(MachineError, match="none is mounted"):
         cgroups._usable("memory", (), ("memory",))
 
@@ -99,3 +104,25 @@ def test_a_place_that_is_closed_is_told_with_the_next(tree: Path) -> None:
 def test_systemd_is_named_where_it_is_the_first_process(tmp_path: Path) -> None:
     assert "systemd-run --user --scope -p Delegate=yes" in remedy(tmp_path)
     assert remedy(tmp_path / "none") == "run layerbuild as root"
+
+
+def test_version_2_where_it_is_mounted_already(tmp_path: Path) -> None:
+    """As below the machine's /sys, which an ordinary user's container has bound."""
+    if os.geteuid() != 0:
+        missing("not run as root")
+    for name in ("groups", "staging"):
+        (tmp_path / name).mkdir()
+    twice = f"""
+from layerbuild.isolate.mounts import Filesystem
+for _ in range(2):
+    Filesystem("cgroup2", "/sys/fs/cgroup").attach("{tmp_path}/groups", staging="{tmp_path}/staging")
+print(open("/proc/self/mountinfo").read().count(" {tmp_path}/groups "))
+"""
+    command = ("unshare", "--mount", sys.executable, "-c", twice)
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "2\n"
+
+
+def test_a_kill_by_the_limit_of_processor_time() -> None:
+    """The kernel counts ticks for it: on a busy machine the command had less run time than that."""
+    assert reached([Rlimit("cpu", 1, 1)], code=137, cpu=0.86) == ("cpu",)
+    assert reached([Rlimit("cpu", 5, 5)], code=137, cpu=0.1) == ()

@@ -188,6 +188,15 @@ def test_times_are_whole_seconds_not_later_than_the_epoch(tmp_path: Path) -> Non
     assert (upper / "n").stat().st_mtime_ns == EPOCH * 10**9
 
 
+def test_a_folder_of_changed_entries_keeps_the_time_that_it_was_given(tmp_path: Path) -> None:
+    def step(merged: Path) -> None:
+        (merged / "d/f").write_text("CONTENT")
+        os.utime(merged / "d", (7, 7))
+
+    upper, _ = changed(tmp_path, some, step)
+    assert (upper / "d").stat().st_mtime_ns == 7 * 10**9
+
+
 def test_without_an_epoch_times_are_kept(tmp_path: Path) -> None:
     upper, found = changed(tmp_path, some, lambda merged: os.utime(merged / "top", (2e9, 2e9)), epoch=None)
     assert (upper / "top").stat().st_mtime_ns == 2 * 10**18

@@ -127,13 +127,18 @@ def test_a_token_service_that_fails(faulty: Registry) -> None:
         (Reply(b"", 500), "gives no token .* answered 500"),
         (Reply(b"<html>"), "gives no token .* something else"),
         (Reply(b'{"token":"a\\nb"}'), "that can't be one"),
+        (Reply(b'{"token":"a","expires_in":1' + b"0" * 400 + b"}"), "gives no token .* something else"),
+        (Reply(b"[" * 60000), "gives no token .* something else"),
     ):
         faulty.web.pages["/token"] = reply
         with pytest.raises(RegistryError, match=said):
             there.manifest("latest")
 
 
-@pytest.mark.parametrize("challenge", ["", "Negotiate", 'Bearer service="x"', 'Bearer realm="ftp://host/x"'])
+@pytest.mark.parametrize(
+    "challenge",
+    ["", "Negotiate", 'Bearer service="x"', 'Bearer realm="ftp://host/x"', 'Bearer realm="http://host:99999/x"'],
+)
 def test_a_challenge_that_nobody_can_meet(faulty: Registry, challenge: str) -> None:
     faulty.page("/v2/app/manifests/latest", Reply(b"", 401, {"WWW-Authenticate": challenge}))
     with pytest.raises(RegistryError, match=faulty.host):
@@ -153,6 +158,18 @@ def test_storage_sees_no_credentials(store: Store, faulty: Registry, tmp_path: P
         Pulling(store, client(credentials(tmp_path, faulty.host)))(f"{faulty.host}/app")
         assert "authorization" not in storage.asked[0].headers
     assert "authorization" in faulty.asked(source.layers[0])[0].headers
+
+
+def test_no_credentials_on_the_way_back(store: Store, faulty: Registry, tmp_path: Path) -> None:
+    tokens, source = Tokens(faulty.web, USER, PASSWORD), Image(layer_tar(1))
+    with Web(tmp_path) as storage:
+        storage.pages["/blob"] = Reply(b"", 307, {"Location": faulty.web.url("chosen/by/storage")})
+        guarded(faulty, tokens, source)
+        faulty.page("/chosen/by/storage", Reply(source.blobs[source.layers[0]]))
+        target = Reply(b"", 307, {"Location": storage.url("blob")})
+        faulty.page(f"/v2/app/blobs/{source.layers[0]}", tokens.guard(target))
+        Pulling(store, client(credentials(tmp_path, faulty.host)))(f"{faulty.host}/app")
+    assert ["authorization" in asked.headers for asked in faulty.asked("chosen")] == [False]
 
 
 def test_storage_that_wants_credentials_gets_none(store: Store, faulty: Registry, tmp_path: Path) -> None:

@@ -320,3 +320,11 @@ def test_blobs_on_their_way() -> None:
     there = blobs.take(BlobMoved(one, "pull", "host/app", 1000, 1000))
     assert re.fullmatch(r" {7}pulled 6b86b273ff34: 1\.00kB  \d+m?s", there)
     assert len(blobs.bars(65)) == 1
+
+
+def test_a_tag_beside_a_digest_is_no_name(rooted: Layerbuild, app: str) -> None:
+    rooted("pull", app)
+    (digest,) = {pinned.partition("@")[2] for pinned in json.loads(rooted("inspect", app))[0]["RepoDigests"]}
+    repository = app.rpartition(":")[0]
+    rooted("pull", f"{repository}:never-there@{digest}")
+    assert "<none>" in rooted("images") and "never-there" not in rooted("images")

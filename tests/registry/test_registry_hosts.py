@@ -141,3 +141,9 @@ def test_files(tmp_path: Path) -> None:
     assert files[0] == users / "registries.conf"
     assert files[-2:] == (Path("/etc/layerbuild/registries.conf"), tmp_path / ".config/layerbuild/registries.conf")
     assert rule_files({"CONTAINERS_REGISTRIES_CONF": "/y"}, home=tmp_path)[0] == Path("/y")
+
+
+@pytest.mark.parametrize("registry", ["localhost:99999", "localhost:0", "[a.b]", "[::::]:5000", "[1.2.3.4]"])
+def test_what_is_no_registry_host(registry: str) -> None:
+    with pytest.raises(UsageError, match="is not a registry host"):
+        Reference.parse(f"{registry}/app")

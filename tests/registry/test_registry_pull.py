@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import stat
 import tarfile
 import threading
@@ -148,6 +149,15 @@ def test_stages_side_by_side_unpack_once(store: Store, faulty: Registry) -> None
     whole(store)
 
 
+def test_a_configuration_comes_once(store: Store, faulty: Registry) -> None:
+    source = Image(*TARS)
+    faulty.add("app", source)
+    config = json.loads(source.manifest)["config"]["digest"]
+    for _ in range(2):
+        Pulling(store)(f"{faulty.host}/app")
+    assert len(faulty.asked(config)) == 1
+
+
 def test_nothing_comes_twice(store: Store, faulty: Registry, tmp_path: Path) -> None:
     faulty.add("one", Image(TARS[0], TARS[1], TARS[0]))
     faulty.add("two", Image(TARS[0], TARS[2]))
@@ -254,6 +264,23 @@ def test_the_best_platform(store: Store, faulty: Registry, there: str, wanted: s
     assert Pulling(store)(f"{faulty.host}/many", platform).manifest_digest == BlobDigest.of(images[chosen].manifest)
 
 
+def test_what_is_there_is_told_of_all_indexes(store: Store, faulty: Registry) -> None:
+    indexed(faulty, "many", "linux/arm64", "linux/s390x")
+    inner = faulty.web.answer(Asked("/v2/many/manifests/latest", {})).body
+    kind = OCI + "index.v1+json"
+    nested = {"mediaType": kind, "digest": BlobDigest.of(inner), "size": len(inner)}
+    faulty.document("outer", inner, kind, "inner")
+    other = described(Image()) | {"platform": {"os": "linux", "architecture": "riscv64"}}
+    for entries, said in (
+        ([other, nested], "linux/arm64, linux/riscv64, linux/s390x;"),
+        ([nested, nested], "2 without a platform.*/outer@DIGEST"),
+    ):
+        faulty.document("outer", json.dumps({"schemaVersion": 2, "manifests": entries}).encode(), kind, "latest")
+        with pytest.raises(RegistryError, match="no image for linux/amd64") as refused:
+            Pulling(store)(f"{faulty.host}/outer")
+        assert re.search(said, refused.value.hint)
+
+
 def test_bases_for_several_platforms(store: Store, faulty: Registry) -> None:
     """The name stays with this machine's platform; another platform's image is found again without asking."""
     images = indexed(faulty, "many", "linux/amd64", "linux/arm64")
@@ -270,6 +297,10 @@ def test_bases_for_several_platforms(store: Store, faulty: Registry) -> None:
     assert offline.image(name, arm64).manifest_digest == manifests["linux/arm64"]
     always = Bases(store, puller=puller, policy="always", own=AMD64)
     assert always.image(name, AMD64) and len(faulty.asked("/manifests/latest")) == 3
+    faulty.page("/v2/many/manifests/latest", Reply(b"", 404))
+    with pytest.raises(RegistryError, match=r"base image '[^']*' can't be pulled: .* answered 404") as refused:
+        Bases(store, puller=puller, policy="always", own=AMD64).image(name, AMD64)
+    assert "the store has one, which --pull=missing takes" in refused.value.hint
     with pytest.raises(NotFoundError, match="base image 'absent' is not in the store"):
         offline.image("absent", AMD64)
 
@@ -338,6 +369,11 @@ def halved(reply: Reply) -> Reply:
     return Reply(reply.body[: len(reply.body) // 2], reply.status, {"Content-Length": str(len(reply.body))})
 
 
+def part(data: bytes, start: int, end: int) -> Reply:
+    """Of whatever part was asked for: this one."""
+    return Reply(data[start:end], 206, {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
+
+
 def blob_fault(faulty: Registry, *pages: Callable[[bytes], Reply]) -> tuple[Image, str]:
     """An image whose only layer comes with faults, and the path of that layer."""
     source = Image(TARS[0])
@@ -355,6 +391,10 @@ PASSING: dict[str, list[Callable[[bytes], Reply]]] = {
     "stalled": [lambda data: Reply(data, stall=True)],
     "no ranges": [lambda data: halved(Reply(data)), lambda data: Reply(data)],
     "no length": [lambda data: Reply(data[:1000], chunked=True)],
+    "no such range": [lambda data: halved(Reply(data)), lambda data: Reply(b"", 416)],
+    "another part": [lambda data: halved(Reply(data)), lambda data: part(data, 0, len(data))],
+    "an unnamed part": [lambda data: halved(Reply(data)), lambda data: Reply(data, 206)],
+    "a short part": [lambda data: halved(Reply(data)), lambda data: part(data, len(data) // 2, len(data) // 2 + 10)],
 }
 
 
@@ -378,6 +418,11 @@ LASTING: dict[str, tuple[Callable[[bytes], Reply], str]] = {
     "too long": (lambda data: Reply(data + b"?"), r"has \d+ bytes as the blob"),
     "too long, undeclared": (lambda data: Reply(data + b"?", chunked=True), "has more bytes as the blob"),
     "too short": (lambda data: Reply(data[:-1]), r"has \d+ bytes as the blob"),
+    "a length that is none": (
+        lambda data: Reply(data[:-1] + b"?", headers={"Content-Length": "9" * 5000}),
+        "thrown away",
+    ),
+    "a nested error": (lambda data: Reply(b"[" * 60000, 404), "answered 404 to GET"),
     "always cut": (
         lambda data: Reply(b"", headers={"Content-Length": str(len(data))}),
         "can't be reached for .*/blobs",
@@ -419,6 +464,10 @@ def test_a_server_that_wants_too_much_patience(store: Store, faulty: Registry) -
         Pulling(store)(f"{faulty.host}/app")
     assert "3600 seconds" in refused.value.hint
     assert len(faulty.asked("/manifests/")) == 1
+    faulty.page("/v2/app/manifests/latest", Reply(b"", 429, {"Retry-After": formatdate(time() + 3600, usegmt=True)}))
+    with pytest.raises(RegistryError, match="answered 429") as refused:
+        Pulling(store)(f"{faulty.host}/app")
+    assert re.search("3[56][0-9]{2} seconds", refused.value.hint)
 
 
 def test_another_blob_fails_and_the_rest_stays(store: Store, faulty: Registry) -> None:
@@ -452,7 +501,9 @@ def test_storage_elsewhere(store: Store, faulty: Registry, tmp_path: Path) -> No
     [
         ("/v2/app/blobs/again", "redirects more than 10 times"),
         ("file:///etc/passwd", "which is not HTTP"),
-        ("http://127.0.0.1:1/x?X-Signature=hidden", "can't be reached"),
+        ("http://127.0.0.1:1/x?X-Signature=hidden", r"^127\.0\.0\.1:1 can't be reached for .*/v2/app/blobs/"),
+        ("http://hidden@127.0.0.1:99999/x", "sends to what is no address"),
+        ("http://[hidden/x", "sends to what is no address"),
     ],
 )
 def test_a_redirect_to_nowhere(store: Store, faulty: Registry, location: str, said: str) -> None:

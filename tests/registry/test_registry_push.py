@@ -49,8 +49,8 @@ class Shelf:
     def image(self, seed: int = 0) -> Shipment:
         layers = [self.put(random.Random(n).randbytes(50_000), layer_media_type("none")) for n in range(seed, seed + 5)]
         config = self.put(b"{}%d" % seed)
-        data = Manifest(config, tuple(layers)).to_json()
-        return Shipment((*layers, config), (Document(OCI_MANIFEST, data),))
+        manifest = Manifest(config, tuple(layers))
+        return Shipment.of([manifest], [Document(OCI_MANIFEST, manifest.to_json())])
 
 
 @pytest.fixture
@@ -76,6 +76,14 @@ def test_blobs_then_the_manifest_then_tags(server: UploadServer) -> None:
     assert server.count("mount=.*from=tests%2Fa") == 6  # the second repository borrows from the first
     for name, tag in (("tests/a", "1"), ("tests/a", "latest"), ("tests/b", "1")):
         assert server.manifests[name][tag] == (OCI_MANIFEST, image.top.data)
+
+
+def test_configurations_go_first_and_then_the_largest_layer() -> None:
+    shelf = Shelf()
+    small, large, middle = (shelf.put(random.Random(size).randbytes(size), "x") for size in (100, 900, 500))
+    configs = [shelf.put(b"{}%d" % number) for number in range(2)]
+    manifests = [Manifest(configs[0], (small, large)), Manifest(configs[1], (small, middle))]
+    assert Shipment.of(manifests, ()).blobs == (*configs, large, middle, small)
 
 
 def test_again_nothing_is_sent(server: UploadServer) -> None:

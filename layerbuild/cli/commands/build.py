@@ -123,7 +123,8 @@ def build(
             options,
             asked,
             store,
-            lambda helper: _runner(way.backend, way.backend.start(identity, helper, most), store, identity, choice),
+            lambda helper: way.backend.start(identity, helper, most),
+            lambda sandbox: _runner(way.backend, sandbox, store, identity, choice),
             annotations=wanted.annotations,
             observe=told_all(observe, *([_teacher(store)] if telling.teach else []), *early),
             clock=clock,
@@ -146,7 +147,8 @@ def _build(
     options: Options,
     caches: Caches,
     store: Store,
-    begin: Callable[[Helper], Runner],
+    start: Callable[[Helper], Isolation],
+    begin: Callable[[Isolation], Runner],
     *,
     annotations: tuple[Annotation, ...],
     observe: Observer,
@@ -158,7 +160,8 @@ def _build(
     with Helper.fork() as helper:
         from layerbuild.build.loop import Build
 
-        runner = functools.cache(partial(begin, helper))
+        sandbox = functools.cache(partial(start, helper))
+        runner = functools.cache(lambda: begin(sandbox()))
         bases = recipes.make_bases(request, store, observe)
         with opened(request, store, options.credentials) as found:
             recipe = found.place.read_recipe()
@@ -177,6 +180,7 @@ def _build(
                         found.trees,
                         found.remote,
                         runner,
+                        prepare=sandbox,
                         options=own,
                         times=times,
                         here=here,

@@ -73,8 +73,9 @@ def logs(step: str | None, number: int | None, output_format: str) -> None:
     if output_format == "table" and not any(log.data for _, log in told):
         click.echo(view.silence(build, [account for account, _ in told], alone=step is not None), err=True)
         return
+    several = len(build.stages) > 1
     told = told if step else [(account, log) for account, log in told if log.data]
-    emit(output_format, view.as_json(build, told), lambda: view.as_text(told, alone=step is not None))
+    emit(output_format, view.as_json(build, told), lambda: view.as_text(told, alone=step is not None, stage=several))
 
 
 def _show(build: BuildRecord, step: str | None, *, planned: bool, output_format: str) -> None:
@@ -89,15 +90,14 @@ def _show(build: BuildRecord, step: str | None, *, planned: bool, output_format:
 
 
 def _chosen(build: BuildRecord, step: str | None) -> list[Explained]:
-    from layerbuild.views.explain import explained, select
+    from layerbuild.views.explain import explained, select, those_there
 
     every = explained(build)
     if step is None:
         return every
     found = select(every, step, target=build.target)
     if not found:
-        known = ", ".join(f"{account.stage}:{account.number}" for account in build.steps)
-        raise NotFoundError(f"the build has no step {step!r}", hint=f"it has {known}" if known else "it decided none")
+        raise NotFoundError(f"the build has no step {step!r}", hint=those_there(build))
     return found
 
 
