@@ -407,6 +407,38 @@ def test_an_archive_leads_nowhere_outside(rooted: Layerbuild, context: Path) -> 
     assert "stdin has no recipe Dockerfile" in rooted.run("build", "-", stdin=out.getvalue(), code=3).stderr
 
 
+@pytest.mark.parametrize("target", ["../outside/Dockerfile", "{outside}/Dockerfile", "../../../outside/Dockerfile"])
+@pytest.mark.parametrize("named", [False, True])
+def test_a_recipe_that_is_a_link_leads_nowhere_outside(
+    rooted: Layerbuild, context: Path, tmp_path: Path, target: str, named: bool
+) -> None:
+    outside = fill(tmp_path / "outside", {"Dockerfile": "nosuch-secret\n"})
+    (context / "Dockerfile").symlink_to(target.format(outside=outside))
+    words = ("-f", context / "Dockerfile") if named else ()
+    for command in ("build", "plan", "lint"):
+        said = rooted.run(command, *words, context, code=3).stderr
+        assert "a link of the context leads nowhere outside it" in said and "secret" not in said
+
+
+@pytest.mark.parametrize(("link", "target"), [("Dockerfile", "/sub/real"), ("other/Dockerfile", "../../../sub/real")])
+def test_a_recipe_that_is_a_link_inside_the_context(rooted: Layerbuild, context: Path, link: str, target: str) -> None:
+    """The ignore file is that of the name, not of what it leads to."""
+    files = {
+        "sub/real": "FROM scratch\nCOPY a /\n",
+        "a": "",
+        f"{link}.dockerignore": "a\n",
+        "sub/real.dockerignore": "",
+    }
+    fill(context, files)
+    (context / link).symlink_to(target)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(context, arcname=".")
+    for words in (("-f", context / link, context), ("-f", link, "-")):
+        said = rooted.run("build", *words, stdin=packed.getvalue(), code=1).stderr
+        assert "Dockerfile.dockerignore line 1 (`a`) leaves it out" in said
+
+
 # -- named contexts (S16, I8) ------------------------------------------------------------------------------------------
 
 

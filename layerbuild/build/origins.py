@@ -24,6 +24,7 @@ from layerbuild.build.remote import Remote, temporary_folder
 from layerbuild.errors import RecipeError, SourceError, UsageError
 from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Kind
+from layerbuild.layer.paths import clean
 from layerbuild.recipe.git import GitRef, read_git
 from layerbuild.recipe.ignore import IgnoreRules
 from layerbuild.steps import masked
@@ -60,9 +61,12 @@ class Origin:
     def find(self, *names: str) -> Path | None:
         """The first of ``names`` that is a file in the folder, links followed inside it; None: none is."""
         tree = ContextTree(self.folder, IgnoreRules(), name=self.name)
-        found = (tree.get(os.fsencode(name)) for name in names)
-        node = next((node for node in found if node is not None and node.entry.kind is Kind.FILE), None)
-        return None if node is None else self.folder / os.fsdecode(node.path)
+        for name in names:
+            path = clean(os.fsencode(name))
+            node = tree.get(path)
+            if node is not None and node.entry.kind is Kind.FILE:
+                return self.folder / os.fsdecode(path)
+        return None
 
 
 class Origins:

@@ -49,8 +49,14 @@ class Place:
     origin: Origin | None = None
 
     def read_recipe(self) -> Recipe:
-        """Read and parse the recipe."""
-        return parse_recipe(self.recipe, name=self.name)
+        """Read and parse it. One in the context is as foreign as the context: its links lead nowhere outside."""
+        if self.recipe is None:
+            return parse_recipe(None)
+        path = _resolved(self.folder, self.recipe)
+        if not path.exists() and os.path.lexists(self.recipe):
+            hint = "a link of the context leads nowhere outside it; name the file itself with -f"
+            raise RecipeError(f"the recipe {self.name} is a link that leads to no file in the context", hint=hint)
+        return parse_recipe(path, name=self.name)
 
     @property
     def rules(self) -> IgnoreRules:
@@ -149,7 +155,7 @@ def opened_place(request: Request) -> Iterator[Place]:
 
 
 def local_place(request: Request) -> Place:
-    """A folder of the caller's; ``-f`` names a file anywhere."""
+    """A folder of the caller's; ``-f`` names a file, in it or anywhere else."""
     folder = Path(request.context)
     _refuse_url(request.recipe)
     if request.recipe == "-":
@@ -182,6 +188,20 @@ def _remote_place(request: Request, origins: Origins) -> Place:
     if recipe is None:
         raise RecipeError(f"{origin.name} has no recipe {names[0]}", hint="name one in it with -f FILE")
     return Place(origin.folder, recipe, f"{origin.name}:{recipe.relative_to(origin.folder)}", origin=origin)
+
+
+def _resolved(folder: Path, recipe: Path) -> Path:
+    """``recipe`` with its links resolved as in a container whose root is ``folder``, if it lies there."""
+    top, path = os.path.abspath(folder), os.path.abspath(recipe)
+    if os.path.commonpath((top, path)) != top:
+        return recipe
+    inside = os.path.relpath(path, top)
+    if os.path.realpath(path) == os.path.join(os.path.realpath(top), inside):
+        return recipe  # no link is on the way, as nearly always
+    from layerbuild.build.context import ContextTree
+    from layerbuild.recipe.ignore import IgnoreRules
+
+    return folder / os.fsdecode(ContextTree(folder, IgnoreRules()).resolve(os.fsencode(inside)))
 
 
 def _refuse_url(recipe: str | None) -> None:
