@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from stores import Templates
-from support import USER, Layerbuild, missing
+from support import USER, Layerbuild, compile_setter, missing
 
 
 @pytest.fixture
@@ -362,6 +362,28 @@ def test_an_id_beyond_the_ranges_given_to_root(three: dict[str, Layerbuild], con
         with tarfile.open(layerbuild.root / "blobs/sha256" / digest.partition(":")[2]) as tar:
             owners[who] = tar.getmember("f").uid
     assert owners == {"root": 0, "ranged": 100000, "user": 0}
+
+
+def test_an_owner_that_a_command_invents(
+    three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]
+) -> None:
+    """Who is not root makes no file of root's that runs as root, and keeps none that root takes. (With one id there are
+    no permissions: that is told.)"""
+    compile_setter(program("gcc"), context / "mark")
+    recipe = "FROM busybox\nCOPY mark /bin/\nUSER 1000\nRUN cp /bin/mark /tmp/x && chmod 4755 /tmp/x && \\\n"
+    recipe += " mark /tmp/x user.layerbuild.owner 0:0 && stat -c 'seen %u' /tmp/x && \\\n"
+    recipe += " touch /tmp/y && mark /tmp/y user.layerbuild.owner 1000:0\nUSER 0\nRUN chown 0:0 /tmp/y\n"
+    for who in ("root", "ranged"):
+        assert "seen 1000" in three[who].build(context, recipe, "-t", "it")
+        first, second = (
+            three[who].root / "blobs/sha256" / layer["digest"].partition(":")[2]
+            for layer in three[who].layers("it")[-2:]
+        )
+        with tarfile.open(first) as tar:
+            assert (tar.getmember("tmp/x").uid, tar.getmember("tmp/x").mode) == (1000, 0o4755)
+        with tarfile.open(second) as tar:
+            assert tar.getmember("tmp/y").uid == 0
+        assert three[who]("run", "it", "stat", "-c", "%u", "/tmp/x", "/tmp/y") == "1000\n0\n"
 
 
 def test_that_there_is_one_id_is_told_once(templates: Templates, context: Path) -> None:
