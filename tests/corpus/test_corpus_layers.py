@@ -27,7 +27,7 @@ from layerbuild.layer.entry import Entry, sort_key
 from layerbuild.layer.index import Index
 from layerbuild.layer.paths import resolve
 from layerbuild.layer.union import LayerView, Union
-from layerbuild.layer.whiteout import is_whiteout
+from layerbuild.layer.whiteout import TRUSTED, USER, is_whiteout
 
 mounting = pytest.mark.skipif(os.geteuid() != 0, reason="overlay is mounted outside a user namespace: needs root")
 
@@ -71,12 +71,13 @@ def sealed(row: Row, tmp_path: Path, *, epoch: int | None = None) -> tuple[Path,
     lower.mkdir()
     upper.mkdir()
     perform(lower, row["base"])
-    if row.get("engine", "").startswith("upperdir-only"):
+    raw = row.get("engine", "").startswith("upperdir-only")
+    if raw:
         perform(upper, row["change"])
     else:
         with overlay([lower], upper, tmp_path) as merged:
             perform(merged, row["change"])
-    seal(upper, [lower], epoch=epoch)
+    seal(upper, [lower], epoch=epoch, space=USER if raw else TRUSTED)  # that one is of an overlay with userxattr
     return lower, upper
 
 
