@@ -267,7 +267,7 @@ class _Lexer:
         char = self._peek()
         # Only these three can be escaped here; before any other character the escape stands for itself.
         if not char or char not in f'"${self._escape}':
-            return mark
+            return mark * 2 if self._keep_escapes else mark
         return mark + self._next() if self._keep_escapes else self._next()
 
     def _dollar(self) -> str:
@@ -330,7 +330,7 @@ class _Lexer:
         kind = self._next() if colon else modifier
         if kind not in ("-", "+", "?", *(() if colon else ("#", "%"))):
             raise RecipeError(f"unsupported modifier ({modifier + kind if colon else kind}) in substitution")
-        word = self._pattern("}") if kind in "#%" else self._until("}", _Words())
+        word = self._inner("}", keep_escapes=kind in "#%")
         value = self._value(name)
         if value is None and self._keep_unset:
             return f"${{{name}{modifier if colon else ''}{kind}{word}}}"
@@ -343,9 +343,9 @@ class _Lexer:
             return "" if missing else word
         return word if missing else value or ""
 
-    def _pattern(self, stop: str) -> str:
-        """A pattern keeps its escapes: the pattern language has a use for them."""
-        before, self._keep_escapes = self._keep_escapes, True
+    def _inner(self, stop: str, *, keep_escapes: bool) -> str:
+        """A word within ``${…}``. A pattern keeps its escapes: the pattern language has a use for them."""
+        before, self._keep_escapes = self._keep_escapes, keep_escapes
         word = self._until(stop, _Words())
         self._keep_escapes = before
         return word
@@ -353,14 +353,14 @@ class _Lexer:
     def _replaced(self, name: str) -> str:
         everywhere = self._peek() == "/"
         self._position += everywhere
-        pattern = self._pattern("/")
-        replacement = self._pattern("}")
+        pattern = self._inner("/", keep_escapes=True)
+        replacement = self._inner("}", keep_escapes=True)
         value = self._value(name)
         if value is None and self._keep_unset:
             return f"${{{name}/{'/' * everywhere}{pattern}/{replacement}}}"
         matcher = re.compile(pattern_to_regex(pattern))
         if everywhere:
-            return matcher.sub(lambda match: _filled(replacement, match.group()), value or "")
+            return _replaced_everywhere(matcher, replacement, value or "")
         return matcher.sub(lambda _: replacement, value or "", count=1)
 
 
@@ -394,6 +394,20 @@ def _pattern_escape(char: str) -> str:
     if char in ("*", "?", BACKSLASH):
         return BACKSLASH + char
     raise RecipeError(f"invalid pattern: invalid escape '\\{char}'", hint="only * ? \\ } / can be escaped")
+
+
+def _replaced_everywhere(matcher: re.Pattern[str], replacement: str, value: str) -> str:
+    """As Go replaces: right behind a match nothing empty is found, so ``*`` is found once."""
+    end = -1
+
+    def filled(match: re.Match[str]) -> str:
+        nonlocal end
+        if match.start() == match.end() == end:
+            return ""
+        end = match.end()
+        return _filled(replacement, match.group())
+
+    return matcher.sub(filled, value)
 
 
 def _trimmed(value: str, word: str, *, suffix: bool) -> str:
