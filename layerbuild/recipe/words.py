@@ -19,6 +19,9 @@ from layerbuild.recipe.lines import BACKSLASH, SPACES
 # Deep enough for any recipe, and shallow enough for Python's stack: each level of ${a:-${b:-…}} is a few frames.
 DEEPEST = 64
 
+_UNCLOSED = "close the quote, or put the escape character in front of one that is meant"
+_MODIFIERS = "known are :- - :+ + :? ? # ## % %% / and //; what a shell knows besides, RUN can use"
+
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 
@@ -242,7 +245,7 @@ class _Lexer:
     def _single_quoted(self) -> str:
         end = self._text.find("'", self._position + 1)
         if end < 0:
-            raise RecipeError("unexpected end of statement while looking for matching single-quote")
+            raise RecipeError("unexpected end of statement while looking for matching single-quote", hint=_UNCLOSED)
         inner = self._text[self._position + 1 : end]
         self._position = end + 1
         return f"'{inner}'" if self._keep_quotes else inner
@@ -252,7 +255,7 @@ class _Lexer:
         result = [mark]
         while (char := self._peek()) != '"':
             if not char:
-                raise RecipeError("unexpected end of statement while looking for matching double-quote")
+                raise RecipeError("unexpected end of statement while looking for matching double-quote", hint=_UNCLOSED)
             if char == "$":
                 result.append(self._dollar())
             elif char == self._escape:
@@ -329,7 +332,8 @@ class _Lexer:
         colon = modifier == ":"
         kind = self._next() if colon else modifier
         if kind not in ("-", "+", "?", *(() if colon else ("#", "%"))):
-            raise RecipeError(f"unsupported modifier ({modifier + kind if colon else kind}) in substitution")
+            shown = modifier + kind if colon else kind
+            raise RecipeError(f"unsupported modifier ({shown}) in substitution", hint=_MODIFIERS)
         word = self._inner("}", keep_escapes=kind in "#%")
         value = self._value(name)
         if value is None and self._keep_unset:

@@ -426,6 +426,11 @@ def test_workdir_makes_its_directory_as_the_current_user() -> None:
         ("FROM $nothing", "base name ($nothing) should not be blank", 6, ""),
         ("FROM --platform=$x a", "empty platform value from expression $x", 17, ""),
         ("FROM --platform=a/b/c/d a", "failed to parse platform", 17, ""),
+        ("LABEL a=it's", "looking for matching single-quote", 9, "close the quote"),
+        ('ENV a="b', "looking for matching double-quote", 7, "close the quote"),
+        ("ENV a=${PATH^^}", "unsupported modifier (^)", 7, "known are :- "),
+        ("ENV =x", "ENV names can not be blank", 5, "without blanks around"),
+        ("COPY --link=1 a b", "expecting boolean value for flag --link, not: 1", 6, "--link or --link=false"),
     ],
 )
 def test_errors_say_what_where_and_the_remedy(line: str, message: str, column: int, hint: str) -> None:
