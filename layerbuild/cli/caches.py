@@ -40,9 +40,9 @@ class Caches:
         inline = inline or request.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
         return cls(() if request.no_cache else taken, given, inline)
 
-    def sources(self, store: Store) -> list[CacheSource]:
+    def sources(self, store: Store, observe: Observer) -> list[CacheSource]:
         """The caches to ask, which nobody has looked at yet."""
-        return [_source(store, taken) for taken in self.taken]
+        return [_source(store, taken, observe) for taken in self.taken]
 
     def write(self, store: Store, builds: Sequence[Build], observe: Observer) -> None:
         """Give away what ``builds``, which have ended well, went through: one for each platform."""
@@ -60,7 +60,7 @@ class Caches:
                 builds[0].note(f"the cache was not written to {target.place}: {error.message}")
 
 
-def _source(store: Store, taken: CacheFrom) -> CacheSource:
+def _source(store: Store, taken: CacheFrom, observe: Observer) -> CacheSource:
     if taken.bare:
         with suppress(NotFoundError):
             from layerbuild.store.buildcache import ImageCache
@@ -71,9 +71,11 @@ def _source(store: Store, taken: CacheFrom) -> CacheSource:
 
         return CacheLayout(Path(taken.place), tag=taken.tag, digest=taken.digest)
     from layerbuild.cli.registries import client
+    from layerbuild.events import Note
     from layerbuild.registry.cache import RegistryCache
 
-    return RegistryCache(client(), Reference.parse(taken.place), choose=_for_this_platform)
+    reference = Reference.parse(taken.place)
+    return RegistryCache(client(), reference, choose=_for_this_platform, note=lambda text: observe(Note(text)))
 
 
 def _for_this_platform(index: Index) -> Descriptor | None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, RegistryError
@@ -35,11 +35,14 @@ from layerbuild.registry.transport import (
     Body,
     Broken,
     Transport,
+    Unreachable,
     UntrustedError,
     UnusableCertificate,
     asked_for,
     failure,
 )
+
+_T = TypeVar("_T")
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
@@ -66,11 +69,35 @@ class Client:
         self._transport = transport
         self._guard = threading.Lock()
         self._schemes: dict[tuple[str, bool], str] = {}
+        self._left: frozenset[str] = frozenset()
         self._repositories: dict[Endpoint, Repository] = {}
 
     def pull(self, reference: Reference) -> tuple[Repository, ...]:
-        """Where to ask for an image: mirrors, then the registry itself."""
-        return tuple(self.open(endpoint) for endpoint in self.hosts.pull(reference))
+        """Where to ask for an image: mirrors that were not left, then the registry itself."""
+        *mirrors, last = self.hosts.pull(reference)
+        kept = [endpoint for endpoint in mirrors if endpoint.host not in self._left]
+        return tuple(self.open(endpoint) for endpoint in (*kept, last))
+
+    def first(self, reference: Reference, ask: Callable[[Repository], _T], *, note: Callable[[str], None]) -> _T:
+        """What ``ask`` gives of the first place that has an image; ``note`` is told of mirrors that failed, and the
+        RegistryError of the registry itself is raised."""
+        *mirrors, last = self.pull(reference)
+        for mirror in mirrors:
+            try:
+                return ask(mirror)
+            except RegistryError as error:
+                left = self.leave(mirror, error)
+                what = "is not asked any more in this run" if left else f"does not have {reference.familiar}"
+                note(f"{mirror.endpoint}, a mirror, {what}: {error.message}")
+        return ask(last)
+
+    def leave(self, place: Repository, error: RegistryError) -> bool:
+        """Ask a mirror's host no more, if ``error`` says that it is in trouble, whatever it is asked for; whether so.
+        To wait for it again with each blob would take longer than the registry itself."""
+        if not place.endpoint.mirror or not (isinstance(error, Unreachable) or error.status in PASSING):
+            return False
+        self._left |= {place.host}
+        return True
 
     def push(self, reference: Reference) -> Repository:
         """Where to push an image to."""
@@ -191,6 +218,8 @@ class Repository:
     ) -> Answer:
         """The answer, after challenges were met; from another host than ``home`` none are."""
         own = origin(url) == origin(home)
+        # A mirror that has never answered is tried once: there is another place.
+        repeat = repeat and (not self.endpoint.mirror or self._transport.knows(self.host))
         if origin(home)[0] == "https" and origin(url)[0] != "https":
             raise RegistryError(f"{self.host} sends to {shown(url)}, which anybody can read")
         for number in range(_MOST_CHALLENGES + 1):

@@ -26,6 +26,7 @@ from layerbuild.image.config import Platform
 from layerbuild.layer.index import IndexWriter
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client
+from layerbuild.registry.credentials import Keychain
 from layerbuild.registry.hosts import Hosts
 from layerbuild.registry.pull import Puller
 from layerbuild.registry.transport import Transport
@@ -576,9 +577,52 @@ def test_a_part_that_is_wrong_comes_again_as_a_whole(store: Store, faulty: Regis
     whole(store)
 
 
-def test_a_mirror_without_the_image(store: Store, faulty: Registry) -> None:
-    faulty.add("app", Image(TARS[0]))
-    hosts = Hosts(mirrors={faulty.host: ("127.0.0.1:1",)})
-    pulling = Pulling(store, client(hosts=hosts))
-    pulling(f"{faulty.host}/app")
-    assert "a mirror, does not have" in pulling.notes[0]
+def test_a_mirror_without_the_image(store: Store, faulty: Registry, tmp_path: Path) -> None:
+    for name in ("app", "other"):
+        faulty.add(name, Image(TARS[0]))
+    with Web(tmp_path) as web:
+        pulling = Pulling(store, client(hosts=Hosts(mirrors={faulty.host: (web.host,)})))
+        pulling(f"{faulty.host}/app")
+        pulling(f"{faulty.host}/other")
+        assert sum("a mirror, does not have" in note for note in pulling.notes) == 2
+        assert [path for path in web.paths if "/manifests/" in path] == [
+            "/v2/app/manifests/latest",
+            "/v2/other/manifests/latest",
+        ]
+
+
+def without_patience(seconds: float) -> None:
+    raise AssertionError(f"{seconds} seconds are waited for what another place has")
+
+
+@pytest.mark.parametrize("trouble", [None, Reply(b"", 503), Reply(b"", 429, {"Retry-After": "1"})])
+def test_a_mirror_in_trouble_is_asked_once(
+    store: Store, faulty: Registry, tmp_path: Path, trouble: Reply | None
+) -> None:
+    """Neither again for the image, nor for its blobs or the next image."""
+    for name, tar in zip(("app", "other"), TARS, strict=False):
+        faulty.add(name, Image(tar))
+    with Web(tmp_path) as web:
+        web.guard = trouble and (lambda asked: trouble)
+        hosts = Hosts(mirrors={faulty.host: (web.host if trouble else "127.0.0.1:1",)})
+        patient = Transport({}, patience=PATIENCE, sleep=without_patience)
+        pulling = Pulling(store, Client(hosts, Keychain((), {}), patient))
+        pulling(f"{faulty.host}/app")
+        pulling(f"{faulty.host}/other")
+        assert [path for path in web.paths if path != "/v2/"] == ["/v2/app/manifests/latest"] * bool(trouble)
+    (note,) = pulling.notes
+    assert "is not asked any more in this run" in note
+    whole(store)
+
+
+def test_a_mirror_that_has_answered_is_waited_for(store: Store, faulty: Registry, tmp_path: Path) -> None:
+    """It may be the only place that can be reached."""
+    source = Image(TARS[0])
+    with Web(tmp_path) as web:
+        mirror = Registry(web)
+        mirror.add("app", source)
+        mirror.first[f"/v2/app/blobs/{source.layers[0]}"] = [Reply(b"", 503)]
+        pulling = Pulling(store, client(hosts=Hosts(mirrors={"127.0.0.1:1": (web.host,)})))
+        pulling("127.0.0.1:1/app")
+    assert pulling.notes == []
+    whole(store)
