@@ -236,7 +236,10 @@ class Transport:
             raise UntrustedError(host, error) from error
         except exceptions.LocationValueError as error:
             raise RegistryError(f"{shown(url)} is no URL of a registry") from error
-        except exceptions.NameResolutionError as error:  # tried again it is as unknown as before
+        except exceptions.NameResolutionError as error:
+            if self.knows(host):
+                raise Broken(reason(error), url) from error
+            # Tried again it is as unknown as before.
             raise Unreachable(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
         except (exceptions.HTTPError, OSError) as error:
             raise Broken(reason(error) or "the connection broke", url) from error

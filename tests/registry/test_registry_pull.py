@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import socket
 import stat
 import tarfile
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from time import time
+from typing import Any
 
 import pytest
 from loopback import Asked, Reply, Web
@@ -457,6 +459,25 @@ def test_a_server_is_waited_for_as_it_asks(faulty: Registry) -> None:
     with transport.send("GET", faulty.web.url("x")) as answer:
         assert answer.small() == b"here"
     assert waited[0] == 1 and 0 < waited[1] <= 1.5
+
+
+def test_a_name_that_was_found_before_is_looked_up_again(faulty: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push at the end of a long build does not fail for one lost packet; a name that nobody knows fails at once."""
+    faulty.add("app", Image())
+    host = faulty.host.replace("127.0.0.1", "localhost")
+    there = client().push(Reference.parse(f"{host}/app"))
+    assert there.manifest("latest").data
+    found, lost = socket.getaddrinfo, iter([socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")])
+
+    def look_up(*arguments: Any, **options: Any) -> Any:
+        error = next(lost, None)
+        if error is not None:
+            raise error
+        return found(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert there.manifest("latest").data
+    assert next(lost, None) is None
 
 
 def test_a_server_that_wants_too_much_patience(store: Store, faulty: Registry) -> None:
