@@ -457,6 +457,7 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
     for a request. One that speaks TLS answers 400, or hangs up.
     """
     order = ("http", "https") if endpoint.local else ("https", "http")
+    failed: UntrustedError | None = None
     for scheme in order:
         try:
             with transport.send(
@@ -469,8 +470,11 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
         except UntrustedError as error:
             if error.spoken:
                 raise
+            failed = failed if error.plain else error
         except RegistryError:
             continue
+    if failed is not None:
+        raise failed
     return order[0]
 
 

@@ -29,22 +29,25 @@ _MOST_REDIRECTS = 10
 _SMALL = 64 << 10  # bytes of an error's body that are read at most
 _ONLINE = "is the machine online? http_proxy and https_proxy are honoured"
 _SETUP = "its set-up is wrong"
-_OWN = (
-    "its certificates are *.crt (authorities), *.cert and *.key (pairs) in /etc/containers/certs.d/{host} and the like"
-)
+_OWN = "certificates for it are *.crt (authorities), *.cert and *.key (pairs), in /etc/containers/certs.d/{host}"
 _UNKNOWN = (
     "its certificate must be one that this machine trusts: SSL_CERT_FILE names further ones, so does "
     "/etc/containers/certs.d/{host}/ca.crt; --insecure-registry {host} goes without"
 )
 _CLOCK = "it needs a new one, if this machine's clock is right: it says {today}; --insecure-registry {host} takes any"
+_NONE = "it speaks none"
+_PLAIN = "--insecure-registry {host} takes plain HTTP"
 #: What OpenSSL says → why, empty: its own words, and a hint. The first row that fits counts.
 _UNTRUSTED = (
     ("certificate has expired", "", _CLOCK),
     ("certificate is not yet valid", "", _CLOCK),
     ("mismatch, certificate is not valid for", "", "name it as its certificate does, or --insecure-registry {host}"),
-    ("WRONG_VERSION_NUMBER", "it speaks none", "--insecure-registry {host} takes plain HTTP"),
+    ("WRONG_VERSION_NUMBER", _NONE, _PLAIN),
+    ("RECORD_LAYER_FAILURE", _NONE, _PLAIN),  # the same, from OpenSSL 3.2 on
     ("CERTIFICATE_REQUIRED", "it wants a certificate of its clients", _OWN),
     ("ALERT_UNKNOWN_CA", "it does not trust the certificate that it is shown", _OWN),
+    # So ends, too, who was not shown a certificate: it hangs up while the request is being written.
+    ("EOF occurred", "it hangs up; perhaps it wants a certificate of its clients", _OWN),
     ("", "", _UNKNOWN),
 )
 
@@ -261,13 +264,15 @@ class UnusableCertificate(Unreachable):
 
 
 class UntrustedError(Unreachable):
-    """TLS failed. ``spoken``: the server speaks it, but its certificate is not trusted."""
+    """TLS failed. ``spoken``: the server speaks it for sure, but a certificate is not trusted; ``plain``: it speaks
+    none."""
 
     def __init__(self, host: str, error: BaseException) -> None:
         text = str(error)
-        self.spoken = "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text
+        self.spoken = any(mark in text for mark in ("CERTIFICATE_VERIFY_FAILED", "doesn't match", "_ALERT_"))
         own = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "the handshake failed"
         _, why, hint = next(row for row in _UNTRUSTED if row[0] in text)
+        self.plain = why == _NONE
         super().__init__(
             f"no TLS with {host}: {why or own}", hint=hint.format(host=host, today=time.strftime("%Y-%m-%d"))
         )

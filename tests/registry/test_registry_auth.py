@@ -7,11 +7,12 @@ import os
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
+from ssl import SSLError
 
 import pytest
 import registry_faults
 from loopback import Asked, Reply, Web
-from registry_clients import client
+from registry_clients import PATIENCE, client
 from registry_faults import Image, Page, Registry, layer_tar
 from registry_tokens import REFRESH, Tokens
 from test_registry_pull import Pulling, halved, whole
@@ -24,6 +25,7 @@ from layerbuild.registry.auth import Challenge, read_challenges
 from layerbuild.registry.client import Repository
 from layerbuild.registry.credentials import Credential
 from layerbuild.registry.hosts import Endpoint, Hosts, trust
+from layerbuild.registry.transport import Transport, UntrustedError
 from layerbuild.store.store import Store
 
 USER, PASSWORD = "somebody", "a secret: never shown"
@@ -335,6 +337,26 @@ def test_a_certificate_that_is_trusted_and_wrong(
             own.push(Reference.parse(f"{web.host}/app")).manifest("latest")
         assert web.host in refused.value.message and hint in refused.value.hint
         assert f"--insecure-registry {web.host}" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert", "it wants a certificate of its clients"),
+        ("EOF occurred in violation of protocol", "perhaps it wants a certificate of its clients"),
+        ("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca", "it does not trust the certificate that it is shown"),
+    ],
+)
+def test_a_server_that_does_not_trust_its_client(text: str, said: str) -> None:
+    """How it ends depends on what of it arrives first."""
+    error = UntrustedError("registry.example.com", SSLError(1, f"{text} (_ssl.c:2580)"))
+    assert said in error.message and "/etc/containers/certs.d/registry.example.com" in error.hint
+
+
+def test_a_server_that_speaks_no_tls(web: Web) -> None:
+    with pytest.raises(RegistryError, match=f"no TLS with {web.host}: it speaks none") as refused:
+        Transport({}, patience=PATIENCE).send("GET", f"https://{web.host}/v2/")
+    assert f"--insecure-registry {web.host} takes plain HTTP" in refused.value.hint
 
 
 def test_no_way_back_from_https(tmp_path: Path, certificate: Path, store: Store) -> None:
