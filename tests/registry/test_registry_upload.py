@@ -210,3 +210,16 @@ def test_a_token_that_ends_in_the_middle(server: UploadServer) -> None:
     server.on_request = end_it
     assert upload(server) is How.SENT
     assert server.count("GET /token") >= 2 and server.count("PUT") == 2
+
+
+def test_a_token_that_ends_with_each_piece(server: UploadServer) -> None:
+    server.renew()
+    server.largest = 1_400_000
+
+    def end_it(what: str) -> None:
+        if what.startswith("PATCH") and server.count("PATCH") % 2:
+            server.renew()
+
+    server.on_request = end_it
+    assert upload(server) is How.SENT
+    assert server.count("GET /token") > 4
