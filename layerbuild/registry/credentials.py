@@ -35,6 +35,8 @@ from layerbuild.reference import DEFAULT_REGISTRY
 
 #: How Docker calls its own registry in such files.
 DOCKER_KEY = "https://index.docker.io/v1/"
+#: What it is called besides.
+DOCKER_HOSTS = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 
 _OLDEST = ".dockercfg"  # its whole content is what later files call auths
 _TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
@@ -122,7 +124,7 @@ class Keychain:
 
     def _from_helper(self, name: str, registry: str) -> Credential | None:
         # The containers tools call Docker's registry as image names do.
-        for key in (_key(registry), registry if registry == DEFAULT_REGISTRY else f"https://{registry}"):
+        for key in (_key(registry), DEFAULT_REGISTRY if registry in DOCKER_HOSTS else f"https://{registry}"):
             said = self._call(name, "get", key)
             found = None if said is None else _said(said, name, registry)
             if found is not None:
@@ -232,12 +234,12 @@ def _auths(raw: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _key(registry: str) -> str:
-    return DOCKER_KEY if registry == DEFAULT_REGISTRY else registry
+    return DOCKER_KEY if registry in DOCKER_HOSTS else registry
 
 
 def _keys(registry: str) -> tuple[str, ...]:
     """What a file may call a registry."""
-    hosts = ("docker.io", "index.docker.io", "registry-1.docker.io") if registry == DEFAULT_REGISTRY else (registry,)
+    hosts = DOCKER_HOSTS if registry in DOCKER_HOSTS else (registry,)
     spelled = [f"{scheme}{host}{path}" for host in hosts for scheme in ("", "https://", "http://") for path in _PATHS]
     return tuple(dict.fromkeys((_key(registry), *spelled)))
 

@@ -271,6 +271,8 @@ def test_credentials_that_skopeo_kept(
     ("arguments", "said"),
     [
         (("login", "nohost"), "names no registry"),
+        (("login", ""), "'' names no registry"),
+        (("logout", "user@127.0.0.1:1"), "'user@127.0.0.1:1' names no registry"),
         (("login", "host.example.com"), "no terminal to ask"),
         (("login", "host.example.com", "--password-stdin"), "--password-stdin needs --username"),
         (("login", "h.example.com", "-u", "x", "-p", "y", "--password-stdin"), "contradict"),

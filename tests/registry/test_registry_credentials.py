@@ -93,6 +93,7 @@ def test_places(tmp_path: Path) -> None:
         ("docker.io", DOCKER_KEY),
         ("docker.io", "docker.io"),
         ("docker.io", "index.docker.io"),
+        ("registry-1.docker.io", DOCKER_KEY),
     ],
 )
 def test_names_of_a_registry(tmp_path: Path, registry: str, key: str) -> None:
