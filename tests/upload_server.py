@@ -45,8 +45,9 @@ class Fault:
 class UploadServer:
     """A registry in memory. ``asked`` is every request, as ``METHOD path``; ``sent`` counts bytes of upload bodies.
 
-    ``pieces`` False: it knows no PATCH; ``whole`` False: no PUT with a body. ``largest``: bytes of a body that it takes. ``smallest``: what it says of
-    pieces. ``token``: what Authorization must hold; it is asked for anew by ``renew``.
+    ``pieces`` False: it knows no PATCH; ``whole`` False: no PUT with a body. ``largest``: bytes of a body that it
+    takes. ``smallest``: what it says of pieces. ``token``: what Authorization must hold; it is asked for anew by
+    ``renew``.
     """
 
     def __init__(self) -> None:
