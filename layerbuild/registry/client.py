@@ -46,7 +46,8 @@ _T = TypeVar("_T")
 
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
-_NO_SUCH_RANGE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+# RFC 9110, section 15.5.17, and what caches in front of registries answer to a range that they can't give.
+_NO_RANGES = (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED)
 _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d*/(?:\d+|\*)")
 
@@ -345,10 +346,12 @@ class Repository:
             raise RegistryError(f"{self.host} sent {BlobDigest.of(data)} as the blob {digest}")
         return data
 
-    def open_blob(self, digest: BlobDigest, start: int) -> Answer:
-        """The bytes of a blob from ``start`` on. Of a server that knows no ranges: all of them (200), or none (416)."""
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        found = (HTTPStatus.OK, *((HTTPStatus.PARTIAL_CONTENT, _NO_SUCH_RANGE) if start else ()))
+    def open_blob(self, digest: BlobDigest, start: int, size: int) -> Answer:
+        """The bytes of a blob of ``size`` bytes from ``start`` on. Of a server that knows no ranges: all of them (200),
+        or none (416, and what others say instead)."""
+        # Its end is named, since go-containerregistry's registry knows no other ranges.
+        headers = {"Range": f"bytes={start}-{size - 1}"} if start else {}
+        found = (HTTPStatus.OK, *((HTTPStatus.PARTIAL_CONTENT, *_NO_RANGES) if start else ()))
         return self.request("GET", f"blobs/{digest}", scopes=self.pulling, headers=headers, expect=found)
 
     def pause(self, number: int, broken: Broken, digest: BlobDigest) -> None:
@@ -400,12 +403,12 @@ class BlobReader:
 
     def _open(self) -> Answer:
         if self._ranges and self.tell:
-            answer = self._repository.open_blob(self._digest, self.tell)
+            answer = self._repository.open_blob(self._digest, self.tell, self._size)
             if answer.status == HTTPStatus.OK or self._is_rest(answer):
                 return self._positioned(answer)
             answer.close()
             self._ranges = False
-        return self._positioned(self._repository.open_blob(self._digest, 0))
+        return self._positioned(self._repository.open_blob(self._digest, 0, self._size))
 
     def _is_rest(self, answer: Answer) -> bool:
         said = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))

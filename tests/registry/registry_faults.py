@@ -97,7 +97,8 @@ class Registry:
         def answer(asked: Asked) -> Reply:
             if "range" not in asked.headers:
                 return Reply(data)
-            start = int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+            start, end = map(int, asked.headers["range"].removeprefix("bytes=").split("-"))
+            assert end == len(data) - 1
             headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             return Reply(data[start:], 206, headers)
 

@@ -188,7 +188,7 @@ def test_a_killed_pull_goes_on_where_it_was(rooted: Layerbuild, faulty: FaultyRe
         pull.kill()
     size = part.stat().st_size
     rooted("pull", f"{faulty.host}/app")
-    assert faulty.asked(layer)[-1].headers["range"] == f"bytes={size}-"
+    assert faulty.asked(layer)[-1].headers["range"].startswith(f"bytes={size}-")
     assert_whole(rooted.root)
 
 

@@ -212,7 +212,7 @@ def test_a_part_that_a_killed_process_left_is_used(store: Store, faulty: Registr
     (store.arrivals.folder / BlobDigest(source.layers[0]).hex).write_bytes(data[:100_000])
     Pulling(store)(f"{faulty.host}/app")
     (asked,) = faulty.asked(source.layers[0])
-    assert asked.headers["range"] == "bytes=100000-"
+    assert asked.headers["range"].startswith("bytes=100000-")
     whole(store)
 
 
@@ -395,6 +395,8 @@ PASSING: dict[str, list[Callable[[bytes], Reply]]] = {
     "no ranges": [lambda data: halved(Reply(data)), lambda data: Reply(data)],
     "no length": [lambda data: Reply(data[:1000], chunked=True)],
     "no such range": [lambda data: halved(Reply(data)), lambda data: Reply(b"", 416)],
+    "ranges are refused": [lambda data: halved(Reply(data)), lambda data: Reply(b"<Error>", 400)],
+    "ranges are unknown": [lambda data: halved(Reply(data)), lambda data: Reply(b"", 501)],
     "another part": [lambda data: halved(Reply(data)), lambda data: part(data, 0, len(data))],
     "an unnamed part": [lambda data: halved(Reply(data)), lambda data: Reply(data, 206)],
     "a short part": [lambda data: halved(Reply(data)), lambda data: part(data, len(data) // 2, len(data) // 2 + 10)],
@@ -412,8 +414,8 @@ def test_what_passes(store: Store, faulty: Registry, pages: list[Callable[[bytes
 def test_the_rest_is_asked_for(store: Store, faulty: Registry) -> None:
     source, path = blob_fault(faulty, lambda data: halved(Reply(data)))
     Pulling(store)(f"{faulty.host}/app")
-    half = len(source.blobs[source.layers[0]]) // 2
-    assert [asked.headers.get("range") for asked in faulty.asked(path)] == [None, f"bytes={half}-"]
+    size = len(source.blobs[source.layers[0]])
+    assert [asked.headers.get("range") for asked in faulty.asked(path)] == [None, f"bytes={size // 2}-{size - 1}"]
 
 
 LASTING: dict[str, tuple[Callable[[bytes], Reply], str]] = {
@@ -551,7 +553,7 @@ def test_a_mirror_first_then_the_registry(store: Store, faulty: Registry, tmp_pa
         pulling = Pulling(store, client(hosts=hosts))
         pulling(f"{faulty.host}/app")
     (asked,) = faulty.asked("/blobs/")
-    assert asked.headers["range"] == "bytes=5000-"
+    assert asked.headers["range"] == f"bytes=5000-{size - 1}"
     assert "the next place goes on" in pulling.notes[0]
     whole(store)
 
@@ -594,7 +596,7 @@ def test_a_part_that_is_wrong_comes_again_as_a_whole(store: Store, faulty: Regis
     part.write_bytes(bytes(1000))
     Pulling(store)(f"{faulty.host}/app")
     asked = faulty.asked(f"/blobs/{source.layers[0]}")
-    assert [request.headers.get("range") for request in asked] == ["bytes=1000-", None]
+    assert [request.headers.get("range", "")[:11] for request in asked] == ["bytes=1000-", ""]
     whole(store)
 
 
