@@ -145,6 +145,19 @@ def test_a_repository_that_the_token_service_calls_otherwise(store: Store, fault
     whole(store)
 
 
+def test_what_one_request_demands_is_asked_for_it_alone(faulty: Registry) -> None:
+    """A token service may refuse all that is asked, for want of one part: a mount that fails is no failed push."""
+    tokens = Tokens(faulty.web)
+    faulty.page("/v2/app/manifests/latest", tokens.guard(Reply(b"{}")))
+    faulty.page("/v2/app/blobs/uploads/", tokens.guard(Reply(), error="invalid_token"))
+    there = client().open(Endpoint(faulty.host, "app"))
+    with pytest.raises(RegistryError, match="answered 401"):
+        there.request("POST", "blobs/uploads/", scopes=there.pushing, body=b"")
+    assert tokens.given[-1] == ["repository:app:pull,push", "a:b:c"]
+    there.manifest("latest")
+    assert tokens.given[-1] == ["repository:app:pull"]
+
+
 def test_a_registry_that_wants_a_token_here_and_a_password_there(
     store: Store, faulty: Registry, tmp_path: Path
 ) -> None:
