@@ -51,6 +51,21 @@ def add_member(
     tar.addfile(member, io.BytesIO(content))
 
 
+SETTER = r"""
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+int main(int count, char **words) {
+  if (setxattr(words[1], words[2], words[3], strlen(words[3]), 0)) perror(words[2]);
+}
+"""
+
+
+def compile_setter(gcc: str, target: Path) -> None:
+    """Make ``target`` a program that gives a file (its first word) an attribute, as setfattr(1)."""
+    subprocess.run([gcc, "-static", "-x", "c", "-o", str(target), "-"], input=SETTER.encode(), check=True)
+
+
 @dataclass(frozen=True)
 class Layerbuild:
     """The command line on one store, as one user."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from places import fresh
 from stores import Templates
-from support import USER, Layerbuild, missing
+from support import USER, Layerbuild, compile_setter, missing
 
 from layerbuild.build.drivers.table import RUNGS
 
@@ -163,20 +163,9 @@ def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
     assert driven("run", "it", "cat", "/tmp/x") == "x\n7\n"
 
 
-MARKER = r"""
-#include <stdio.h>
-#include <string.h>
-#include <sys/xattr.h>
-int main(int count, char **words) {
-  if (setxattr(words[1], words[2], words[3], strlen(words[3]), 0)) perror(words[2]);
-}
-"""
-
-
 def test_overlays_marks_set_by_a_command(driven: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
     """They hide nothing, are in no layer, and no build fails for them; whether the file system takes them or not."""
-    command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "mark"), "-"]
-    subprocess.run(command, input=MARKER.encode(), check=True)
+    compile_setter(program("gcc"), context / "mark")
     names = ("overlay.opaque", "overlay.redirect", "fuseoverlayfs.opaque", "layerbuild.opaque")
     marks = "; ".join(f"mark /d user.{name} y" for name in names)
     recipe = "FROM busybox\nCOPY mark /bin/\nRUN mkdir -p /d/low && touch /d/low/x /f\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from stores import Templates
-from support import USER, Layerbuild
+from support import USER, Layerbuild, compile_setter, missing
 
 
 @pytest.fixture
@@ -228,6 +229,67 @@ def test_an_access_control_list(three: dict[str, Layerbuild], context: Path, pro
     assert said == {"root": (True, False, "674"), "ranged": (True, False, "674"), "user": (False, True, "644")}
 
 
+OLD = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+/* As a 32-bit program calls the kernel (asm/unistd_32.h); all that it is given lies in the first 4 GiB. */
+static char f[] = "/f", d[] = "/d", l[] = "/l", c[] = "/c", m[] = "/tmp/mine";
+static unsigned state[24], ids[3];
+static long call(long number, long one, long two, long three, long four, long five) {
+  long result;
+  __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(one), "c"(two), "d"(three), "S"(four), "D"(five)
+                   : "memory", "r8", "r9", "r10", "r11");
+  return (int)result;
+}
+static void tell(const char *what, long result) {
+  printf("%s %ld: %o %u:%u %u\n", what, result, state[4], state[6], state[7], state[11]);
+  memset(state, 0, sizeof state);
+}
+int main(int count, char **words) {
+  if (count > 1) return call(199, 0, 0, 0, 0, 0) != 0;                       /* getuid32 */
+  int made = call(5, (long)f, O_CREAT | O_WRONLY, 0644, 0, 0);               /* open */
+  printf("%ld", call(4, made, (long)f, 2, 0, 0));                            /* write */
+  printf(" %ld", call(212, (long)f, 33, 44, 0, 0));                          /* chown32 */
+  printf(" %ld\n", call(207, made, -1, 45, 0, 0));                           /* fchown32 */
+  tell("fstat64", call(197, made, (long)state, 0, 0, 0));
+  printf("%ld", call(39, (long)d, 0750, 0, 0, 0));                           /* mkdir */
+  printf(" %ld", call(298, -100, (long)d, 5, 6, 0));                         /* fchownat */
+  printf(" %ld", call(83, (long)f, (long)l, 0, 0, 0));                       /* symlink */
+  printf(" %ld\n", call(198, (long)l, 7, 8, 0, 0));                          /* lchown32 */
+  tell("stat64", call(195, (long)l, (long)state, 0, 0, 0));
+  tell("lstat64", call(196, (long)l, (long)state, 0, 0, 0));
+  printf("%ld", call(14, (long)c, S_IFCHR | 0640, 0x103, 0, 0));             /* mknod */
+  printf(" %ld\n", call(210, 9, 9, 9, 0, 0));                                /* setresgid32 */
+  printf("%ld", call(208, 1000, 1000, 1000, 0, 0));                          /* setresuid32 */
+  printf(" %ld", call(209, (long)ids, (long)(ids + 1), (long)(ids + 2), 0, 0));
+  printf(" %u %u %u %ld\n", ids[0], ids[1], ids[2], call(202, 0, 0, 0, 0, 0));  /* getresuid32, getegid32 */
+  printf("%ld\n", call(295, -100, (long)m, O_CREAT | O_WRONLY, 0600, 0) > 0); /* openat */
+  tell("fstatat64", call(300, -100, (long)m, (long)state, 0, 0));
+  printf("%ld\n", call(212, (long)f, 0, 0, 0, 0));
+}
+"""
+
+
+def test_a_32_bit_program(three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]) -> None:
+    if platform.machine() != "x86_64":
+        missing("only x86_64 runs 32-bit programs here")
+    command = [program("gcc"), "-static", "-no-pie", "-x", "c", "-o", str(context / "old"), "-"]
+    subprocess.run(command, input=OLD.encode(), check=True)
+    if subprocess.run([context / "old", "look"], check=False).returncode:
+        missing("the kernel runs no 32-bit programs")
+    said, made = {}, set()
+    for who, layerbuild in three.items():
+        output = layerbuild.build(context, "FROM busybox\nCOPY old /bin/\nRUN old | sed 's/^/said: /'\n", "-t", "it")
+        said[who] = [line.partition("said: ")[2] for line in output.splitlines() if "| said: " in line]
+        made.add(layerbuild.layers("it")[-1]["diff_id"])
+    wanted = ["2 0 0", "fstat64 0: 100644 33:45 2", "0 0 0 0", "stat64 0: 100644 33:45 2", "lstat64 0: 120777 7:8 2"]
+    wanted += ["0 0", "0 0 1000 1000 1000 9", "1", "fstatat64 0: 100600 1000:9 0", "-1"]
+    assert said == {"root": wanted, "ranged": wanted, "user": wanted}
+    assert len(made) == 1
+
+
 DEFAULTS = r"""
 #include <stdint.h>
 #include <sys/xattr.h>
@@ -300,6 +362,28 @@ def test_an_id_beyond_the_ranges_given_to_root(three: dict[str, Layerbuild], con
         with tarfile.open(layerbuild.root / "blobs/sha256" / digest.partition(":")[2]) as tar:
             owners[who] = tar.getmember("f").uid
     assert owners == {"root": 0, "ranged": 100000, "user": 0}
+
+
+def test_an_owner_that_a_command_invents(
+    three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]
+) -> None:
+    """Who is not root makes no file of root's that runs as root, and keeps none that root takes. (With one id there are
+    no permissions: that is told.)"""
+    compile_setter(program("gcc"), context / "mark")
+    recipe = "FROM busybox\nCOPY mark /bin/\nUSER 1000\nRUN cp /bin/mark /tmp/x && chmod 4755 /tmp/x && \\\n"
+    recipe += " mark /tmp/x user.layerbuild.owner 0:0 && stat -c 'seen %u' /tmp/x && \\\n"
+    recipe += " touch /tmp/y && mark /tmp/y user.layerbuild.owner 1000:0\nUSER 0\nRUN chown 0:0 /tmp/y\n"
+    for who in ("root", "ranged"):
+        assert "seen 1000" in three[who].build(context, recipe, "-t", "it")
+        first, second = (
+            three[who].root / "blobs/sha256" / layer["digest"].partition(":")[2]
+            for layer in three[who].layers("it")[-2:]
+        )
+        with tarfile.open(first) as tar:
+            assert (tar.getmember("tmp/x").uid, tar.getmember("tmp/x").mode) == (1000, 0o4755)
+        with tarfile.open(second) as tar:
+            assert tar.getmember("tmp/y").uid == 0
+        assert three[who]("run", "it", "stat", "-c", "%u", "/tmp/x", "/tmp/y") == "1000\n0\n"
 
 
 def test_that_there_is_one_id_is_told_once(templates: Templates, context: Path) -> None:

@@ -201,6 +201,7 @@ _STAT: Final = {"x86_64": (5, 144, 28)}.get(platform.machine(), (80, 128, 24))
 _SYS_STATX: Final = {"x86_64": 332, "ppc64le": 383, "s390x": 379}.get(platform.machine(), 291)
 _STATX_SIZE, _STATX_MASK, _STATX_UID = 256, 0, 20
 _STATX_UID_GID: Final = 0x18
+_WORD: Final = 0xFFFFFFFF
 
 
 def raw_stat(fd: int, owner: tuple[int, int]) -> bytes:
@@ -210,6 +211,26 @@ def raw_stat(fd: int, owner: tuple[int, int]) -> bytes:
     _check(_libc.syscall(number, fd, buffer))
     struct.pack_into("=2I", buffer, place, *owner)
     return buffer.raw
+
+
+def raw_stat64(fd: int, owner: tuple[int, int]) -> bytes:
+    """The struct stat64 of an open file for a 32-bit x86 program, but with ``owner``: asm/stat.h, fstatat64(2)."""
+    found = os.fstat(fd)
+    times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
+    return struct.pack(
+        "=Q4x5IQ4xqIQ6IQ",
+        found.st_dev,
+        found.st_ino & _WORD,
+        found.st_mode,
+        found.st_nlink,
+        *owner,
+        found.st_rdev,
+        found.st_size,
+        found.st_blksize,
+        found.st_blocks,
+        *(part & _WORD for when in times for part in divmod(when, 10**9)),
+        found.st_ino,
+    )
 
 
 def raw_statx(fd: int, mask: int, owner: tuple[int, int]) -> bytes:

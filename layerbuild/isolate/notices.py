@@ -6,8 +6,10 @@
                  which the stricter answer counts: an error beats a notice, a notice beats leave (seccomp(2))
     Listener     takes a notice, and answers it: go on, here is the result, here is an open file
 
-Sources: seccomp_unotify(2), include/uapi/linux/seccomp.h, linux/filter.h; numbers of calls: asm/unistd_64.h, and
-asm-generic/unistd.h for aarch64.
+A 64-bit x86 machine runs 32-bit programs too, whose calls have other numbers, and in part other names.
+
+Sources: seccomp_unotify(2), include/uapi/linux/seccomp.h, linux/filter.h; numbers of calls: asm/unistd_64.h,
+asm/unistd_32.h, and asm-generic/unistd.h for aarch64.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Final
 
 from layerbuild.frozen import frozen
 
-_AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
+_AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "x86": 0x40000003, "aarch64": 0xC00000B7}  # linux/audit.h
+_COMPANIONS: Final = {"x86_64": ("x86",)}
 
 # The numbers on x86_64 and on aarch64; None: there is no such call.
 _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
@@ -69,6 +72,50 @@ _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "openat": (257, 56),
     "openat2": (437, 437),
 }
+# Of 32-bit programs on x86_64; those whose ids have 16 bits, which no C library of this century makes, are left out.
+_NUMBERS_X86: Final = {
+    "chown32": 212,
+    "lchown32": 198,
+    "fchown32": 207,
+    "fchownat": 298,
+    "setuid32": 213,
+    "setgid32": 214,
+    "setreuid32": 203,
+    "setregid32": 204,
+    "setresuid32": 208,
+    "setresgid32": 210,
+    "setfsuid32": 215,
+    "setfsgid32": 216,
+    "setgroups32": 206,
+    "getgroups32": 205,
+    "getuid32": 199,
+    "geteuid32": 201,
+    "getgid32": 200,
+    "getegid32": 202,
+    "getresuid32": 209,
+    "getresgid32": 211,
+    "mknod": 14,
+    "mknodat": 297,
+    "mkdir": 39,
+    "mkdirat": 296,
+    "stat64": 195,
+    "lstat64": 196,
+    "fstat64": 197,
+    "fstatat64": 300,
+    "statx": 383,
+    "prctl": 172,
+    "rename": 38,
+    "renameat": 302,
+    "renameat2": 353,
+    "link": 9,
+    "linkat": 303,
+    "symlink": 83,
+    "symlinkat": 304,
+    "creat": 8,
+    "open": 5,
+    "openat": 295,
+    "openat2": 437,
+}
 _DEVICES: Final = ("mknod", "mknodat")
 _FLAGS: Final = {"open": 1, "openat": 2}  # which argument has them
 _MODE: Final = {"mknod": 1, "mknodat": 2}
@@ -78,29 +125,46 @@ _KEEP_CAPABILITIES: Final = 8  # PR_SET_KEEPCAPS
 
 _ALLOW: Final = 0x7FFF0000
 _NOTIFY: Final = 0x7FC00000
-_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_ANY = 0x20, 0x54, 0x06, 0x15, 0x45
+_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_ANY, _SKIP = 0x20, 0x54, 0x06, 0x15, 0x45, 0x05
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
-def names(machine: str | None = None) -> dict[int, str]:
-    """The calls by their numbers on ``machine`` (default: this); empty on one whose numbers are not known here."""
-    column = {"x86_64": 0, "aarch64": 1}.get(machine or platform.machine())
+def names(architecture: str | None = None) -> dict[int, str]:
+    """The calls by their numbers for programs of ``architecture`` (default: this machine's), a name of libseccomp's;
+    empty for one whose numbers are not known here."""
+    if architecture == "x86":
+        return {number: name for name, number in _NUMBERS_X86.items()}
+    column = {"x86_64": 0, "aarch64": 1}.get(architecture or platform.machine())
     if column is None:
         return {}
     return {number: name for name, pair in _NUMBERS.items() if (number := pair[column]) is not None}
 
 
+def architectures(machine: str | None = None) -> tuple[str, ...]:
+    """Those of the programs that ``machine`` (default: this) runs."""
+    machine = machine or platform.machine()
+    return (machine, *_COMPANIONS.get(machine, ()))
+
+
 def program(*, devices_only: bool, machine: str | None = None) -> bytes:
     """A filter that tells of the calls of ``names``; or, ``devices_only``, of those that make a device."""
-    code = _instruction(_LOAD, _ARCHITECTURE)
-    architecture = _AUDIT_ARCHITECTURES[machine or platform.machine()]
-    code += _instruction(_IF_EQUAL, architecture, yes=1) + _instruction(_RETURN, _ALLOW)
-    for number, name in names(machine).items():
+    code = b""
+    for architecture in architectures(machine):
+        told = _told(architecture, devices_only=devices_only)
+        token = _AUDIT_ARCHITECTURES[architecture]
+        code += _instruction(_LOAD, _ARCHITECTURE) + _instruction(_IF_EQUAL, token, yes=1)
+        code += _instruction(_SKIP, len(told) // 8) + told
+    return code + _leave()
+
+
+def _told(architecture: str, *, devices_only: bool) -> bytes:
+    code = b""
+    for number, name in names(architecture).items():
         if devices_only and name not in _DEVICES:
             continue
         told = _told_of(name, devices_only=devices_only)
         code += _instruction(_LOAD, _NUMBER) + _instruction(_IF_EQUAL, number, no=len(told) // 8) + told
-    return code + _instruction(_RETURN, _ALLOW)
+    return code + _leave()
 
 
 def _told_of(name: str, *, devices_only: bool) -> bytes:
@@ -143,11 +207,12 @@ _SAME_CPU: Final = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 
 @frozen
 class Notice:
-    """A call that waits: ``thread`` (its number in the listener's pid namespace) makes the call ``number``."""
+    """A call that waits: ``thread`` (its number in the listener's pid namespace) makes it. ``name`` is that of a 64-bit
+    program's call, if a 32-bit one's does the same; empty for one that is none of ``names``."""
 
     id: int
     thread: int
-    number: int
+    name: str
     arguments: tuple[int, ...]
 
 
@@ -156,6 +221,11 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._names = {
+            (_AUDIT_ARCHITECTURES[architecture], number): name.removesuffix("32")
+            for architecture in architectures()
+            for number, name in names(architecture).items()
+        }
         with suppress(OSError):  # Linux 6.6: the two take turns, so that one processor serves both best
             fcntl.ioctl(fd, _SET_FLAGS, _SAME_CPU)
 
@@ -171,8 +241,8 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        identity, thread, _, number, _, _, *arguments = _NOTICE.unpack(data)
-        return Notice(identity, thread, number, tuple(arguments))
+        identity, thread, _, number, architecture, _, *arguments = _NOTICE.unpack(data)
+        return Notice(identity, thread, self._names.get((architecture, number), ""), tuple(arguments))
 
     def is_valid(self, notice: Notice) -> bool:
         """Whether the call still waits: only then its thread's number means that thread."""

@@ -68,12 +68,15 @@ class Pretender:
             self._remember(first, who)
         self._owners = dict(known)
         self._held: list[int] = []
-        self._names = notices.names()
         self._calls: dict[str, Callable[[Notice], None]] = {
-            "stat": lambda notice: self._stat(notice, AT_FDCWD, *notice.arguments[:2], flags=0),
-            "lstat": lambda notice: self._stat(notice, AT_FDCWD, *notice.arguments[:2], flags=_AT_SYMLINK_NOFOLLOW),
-            "newfstatat": lambda notice: self._stat(notice, *notice.arguments[:3], flags=notice.arguments[3]),
+            "stat": self._stat,
+            "lstat": self._lstat,
+            "newfstatat": self._fstatat,
             "fstat": self._fstat,
+            "stat64": self._stat,
+            "lstat64": self._lstat,
+            "fstatat64": self._fstatat,
+            "fstat64": self._fstat,
             "statx": self._statx,
             "chown": lambda notice: self._chown(notice, follow=True),
             "lchown": lambda notice: self._chown(notice, follow=False),
@@ -114,12 +117,11 @@ class Pretender:
                 self._answer(notice)
 
     def _answer(self, notice: Notice) -> None:
-        name = self._names.get(notice.number, "")
         try:
-            if name in self._calls:
-                self._calls[name](notice)
+            if notice.name in self._calls:
+                self._calls[notice.name](notice)
             else:
-                self._identity(notice, name)
+                self._identity(notice, notice.name)
         except Gone:
             pass
         except Refused:
@@ -316,17 +318,30 @@ class Pretender:
 
     # -- what a file says of itself ------------------------------------------------------------------------------------
 
+    def _stat(self, notice: Notice) -> None:
+        path, buffer = notice.arguments[:2]
+        self._tell_state(notice, AT_FDCWD, path, buffer, flags=0)
+
+    def _lstat(self, notice: Notice) -> None:
+        path, buffer = notice.arguments[:2]
+        self._tell_state(notice, AT_FDCWD, path, buffer, flags=_AT_SYMLINK_NOFOLLOW)
+
+    def _fstatat(self, notice: Notice) -> None:
+        folder, path, buffer, flags = notice.arguments[:4]
+        self._tell_state(notice, folder, path, buffer, flags=flags)
+
     def _fstat(self, notice: Notice) -> None:
         file, buffer = notice.arguments[:2]
-        self._stat(notice, file, 0, buffer, flags=_AT_EMPTY_PATH)
+        self._tell_state(notice, file, 0, buffer, flags=_AT_EMPTY_PATH)
 
-    def _stat(self, notice: Notice, folder: int, pointer: int, buffer: int, *, flags: int) -> None:
+    def _tell_state(self, notice: Notice, folder: int, pointer: int, buffer: int, *, flags: int) -> None:
         """Tell the noted owner. What has none is left to the kernel, and so is every error."""
         with self._noted(notice, folder, pointer, flags) as noted:
             if noted is None:
                 return self._listener.go_on(notice)
             file, owner = noted
-            self._callers.write(notice, buffer, linux.raw_stat(file, owner))
+            raw = linux.raw_stat64 if notice.name.endswith("64") else linux.raw_stat
+            self._callers.write(notice, buffer, raw(file, owner))
         return self._listener.result(notice)
 
     def _statx(self, notice: Notice) -> None:

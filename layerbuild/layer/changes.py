@@ -142,7 +142,7 @@ class _Sealer:
         for path, time in self._times.items():
             os.utime(self._full(path), ns=(time, time))
         if self._entries:
-            self._clean(b"", self._upper)
+            self._clean(b"", self._upper, 0)
         return self._entries
 
     def _full(self, path: bytes) -> bytes:
@@ -160,7 +160,7 @@ class _Sealer:
         found = entry.stat(follow_symlinks=False)
         lowers = contributing(parent.lowers, entry.name)
         hides = bool(lowers) and (parent.hides or is_opaque(entry.path, (self._space,)))
-        self._clean(path, entry.path)
+        self._clean(path, entry.path, found.st_uid)
         if parent.hides:
             parent.names.add(entry.name)
         plain = bool(lowers) and same_dress(entry.path, found, lowers[0], os.lstat(lowers[0]))
@@ -188,7 +188,8 @@ class _Sealer:
 
     def _leaf(self, folder: _Folder, entry: os.DirEntry[bytes], found: os.stat_result) -> bool:
         """Settle one entry that is no folder; whether it stays."""
-        _check_name(join(folder.path, entry.name), entry.name)
+        path = join(folder.path, entry.name)
+        _check_name(path, entry.name)
         below = visible(folder.lowers, entry.name) if folder.lowers else None
         if folder.hides:
             folder.names.add(entry.name)
@@ -196,13 +197,13 @@ class _Sealer:
             if below is None:
                 os.unlink(entry.path)
             return below is not None
-        names = [] if stat.S_ISLNK(found.st_mode) else self._clean(join(folder.path, entry.name), entry.path)
+        names = [] if stat.S_ISLNK(found.st_mode) else self._clean(path, entry.path, found.st_uid)
         if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names, self._space)):
             os.unlink(entry.path)
             if below is not None:
                 make_whiteout(entry.path)
             return below is not None
-        return self._content(join(folder.path, entry.name), entry.path, found, below)
+        return self._content(path, entry.path, found, below)
 
     def _content(
         self, path: bytes, full: bytes, found: os.stat_result, below: tuple[bytes, os.stat_result] | None
@@ -257,8 +258,9 @@ class _Sealer:
             seconds = self._epoch
         return seconds * _SECOND
 
-    def _clean(self, path: bytes, full: bytes) -> list[str]:
-        """Remove the attributes that no layer carries; all names that were there."""
+    def _clean(self, path: bytes, full: bytes, uid: int) -> list[str]:
+        """Remove the attributes that no layer carries, and a note of an owner that can't be ours; all names that were
+        there. ``uid`` is whom the file belongs to on the disk."""
         try:
             names = os.listxattr(full, follow_symlinks=False)
         except OSError:  # a file system without extended attributes
@@ -266,7 +268,8 @@ class _Sealer:
         if names:
             refuse_marks(names, path, self._space)
             for name in names:
-                if name.startswith(_STRIPPED) and not is_copied(os.fsencode(name)):
+                invented = name == standin.OWNER and uid != 0
+                if invented or (name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))):
                     _remove_xattr(full, name)
         return names
 

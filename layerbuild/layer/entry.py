@@ -143,12 +143,13 @@ def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: 
         (os.major(found.st_rdev), os.minor(found.st_rdev)) if device else (0, 0),
         _kept(source, names) if names else (),
     )
-    return _undisguised(entry, standin.read(source, names)) if names else entry
+    return _undisguised(entry, standin.read(source, names), found) if names else entry
 
 
-def _undisguised(entry: Entry, said: standin.StandIn) -> Entry:
-    """``entry`` as the file says that it should be."""
-    if said.owner is not None:
+def _undisguised(entry: Entry, said: standin.StandIn, found: os.stat_result) -> Entry:
+    """``entry`` as the file says that it should be. An owner is noted on root's files only: on another's it is the
+    invention of a command, which may be no root itself and ask for what root alone may give away."""
+    if said.owner is not None and found.st_uid == 0:
         entry = replace(entry, uid=said.owner[0], gid=said.owner[1])
     if said.device is None or entry.kind is not Kind.FILE:
         return entry

@@ -5,7 +5,7 @@ layer holds them all the same. So that nothing depends on who built it, the file
 
 ::
 
-    user.layerbuild.owner     "UID:GID"        the owner; the file's own is root
+    user.layerbuild.owner     "UID:GID"        the owner; the file's own is root, else the mark says nothing
     user.layerbuild.device    "c MAJOR:MINOR"  an empty regular file is this device ("b …": a block device); "c 0:0",
                                                as everywhere, is a whiteout
     user.layerbuild.opaque    "y"              a folder hides what is below, where overlay's own mark was refused
@@ -30,7 +30,7 @@ Target = bytes | str | os.PathLike[str] | int
 SPACE = b"user.layerbuild."
 OPAQUE = "user.layerbuild.opaque"
 
-_OWNER = "user.layerbuild.owner"
+OWNER = "user.layerbuild.owner"
 _DEVICE = "user.layerbuild.device"
 _REFUSED = (errno.EPERM, errno.EINVAL)  # no right; an id that the user namespace does not map (chown(2))
 _LETTERS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
@@ -67,9 +67,9 @@ def note_owner(target: Target, uid: int, gid: int) -> bool:
     follow = isinstance(target, int)
     try:
         if (uid, gid) == (0, 0):
-            os.removexattr(target, _OWNER, follow_symlinks=follow)
+            os.removexattr(target, OWNER, follow_symlinks=follow)
         else:
-            os.setxattr(target, _OWNER, b"%d:%d" % (uid, gid), follow_symlinks=follow)
+            os.setxattr(target, OWNER, b"%d:%d" % (uid, gid), follow_symlinks=follow)
     except OSError as error:
         return error.errno == errno.ENODATA
     return True
@@ -103,7 +103,7 @@ def _stand_in(name: bytes, mode: int, device: int, dir_fd: int | None) -> bool:
 def read(source: bytes | int, names: list[str]) -> StandIn:
     """What the marks among the attribute ``names`` of ``source`` (a path that is not followed, or a descriptor) say."""
     owner = device = None
-    if _OWNER in names and (found := re.fullmatch(r"(\d+):(\d+)", _text(source, _OWNER), re.ASCII)):
+    if OWNER in names and (found := re.fullmatch(r"(\d+):(\d+)", _text(source, OWNER), re.ASCII)):
         owner = (int(found[1]), int(found[2]))
     if _DEVICE in names and (found := re.fullmatch(r"([cb]) (\d+):(\d+)", _text(source, _DEVICE), re.ASCII)):
         device = (_FORMATS[found[1]], int(found[2]), int(found[3]))

@@ -141,12 +141,16 @@ def resolved(name: str, machine: str) -> int:
     return int(lib.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(token), name.encode()))
 
 
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "x86"])
 def test_the_numbers_of_what_is_pretended(machine: str) -> None:
     known = notices.names(machine)
     assert {number: name for name in known.values() if (number := resolved(name, machine)) >= 0} == known
     others = set(notices.names("x86_64").values()) - set(known.values())
-    assert [name for name in others if resolved(name, machine) >= 0] == []
+    missed = [name for name in others if resolved(name, machine) >= 0]
+    # There a call of this name is that of 16-bit ids, or of a file's state without large files.
+    assert missed == [] or (
+        machine == "x86" and all(f"{name}32" in known.values() or "stat" in name for name in missed)
+    )
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", "ppc64le", "s390x", "riscv64"])
@@ -179,14 +183,18 @@ def test_the_filter_of_another_machine() -> None:
     assert decide(program, 63, architecture=X86_64) == 0
 
 
-@pytest.mark.parametrize(("machine", "architecture"), [("x86_64", X86_64), ("aarch64", AARCH64)])
-def test_what_is_told_of(machine: str, architecture: int) -> None:
+@pytest.mark.parametrize(
+    ("machine", "programs", "architecture"),
+    [("x86_64", "x86_64", X86_64), ("x86_64", "x86", I386), ("aarch64", "aarch64", AARCH64)],
+)
+def test_what_is_told_of(machine: str, programs: str, architecture: int) -> None:
     few, all_of_them = (notices.program(devices_only=only, machine=machine) for only in (True, False))
 
     def says(program: bytes, name: str, *arguments: int) -> int:
-        return decide(program, resolved(name, machine), *arguments, architecture=architecture)
+        return decide(program, resolved(name, programs), *arguments, architecture=architecture)
 
-    for name in ("fchownat", "setresuid", "getuid", "newfstatat", "statx", "mkdirat", "symlinkat"):
+    others = ("setresuid32", "getuid32", "fstatat64") if programs == "x86" else ("setresuid", "getuid", "newfstatat")
+    for name in ("fchownat", "statx", "mkdirat", "symlinkat", *others):
         assert (says(few, name), says(all_of_them, name)) == (ALLOWED, TOLD)
     for name in ("read", "execve", "unlinkat", "fchmodat"):
         assert (says(few, name), says(all_of_them, name)) == (ALLOWED, ALLOWED)
@@ -195,7 +203,7 @@ def test_what_is_told_of(machine: str, architecture: int) -> None:
     assert says(all_of_them, "openat", 0, 0, os.O_CREAT | os.O_WRONLY) == TOLD
     assert says(all_of_them, "openat", 0, 0, os.O_RDWR) == ALLOWED
     assert (says(all_of_them, "prctl", 8), says(all_of_them, "prctl", 4)) == (TOLD, ALLOWED)
-    assert decide(all_of_them, resolved("fchownat", machine), architecture=OTHER) == ALLOWED
+    assert decide(all_of_them, resolved("fchownat", programs), architecture=OTHER) == ALLOWED
 
 
 def test_a_loaded_filter_holds_for_children_too(compiled: bytes) -> None:
