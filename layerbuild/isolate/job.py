@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from layerbuild.frozen import frozen
 from layerbuild.isolate.limits import NO_LIMITS, Limits
@@ -85,6 +85,20 @@ class Job:
     limits: Limits = NO_LIMITS
     cgroup: tuple[str, ...] = ()
     name: str = ""
+
+
+@frozen
+class Kind:
+    """What of a job decides how the place is made in which its command runs; jobs are mostly alike in it."""
+
+    identity: Identity
+    network: Network
+    security: Security
+    shm_size: int
+
+    @classmethod
+    def of(cls, job: Job, identity: Identity) -> Self:
+        return cls(identity, job.network, job.security, job.limits.shm_size)
 
 
 @frozen
