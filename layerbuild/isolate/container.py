@@ -263,8 +263,13 @@ def start(container: Entering, report: socket.socket) -> NoReturn:
         os.close(mounts)
         container.enter()
     except BaseException as error:  # whatever it is: this process must not go on as a second helper
-        with contextlib.suppress(OSError):
-            report.send(json.dumps(failure(container.doing, error)).encode())
+        give_up(report, container.doing, error)
+
+
+def give_up(report: socket.socket, doing: object, error: BaseException) -> NoReturn:
+    """End this process, which has not become a command, and say why."""
+    with contextlib.suppress(OSError):
+        report.send(json.dumps(failure(doing, error)).encode())
     os._exit(NOT_FOUND)
 
 

@@ -25,9 +25,7 @@ from typing import Final
 from layerbuild.errors import LayerbuildError
 from layerbuild.isolate import linux, oci, rootfs
 from layerbuild.isolate.container import as_error, failure, init_folder, root_mount, start
-from layerbuild.isolate.fork import BEGIN
-from layerbuild.isolate.job import Exit, Job, Kind, Rootfs, WholeTree, decode, encode
-from layerbuild.isolate.namespaces import Identity
+from layerbuild.isolate.job import Begin, Exit, Job, Kind, Rootfs, WholeTree, decode, encode
 from layerbuild.isolate.pretenders import Lent, Pretenders, Stage
 from layerbuild.isolate.spares import DESCRIPTORS, Spares
 from layerbuild.isolate.standard import surroundings
@@ -36,17 +34,16 @@ _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
 
 
 def serve(control: socket.socket) -> None:
-    """Start what comes on ``control`` until the build is gone. The first message says ``BEGIN``, and behind that which
-    OCI runtime makes the containers; nothing: they are the helper's own."""
-    begun = control.recv(_MESSAGE).decode()
-    if not begun:
+    """Start what comes on ``control`` until the build is gone. The first message is a ``Begin``."""
+    told = control.recv(_MESSAGE)
+    if not told:
         return
-    runtime = begun.removeprefix(BEGIN)
+    begin: Begin = decode(json.loads(told))
     # After pivot_root every path is the image's: a module loaded then would be the image's program with our rights.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
     gc.disable()  # a collection would only write to pages that are shared with the build
     gc.freeze()
-    _Helper(control, _own_keyring(), runtime).serve()
+    _Helper(control, _own_keyring(), begin.runtime).serve(begin.likely)
 
 
 def _own_keyring() -> OSError | None:
@@ -85,7 +82,10 @@ class _Running:
 
     def hear(self) -> bool:
         """Take one message of ``report``; False after the last."""
-        message, fds, _, _ = socket.recv_fds(self.report, _MESSAGE, 1)
+        try:
+            message, fds, _, _ = socket.recv_fds(self.report, _MESSAGE, 1)
+        except ConnectionError:  # it was killed before it had taken its job
+            return False
         match message:
             case b"mounts":
                 self.mounts = fds[0]
@@ -109,7 +109,9 @@ class _Helper:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
-    def serve(self) -> None:
+    def serve(self, likely: Kind) -> None:
+        if not self._poll.poll(0):
+            self._prepare(likely)  # the build has still to find out how layers are mounted here
         while True:
             for fd, _ in self._poll.poll():
                 running = self._running.get(fd)
@@ -193,8 +195,12 @@ class _Helper:
             except Exception as error:  # whatever it is, the other jobs go on
                 answer = {"failure": failure("take the container down", error)}
             _answer(running.connection, answer)
+        if running.job.followed and "exit" in answer:
+            self._prepare(running.kind)
+
+    def _prepare(self, kind: Kind) -> None:
         if not self._runtime:
-            self._spares.prepare(running.kind)
+            self._spares.prepare(kind)
 
     def _outcome(self, running: _Running) -> dict[str, object]:
         os.close(running.ended)

@@ -24,12 +24,13 @@ from layerbuild.errors import LayerbuildError
 from layerbuild.frozen import frozen
 from layerbuild.isolate import linux, notices, seccomp
 from layerbuild.isolate.capabilities import kept
-from layerbuild.isolate.container import Container, as_error, failure, root_mount, start
+from layerbuild.isolate.container import Container, as_error, failure, give_up, root_mount, start
 from layerbuild.isolate.job import Kind, decode
 from layerbuild.isolate.standard import stage, surroundings
 
 DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _STAGE: Final = "/proc"  # a folder that every machine has; in a mount namespace that goes again
+_WITH_INIT: Final = b"job, with an init folder"
 
 
 @frozen
@@ -41,7 +42,7 @@ class _Spare:
     def hand(self, connection: socket.socket, plain: int, stdio: tuple[int, ...], *, has_init: bool) -> None:
         """Have it become the job's command. ConnectionError if it was killed."""
         fds = [connection.fileno(), plain, *stdio]
-        socket.send_fds(self.report, [b"init" if has_init else b"job"], fds, socket.MSG_NOSIGNAL)
+        socket.send_fds(self.report, [_WITH_INIT if has_init else b"job"], fds, socket.MSG_NOSIGNAL)
 
     def end(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -62,7 +63,7 @@ class Spares:
                 return
             self._spare.end()
             self._spare = None
-        with suppress(OSError):  # if it is refused again when a job needs it, that will tell
+        with suppress(Exception):  # whatever it is, it is told when a job has need of one
             self._spare = _fork(kind)
 
     def start(
@@ -115,27 +116,26 @@ def _stand_by(kind: Kind, report: socket.socket, *, filter: bytes | None, notice
     try:
         linux.close_all_but(report.fileno())
         staged = _staged(kind)
-        message, fds, _, _ = socket.recv_fds(report, 16, DESCRIPTORS)
-        if message:
-            connection, plain, *stdio = fds
-            with open(plain, "rb") as file:
-                file.seek(0)  # the helper has read it
-                job, identity = decode(json.load(file))
-            container = Container(
-                job,
-                identity,
-                tuple(stdio),
-                socket.socket(fileno=connection),
-                report,
-                root=root_mount(job, identity, has_init=message == b"init"),
-                surroundings=surroundings(kind),
-                staged=staged,
-                filter=filter,
-                notices=notices,
-            )
-            start(container, report)
-    finally:
-        os._exit(0)
+        message, fds, _, _ = socket.recv_fds(report, 64, DESCRIPTORS)
+        connection, plain, *stdio = fds
+        with open(plain, "rb") as file:
+            file.seek(0)  # the helper has read it
+            job, identity = decode(json.load(file))
+        container = Container(
+            job,
+            identity,
+            tuple(stdio),
+            socket.socket(fileno=connection),
+            report,
+            root=root_mount(job, identity, has_init=message == _WITH_INIT),
+            surroundings=surroundings(kind),
+            staged=staged,
+            filter=filter,
+            notices=notices,
+        )
+    except BaseException as error:  # whatever it is: this process must not go on as a second helper
+        give_up(report, "take a job", error)
+    start(container, report)
 
 
 def _staged(kind: Kind) -> int | LayerbuildError:
@@ -151,9 +151,12 @@ def _staged(kind: Kind) -> int | LayerbuildError:
         home = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         linux.unshare(linux.CLONE_NEWNS)
         try:
-            for doing in stage(surroundings(kind), _STAGE, rootless=kind.identity.rootless):
-                pass
+            for mount in stage(surroundings(kind), _STAGE, rootless=kind.identity.rootless):
+                doing = mount
             return linux.open_tree(_STAGE)
+        except OSError as error:
+            error.filename = str(error.filename or "").removeprefix(_STAGE)  # as the container would see it
+            raise
         finally:
             linux.setns(home, linux.CLONE_NEWNS)
             # Else the root would be the namespace's, and that of a build in a chroot is another.

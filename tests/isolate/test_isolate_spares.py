@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 from isolate_world import World, in_build
@@ -40,6 +42,11 @@ def namespace(pid: int | str, kind: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/{kind}")
 
 
+def sh(world: World, script: str, **more: Any) -> str:
+    """As ``world.sh``, with another job to come."""
+    return world.sh(script, followed=True, **more)
+
+
 def ready(*, other_than: int = 0) -> int:
     """The process that waits for the next job."""
     end = time.monotonic() + 5
@@ -51,9 +58,9 @@ def ready(*, other_than: int = 0) -> int:
     raise AssertionError("none is ready")
 
 
-def look(world: World, seen: Callable[[], None], **more: object) -> None:
+def look(world: World, seen: Callable[[], None], **more: Any) -> None:
     """Run a command, and ``seen`` while it runs."""
-    job: Job = world.job("sh", "-c", "echo ready; sleep 0.2", **more)
+    job: Job = world.job("sh", "-c", "echo ready; sleep 0.2", **{"followed": True, **more})
     told: list[bytes] = []
 
     def on_output(data: bytes) -> None:
@@ -66,12 +73,22 @@ def look(world: World, seen: Callable[[], None], **more: object) -> None:
 
 @in_build()
 def test_what_stands_ready_becomes_the_next_command(world: World) -> None:
-    world.sh("true")
+    sh(world, "true")
     spare = ready()
     running: list[list[int]] = []
     look(world, lambda: running.append(commands()))
     assert running == [[spare]]
     ready(other_than=spare)
+
+
+@in_build()
+def test_one_is_made_ready_before_the_first_job_and_none_where_no_other_follows(world: World) -> None:
+    spare = ready()
+    running: list[list[int]] = []
+    look(world, lambda: running.append(commands()), followed=False)
+    assert running == [[spare]]
+    world.sh("true")  # by then the helper is done with what came before
+    assert commands() == []
 
 
 @in_build()
@@ -97,16 +114,36 @@ def test_each_job_has_namespaces_of_its_own(world: World) -> None:
 @in_build()
 def test_nothing_of_a_job_is_left_to_the_next(world: World) -> None:
     script = "ls /proc/self/fd; env; ls /dev /dev/shm; hostname; ulimit -f; echo /proc/[1-9]*"
-    usual = world.sh(script)
+    usual = sh(world, script)
     for hostname in ("one", "two"):
-        output = world.sh(f"{script}; echo x >/dev/shm/x; echo x >/dev/y", env={"SECRET": "1"}, hostname=hostname)
+        output = sh(world, f"{script}; echo x >/dev/shm/x; echo x >/dev/y", env={"SECRET": "1"}, hostname=hostname)
         assert hostname in output.splitlines()
     assert world.sh(script) == usual
 
 
+def held(pid: int) -> list[str]:
+    """What the descriptors of a process lead to, without the numbers of sockets."""
+    found = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda path: int(path.name))
+    return [os.readlink(path).split(":")[0] for path in found]
+
+
+@in_build()
+def test_it_holds_nothing_of_the_build_or_of_a_job(world: World) -> None:
+    spare = ready()
+    look(world, lambda: None, network="none")  # of another kind, so it is not the spare that becomes its command
+    other = ready(other_than=spare)
+    own = ["/dev/null"] * 3 + ["socket", "/"]  # its orders, and the top of what it has mounted
+    end = time.monotonic() + 5
+    while held(other) != own and time.monotonic() < end:
+        time.sleep(0.01)
+    assert held(other) == own
+    for kind in ("mnt", "cgroup"):
+        assert namespace(other, kind) == namespace("self", kind)
+
+
 @in_build()
 def test_what_stands_ready_is_not_seen_and_serves_its_own_kind_only(world: World) -> None:
-    world.sh("true")
+    sh(world, "true")
     spare = ready()
     running: list[list[int]] = []
     look(world, lambda: running.append(commands()), network="none")
@@ -114,14 +151,14 @@ def test_what_stands_ready_is_not_seen_and_serves_its_own_kind_only(world: World
     other = ready(other_than=spare)
     assert namespace(other, "net") != namespace("self", "net"), "now one without a network stands ready"
     assert not Path(f"/proc/{spare}").exists()
-    assert world.sh("echo /proc/[1-9]*") == "/proc/1\n", "beside one of the other kind"
-    world.sh("true", network="none")
-    assert "LOOPBACK,UP" in world.sh("ip -o link", network="none")
+    assert sh(world, "echo /proc/[1-9]*") == "/proc/1\n", "beside one of the other kind"
+    sh(world, "true", network="none")
+    assert "LOOPBACK,UP" in sh(world, "ip -o link", network="none")
 
 
 @in_build()
 def test_a_job_has_what_the_build_has_mounted_meanwhile(world: World) -> None:
-    world.sh("true")
+    sh(world, "true")
     ready()
     late = world.base / "late"
     late.mkdir()
@@ -132,14 +169,29 @@ def test_a_job_has_what_the_build_has_mounted_meanwhile(world: World) -> None:
 
 @in_build()
 def test_one_that_was_killed_costs_no_job(world: World) -> None:
-    world.sh("true")
-    os.kill(ready(), signal.SIGKILL)
+    sh(world, "true")
+    spare = ready()
+    os.kill(spare, signal.SIGKILL)
+    end = time.monotonic() + 5
+    while os.path.exists(f"/proc/{spare}/cwd") and time.monotonic() < end:  # what is not reaped has none
+        time.sleep(0.01)
+    assert world.sh("echo well") == "well\n"
+
+
+@in_build()
+def test_one_that_is_killed_with_a_job_in_hand_is_a_command_that_was_killed(world: World) -> None:
+    sh(world, "true")
+    spare = ready()
+    os.kill(spare, signal.SIGSTOP)
+    Timer(0.3, os.kill, (spare, signal.SIGKILL)).start()
+    ended, _ = world.run(world.job("true"))
+    assert (ended.code, ended.signal) == (137, 9)
     assert world.sh("echo well") == "well\n"
 
 
 @in_build()
 def test_none_is_left_after_the_build(world: World) -> None:
-    world.sh("true")
+    sh(world, "true")
     spare = ready()
     world.sandbox.close()
     assert not Path(f"/proc/{spare}").exists()
@@ -150,6 +202,6 @@ def test_why_it_could_not_be_made_ready_is_told_by_the_job(world: World) -> None
     world.sandbox.close()
     with Sandbox.start(world.identity, Limits(shm_size=-1)) as sandbox:
         for _ in range(2):
-            with pytest.raises(MachineError, match=r"mount -t tmpfs .*size=-1 tmpfs /dev/shm: Invalid argument"):
-                sandbox.run(world.job("true"), lambda _: None)
-            ready()
+            with pytest.raises(MachineError) as caught:
+                sandbox.run(world.job("true", followed=True), lambda _: None)
+            assert caught.value.message.endswith("size=-1 tmpfs /dev/shm: Invalid argument: /dev/shm")
