@@ -51,7 +51,7 @@ class _Spare:
 
 
 class Spares:
-    """One at most, of the kind of the job that ended last. Only for a process with a single thread."""
+    """One at most. Only for a process with a single thread."""
 
     def __init__(self) -> None:
         self._spare: _Spare | None = None
@@ -77,7 +77,11 @@ class Spares:
                 return spare.pid, spare.report
             spare.end()  # it was killed, for want of memory say
         forked = _fork(kind)
-        forked.hand(connection, plain, stdio, has_init=has_init)
+        try:
+            forked.hand(connection, plain, stdio, has_init=has_init)
+        except OSError:
+            forked.end()
+            raise
         return forked.pid, forked.report
 
 
@@ -97,8 +101,8 @@ def _fork(kind: Kind) -> _Spare:
 
 @functools.cache
 def _filter() -> bytes | None:
-    """The system call filter, compiled when the first command needs it; None without libseccomp. All capabilities that
-    a command may have bring the same calls."""
+    """The system call filter, compiled before the first command; None without libseccomp. All capabilities that a
+    command may have bring the same calls."""
     return seccomp.compile(seccomp.policy(kept("none"))) if seccomp.library() else None
 
 

@@ -12,7 +12,7 @@ from threading import Timer
 from typing import Any
 
 import pytest
-from isolate_world import World, in_build
+from isolate_world import World, fork_build, in_build, new_base, user_for
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import linux
@@ -20,6 +20,7 @@ from layerbuild.isolate.job import Job
 from layerbuild.isolate.limits import Limits
 from layerbuild.isolate.mounts import Bind
 from layerbuild.isolate.sandbox import Sandbox
+from layerbuild.layer.tree import remove_tree
 
 FRESH = ("mnt", "pid", "ipc", "uts", "cgroup")
 
@@ -47,15 +48,25 @@ def sh(world: World, script: str, **more: Any) -> str:
     return world.sh(script, followed=True, **more)
 
 
+def wait_for(condition: Callable[[], object]) -> bool:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
 def ready(*, other_than: int = 0) -> int:
     """The process that waits for the next job."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        match commands():
-            case [pid] if pid != other_than:
-                return pid
-        time.sleep(0.01)
-    raise AssertionError("none is ready")
+    found: list[int] = []
+
+    def one() -> bool:
+        found[:] = commands()
+        return len(found) == 1 and found[0] != other_than
+
+    assert wait_for(one), "none is ready"
+    return found[0]
 
 
 def look(world: World, seen: Callable[[], None], **more: Any) -> None:
@@ -133,10 +144,7 @@ def test_it_holds_nothing_of_the_build_or_of_a_job(world: World) -> None:
     look(world, lambda: None, network="none")  # of another kind, so it is not the spare that becomes its command
     other = ready(other_than=spare)
     own = ["/dev/null"] * 3 + ["socket", "/"]  # its orders, and the top of what it has mounted
-    end = time.monotonic() + 5
-    while held(other) != own and time.monotonic() < end:
-        time.sleep(0.01)
-    assert held(other) == own
+    assert wait_for(lambda: held(other) == own), held(other)
     for kind in ("mnt", "cgroup"):
         assert namespace(other, kind) == namespace("self", kind)
 
@@ -172,9 +180,7 @@ def test_one_that_was_killed_costs_no_job(world: World) -> None:
     sh(world, "true")
     spare = ready()
     os.kill(spare, signal.SIGKILL)
-    end = time.monotonic() + 5
-    while os.path.exists(f"/proc/{spare}/cwd") and time.monotonic() < end:  # what is not reaped has none
-        time.sleep(0.01)
+    assert wait_for(lambda: not os.path.exists(f"/proc/{spare}/cwd"))  # what is dead and not reaped has none
     assert world.sh("echo well") == "well\n"
 
 
@@ -195,6 +201,28 @@ def test_none_is_left_after_the_build(world: World) -> None:
     spare = ready()
     world.sandbox.close()
     assert not Path(f"/proc/{spare}").exists()
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("who", ["root", "user"])
+def test_it_ends_with_a_build_that_is_killed(who: str) -> None:
+    user = user_for(who)
+    base = new_base(user)
+
+    def scenario(world: World) -> None:
+        (world.base / "spare").write_text(str(ready()))
+        time.sleep(60)
+
+    pid, reader = fork_build(base, user, scenario)
+    try:
+        note = base / "spare"
+        assert wait_for(lambda: note.exists() and note.read_text())
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert wait_for(lambda: not Path("/proc", note.read_text()).exists())
+    finally:
+        os.close(reader)
+        remove_tree(base)
 
 
 @in_build()
