@@ -80,7 +80,7 @@ class Runner:
         """Execute ``step`` on ``tree``, the stack below ``workspace``, with what its mounts bring; ``output`` gets its
         output as it comes, less the secrets. ``after`` is the step that will be executed next, if there is one."""
         command = self.command(step)
-        alike = after is not None and (after.network, after.security) == (step.network, step.security)
+        following = self.command(after) if after is not None else None
         command = replace(
             command,
             env=_merged(command.env, mounted.env),
@@ -98,7 +98,8 @@ class Runner:
         mask = Mask(mounted.secrets, collect)
         try:
             with self._driver.rootfs(workspace) as root:
-                code, how, hint = _outcome(self._sandbox.run(job(command, tree, root, followed=alike), mask.write))
+                what = job(command, tree, root, followed=following is not None and _alike(command, following))
+                code, how, hint = _outcome(self._sandbox.run(what, mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
@@ -161,6 +162,11 @@ class Runner:
             return self._unusual
         free = "RUN commands may make every system call: libseccomp is not installed (`layerbuild doctor`)"
         return (*self._unusual, free)
+
+
+def _alike(first: Command, second: Command) -> bool:
+    """Whether the place in which they are executed is made in the same way."""
+    return (first.network, first.security) == (second.network, second.security)
 
 
 def script_files(step: RunStep) -> tuple[File, ...]:

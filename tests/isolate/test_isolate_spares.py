@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Timer
 from typing import Any
 
@@ -16,10 +19,11 @@ from isolate_world import World, fork_build, in_build, new_base, user_for
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import linux
-from layerbuild.isolate.job import Job
-from layerbuild.isolate.limits import Limits
+from layerbuild.isolate.job import Job, Kind
+from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.mounts import Bind
 from layerbuild.isolate.sandbox import Sandbox
+from layerbuild.isolate.spares import Spares
 from layerbuild.layer.tree import remove_tree
 
 FRESH = ("mnt", "pid", "ipc", "uts", "cgroup")
@@ -193,6 +197,18 @@ def test_one_that_is_killed_with_a_job_in_hand_is_a_command_that_was_killed(worl
     ended, _ = world.run(world.job("true"))
     assert (ended.code, ended.signal) == (137, 9)
     assert world.sh("echo well") == "well\n"
+
+
+@in_build()
+def test_one_that_can_not_take_its_job_says_why_and_is_no_command_that_ended_well(world: World) -> None:
+    connection, _ = socket.socketpair()
+    with TemporaryFile() as plain:
+        plain.write(b"no job")
+        plain.flush()
+        kind = Kind(world.identity, "host", "sandbox", NO_LIMITS.shm_size)
+        pid, report = Spares().start(kind, connection, plain.fileno(), (0, 1, 2), has_init=False)
+    assert json.loads(report.recv(1 << 16))["message"].startswith("take a job: ")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
 
 
 @in_build()
