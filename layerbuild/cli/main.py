@@ -63,12 +63,14 @@ COMMANDS = {
 @frozen
 class Settings:
     """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
-    and ``mirrors`` are the texts of the options about registries."""
+    and ``mirrors`` are the texts of the options about registries; ``columns`` is how wide lists may be, None: as wide
+    as the terminal."""
 
     root: Path
     driver: str | None = None
     insecure: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
+    columns: int | None = None
 
 
 class CommandTable(click.Group):
@@ -110,14 +112,20 @@ class CommandTable(click.Group):
     help="How RUN gets the layers: overlay, btrfs, fuse-overlayfs, copy.  [env: LAYERBUILD_DRIVER; else what works]",
 )
 @registries.options
+@click.option("--columns", type=int, hidden=True, help="For `learn`: how wide lists may be.")
 @click.pass_context
 def main(
-    ctx: click.Context, root: Path | None, driver: str | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]
+    ctx: click.Context,
+    root: Path | None,
+    driver: str | None,
+    insecure: tuple[str, ...],
+    mirrors: tuple[str, ...],
+    columns: int | None,
 ) -> None:
     """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
     from layerbuild.cli.place import default_root
 
-    ctx.obj = Settings((root or default_root()).absolute(), driver or None, insecure, mirrors)
+    ctx.obj = Settings((root or default_root()).absolute(), driver or None, insecure, mirrors, columns)
 
 
 def run() -> None:

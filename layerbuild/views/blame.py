@@ -61,7 +61,7 @@ def image_json(rows: Sequence[LayerRow], found: Sequence[Version]) -> dict[str, 
     }
 
 
-def image_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
+def image_text(rows: Sequence[LayerRow], found: Sequence[Version], *, width: int) -> str:
     """The whole image for people."""
     header = ["LAYER", "INSTRUCTION", "CREATED", "CHANGED", "DELETED", "BYTES", "INVISIBLE"]
     cells = [
@@ -75,7 +75,7 @@ def image_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
         for layer in by_layer(rows, found)
     ]
     hidden = sorted(invisible(found), key=lambda version: -version.size)
-    lines = [table(header, cells, right=frozenset((0, 2, 3, 4, 5, 6)))]
+    lines = [table(header, cells, width=width, right=frozenset((0, 2, 3, 4, 5, 6)))]
     if not hidden:
         return "\n".join([*lines, "every byte that is shipped can be seen"])
     total = sum(version.size for version in hidden)

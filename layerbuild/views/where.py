@@ -124,7 +124,7 @@ def absent_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
     }
 
 
-def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
+def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str, width: int) -> str:
     """The blobs of an image that is not in the store, and ``hint``, the line that brings it in."""
     cells = [
         [str(number), shorten(row.instruction, 32), str(row.digest)]
@@ -133,7 +133,7 @@ def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
     lines = [
         f"{image} is not in the store. Its layers are blobs, packed, and have no folders on this disk:",
         "",
-        table(["LAYER", "INSTRUCTION", "DIGEST"], cells, right=frozenset((0,))),
+        table(["LAYER", "INSTRUCTION", "DIGEST"], cells, width=width, right=frozenset((0,))),
         "",
         "To have them unpacked, each in a folder of its own that a mount can name:",
         f"  {hint}",
@@ -141,7 +141,7 @@ def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
     return "\n".join(lines)
 
 
-def as_text(store: Store, image: StoredImage, found: list[Place]) -> str:
+def as_text(store: Store, image: StoredImage, found: list[Place], *, width: int) -> str:
     """The folders as a table, the parts of one explained, and how to mount them."""
     if not found:
         return f"image {image.image_id} has no layer, so it has no folder"
@@ -152,7 +152,7 @@ def as_text(store: Store, image: StoredImage, found: list[Place]) -> str:
     lines = [
         f"Everything lies in {store.root}",
         "",
-        table(["LAYER", "INSTRUCTION", "LINK", "FOLDER"], cells, right=frozenset((0,))),
+        table(["LAYER", "INSTRUCTION", "LINK", "FOLDER"], cells, width=width, right=frozenset((0,))),
         "",
         "In each folder:",
         *(f"  {name:<8} {what}" for name, what in _PARTS),
