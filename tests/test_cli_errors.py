@@ -96,6 +96,25 @@ def test_a_context_that_is_missing(rooted: Layerbuild, context: Path, command: s
 
 
 @pytest.mark.parametrize(
+    ("there", "asked", "meant"),
+    [
+        ("Containerfile", None, "Containerfile"),
+        ("Dockerfile.prod", None, "Dockerfile.prod"),
+        ("web.dockerfile", None, "web.dockerfile"),
+        ("Dockerfile.prod", "Dockerfile.prd", "Dockerfile.prod"),
+        ("recipe", "recpie", "recipe"),
+        ("Dockerfile.dockerignore", None, ""),
+    ],
+)
+def test_a_recipe_of_another_name(rooted: Layerbuild, context: Path, there: str, asked: str | None, meant: str) -> None:
+    (context / there).write_text("FROM busybox\n")
+    words = ("-f", context / asked) if asked else ()
+    said = rooted.run("build", *words, context, code=3).stderr
+    assert f"there is no recipe {context / (asked or 'Dockerfile')}\n" in said
+    assert f"hint: did you mean -f {context / meant}?" in said if meant else "hint: name one with -f FILE" in said
+
+
+@pytest.mark.parametrize(
     "arguments", [("rmi", "x"), ("tag", "x", "y"), ("inspect", "x"), ("layers", "x"), ("run", "x")]
 )
 def test_an_image_that_is_missing(rooted: Layerbuild, arguments: tuple[str, ...]) -> None:

@@ -13,8 +13,9 @@ import pytest
 from support import Layerbuild
 
 from layerbuild.cli.commands.build import build
+from layerbuild.cli.commands.run import run
 from layerbuild.cli.options.command import HEADINGS, Command, Option
-from layerbuild.cli.options.elsewhere import REASONS
+from layerbuild.cli.options.elsewhere import OF_RUN, REASONS
 
 
 def config_of(layerbuild: Layerbuild, image: str) -> dict[str, Any]:
@@ -46,6 +47,27 @@ def test_an_option_of_another_builder_is_refused_with_its_reason(name: str) -> N
             build.make_context("build", words)
         assert caught.value.message == f"build has no option {name}: {REASONS[name][0]}"
         assert caught.value.hint == REASONS[name][1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["-v /a:/b", "-p 80:80", "-d", "-dit", "--name x", "--mount type=bind", "--env-file f", "--privileged", "--pull=x"],
+)
+def test_an_option_of_docker_run_is_refused_with_its_reason(rooted: Layerbuild, words: str) -> None:
+    said = rooted.run("run", *words.split(), "busybox", "true", code=2).stderr
+    assert said.startswith("layerbuild: run has no option --") and "\nhint: " in said
+
+
+def test_no_option_of_run_is_refused_that_is_there() -> None:
+    assert {name for parameter in run.params for name in parameter.opts} & set(OF_RUN) == set()
+
+
+def test_behind_the_image_all_words_are_the_containers(rooted: Layerbuild) -> None:
+    assert rooted("run", "--rm", "busybox", "echo", "--name", "-v", "--pull", "--", "-x") == "--name -v --pull -- -x\n"
+    assert rooted("shell", "busybox", "echo", "--failed", "-v") == "--failed -v\n"
+    for command, wrong, meant in (("run", "--kep", "--keep"), ("shell", "--faild", "--failed")):
+        said = rooted.run(command, wrong, "busybox", code=2).stderr
+        assert "No such option" in said and wrong in said and meant in said
 
 
 def test_a_misspelled_option_is_told_the_nearest() -> None:

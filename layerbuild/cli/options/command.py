@@ -55,6 +55,18 @@ def gathered(
     return called
 
 
+class Container(click.Command):
+    """A command behind whose first word all words are for the container."""
+
+    allow_interspersed_args = False
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise elsewhere.explained(error, elsewhere.OF_RUN) from error
+
+
 class Command(click.Command):
     """``--pull`` alone means always, as in ``docker build``, and takes no further word: a value stands behind ``=``,
     which click knows no way to say."""
