@@ -14,8 +14,10 @@ from support import Layerbuild
 
 from layerbuild.cli.commands.build import build
 from layerbuild.cli.commands.run import run
+from layerbuild.cli.main import COMMANDS
 from layerbuild.cli.options.command import HEADINGS, Command, Option
-from layerbuild.cli.options.elsewhere import OF_RUN, REASONS
+from layerbuild.cli.options.elsewhere import COMMANDS_OF_OTHERS, OF_RUN, REASONS
+from layerbuild.cli.overview import OVERVIEW
 
 
 def config_of(layerbuild: Layerbuild, image: str) -> dict[str, Any]:
@@ -56,6 +58,34 @@ def test_an_option_of_another_builder_is_refused_with_its_reason(name: str) -> N
 def test_an_option_of_docker_run_is_refused_with_its_reason(rooted: Layerbuild, words: str) -> None:
     said = rooted.run("run", *words.split(), "busybox", "true", code=2).stderr
     assert said.startswith("layerbuild: run has no option --") and "\nhint: " in said
+
+
+@pytest.mark.parametrize("words", ["bud .", "buildx build .", "version", "ps -a", "image ls", "from debian"])
+def test_a_command_of_another_builder_is_answered_with_what_to_write(rooted: Layerbuild, words: str) -> None:
+    said = rooted.run(*words.split(), code=2).stderr
+    assert said == (
+        f"layerbuild: there is no command {words.split()[0]!r} here\nhint: {COMMANDS_OF_OTHERS[words.split()[0]]}\n"
+    )
+
+
+def test_no_command_is_refused_that_is_there() -> None:
+    assert set(COMMANDS) & set(COMMANDS_OF_OTHERS) == set()
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "lint", "verify"])
+def test_a_context_that_nobody_names(rooted: Layerbuild, command: str) -> None:
+    said = rooted.run(command, code=2).stderr
+    assert said == f"layerbuild: no CONTEXT is named\nhint: layerbuild {command} . for this folder\n"
+
+
+def test_help_tells_of_each_command_in_a_line(rooted: Layerbuild) -> None:
+    assert sorted(name for rows in OVERVIEW.values() for name in rows) == sorted(COMMANDS)
+    lines = rooted.run("--help", env={"COLUMNS": "80"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for rows in OVERVIEW.values():
+        for name, what in rows.items():
+            assert f"  {name:<7}  {what}" in lines
+    assert "Exit codes: 0 done" in "\n".join(lines)
 
 
 def test_no_option_of_run_is_refused_that_is_there() -> None:

@@ -83,8 +83,9 @@ def planned(
     return Planned(plan, lookup)
 
 
-def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
-    """Parse a recipe file (None: standard input), which messages call ``name``; RecipeError if it can't be read."""
+def parse_recipe(path: Path | None, *, name: str = "", option: str = "-f ") -> Recipe:
+    """Parse a recipe file (None: standard input), which messages call ``name``; RecipeError if it can't be read.
+    ``option`` is what names another one on the command line."""
     from layerbuild.recipe.syntax import parse
 
     if path is None:
@@ -92,17 +93,17 @@ def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {path}", hint=_meant(path)) from None
+        raise RecipeError(f"there is no recipe {path}", hint=_meant(path, option)) from None
     except OSError as error:
         raise RecipeError(f"can't read the recipe: {error.strerror}", span=Span(str(path), 1)) from error
     return parse(_decoded(data), file=name or str(path))
 
 
-def _meant(path: Path) -> str:
+def _meant(path: Path, option: str) -> str:
     """What helps where there is no recipe ``path``."""
     names = [name for name in os.listdir(path.parent) if not name.endswith("ignore")] if path.parent.is_dir() else []
     near = [name for name in sorted(names) if _LIKE_A_RECIPE.search(name)] or alike(path.name, names)
-    return f"did you mean -f {path.with_name(near[0])}?" if near else "name one with -f FILE"
+    return f"did you mean {option}{path.with_name(near[0])}?" if near else f"name one: {option}FILE"
 
 
 def _decoded(data: bytes) -> str:
@@ -122,7 +123,9 @@ def make_plan(
     """The plan for ``platform``; None: for the one that was asked for."""
     from layerbuild.recipe.planner import plan
     from layerbuild.recipe.scope import RunDefaults
+    from layerbuild.recipe.stages import read_stages
 
+    bases.stages = lambda: read_stages(recipe).names
     found = plan(
         recipe,
         bases=bases.config,

@@ -80,7 +80,10 @@ def image_text(rows: Sequence[LayerRow], found: Sequence[Version], *, width: int
         return "\n".join([*lines, "every byte that is shipped can be seen"])
     total = sum(version.size for version in hidden)
     lines.append(f"{size(total)} in {count(len(hidden), 'file')} are shipped though invisible:")
-    lines += [f"  {size(version.size):>7}  {_shown(version.path)}  {_fate(version)}" for version in hidden[:_LARGEST]]
+    lines += [
+        f"  {size(version.size):>7}  {_shown(version.path)}  of layer {version.layer}, {_fate(version)}"
+        for version in hidden[:_LARGEST]
+    ]
     if len(hidden) > _LARGEST:
         lines.append(f"  and {len(hidden) - _LARGEST} more; --format json names them all")
     return "\n".join(lines)
@@ -124,7 +127,7 @@ def path_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
         row = rows[version.layer - 1]
         what = f"changed ({', '.join(version.facts)})" if version.facts else version.action
         amount = f"  {size(version.size)}" if version.size else ""
-        fate = f"  {_fate(version)}" if version.hidden_by else ""
+        fate = f", {_fate(version)}" if version.hidden_by else ""
         lines.append(f"  layer {version.layer}  {what}{amount}{fate}  {shorten(row.instruction, 70)}")
     return "\n".join(lines)
 
@@ -148,7 +151,7 @@ def _version_json(rows: Sequence[LayerRow], version: Version) -> dict[str, Any]:
 
 def _fate(version: Version) -> str:
     verb = "deleted" if version.deleted else "replaced"
-    return f"of layer {version.layer}, {verb} by layer {version.hidden_by}"
+    return f"{verb} by layer {version.hidden_by}"
 
 
 def _shown(path: bytes) -> str:

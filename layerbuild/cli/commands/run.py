@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 @click.option("-w", "--workdir", help="Working directory.  [default: the image's]")
 @click.option("--entrypoint", help="In place of the image's; empty: none.")
 @limits.options
-@click.option("--network", type=click.Choice(["host", "none"]), default="host")
+@click.option(
+    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What it reaches."
+)
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.  [default: if standard input is one]")
-@platform_option(envvar=PLATFORM_VARIABLE)
+@platform_option(envvar=PLATFORM_VARIABLE, help=f"Which of the images under that name.  [env: {PLATFORM_VARIABLE}]")
 @click.option("-i", "--interactive", is_flag=True, help="As in docker; standard input is always passed on.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from layerbuild.cli.options import elsewhere
+from layerbuild.errors import UsageError
 
 SOURCES = "Recipe and context"
 OUTPUTS = "Image and output"
@@ -77,6 +78,10 @@ class Command(click.Command):
             return super().parse_args(ctx, words)
         except click.NoSuchOption as error:
             raise elsewhere.explained(error) from error
+        except click.MissingParameter as error:
+            if error.param is None or error.param.name != "context":
+                raise
+            raise UsageError("no CONTEXT is named", hint=f"layerbuild {ctx.info_name} . for this folder") from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}

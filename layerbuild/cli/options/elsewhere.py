@@ -144,7 +144,40 @@ _IMAGE_ALONE = "a container sees its image, and nothing else of this machine", "
 _NETWORK = "a container is in this machine's network, with all its ports", "leave it out"
 _LOOK = "containers are for a look into an image", "layerbuild save IMAGE | podman load, and podman run"
 
-#: The same for ``run``.
+_A_LINE = "write it as a line of a recipe: layerbuild build -f - . takes one from standard input"
+_KEPT = "layerbuild df counts the containers that are kept, layerbuild prune -a removes them"
+
+#: A command that others have → what to write instead.
+COMMANDS_OF_OTHERS: Final = MappingProxyType(
+    {
+        "add": _A_LINE,
+        "bake": "layerbuild build, once for each target",
+        "bud": "layerbuild build CONTEXT",
+        "build-using-dockerfile": "layerbuild build CONTEXT",
+        "builder": "layerbuild prune",
+        "buildx": "leave it out: layerbuild build CONTEXT; for `buildx du` and `buildx prune`: layerbuild df, prune -a",
+        "commit": f"{_A_LINE}; `layerbuild run --keep` keeps what a container writes",
+        "config": _A_LINE,
+        "container": _KEPT,
+        "containers": _KEPT,
+        "copy": _A_LINE,
+        "cp": "layerbuild run IMAGE cat PATH > FILE",
+        "create": "layerbuild run IMAGE COMMAND",
+        "exec": "layerbuild run IMAGE COMMAND, or layerbuild shell for what is kept",
+        "from": _A_LINE,
+        "image": "leave it out: layerbuild images, inspect, history, tag, rmi, pull, push, save, load, import, prune",
+        "info": "layerbuild doctor",
+        "manifest": "layerbuild build --platform A,B --tag NAME makes an index",
+        "mount": "layerbuild where IMAGE, which tells the line that mounts it",
+        "ps": _KEPT,
+        "rm": _KEPT,
+        "start": "layerbuild run IMAGE COMMAND",
+        "system": "layerbuild df, and layerbuild prune",
+        "version": "layerbuild --version",
+    }
+)
+
+#: The same as ``REASONS`` for ``run``.
 OF_RUN: Final = MappingProxyType(
     {
         "--add-host": _LOOK,
