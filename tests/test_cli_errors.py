@@ -118,6 +118,7 @@ def test_a_context_that_is_missing(rooted: Layerbuild, context: Path, command: s
         ("Dockerfile.prod", "Dockerfile.prd", "Dockerfile.prod"),
         ("recipe", "recpie", "recipe"),
         ("Dockerfile.dockerignore", None, ""),
+        ("Makefile", None, ""),
     ],
 )
 def test_a_recipe_of_another_name(rooted: Layerbuild, context: Path, there: str, asked: str | None, meant: str) -> None:

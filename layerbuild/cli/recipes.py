@@ -102,7 +102,9 @@ def parse_recipe(path: Path | None, *, name: str = "", option: str = "-f ") -> R
 def _meant(path: Path, option: str) -> str:
     """What helps where there is no recipe ``path``."""
     names = [name for name in os.listdir(path.parent) if not name.endswith("ignore")] if path.parent.is_dir() else []
-    near = [name for name in sorted(names) if _LIKE_A_RECIPE.search(name)] or alike(path.name, names)
+    near = [name for name in sorted(names) if _LIKE_A_RECIPE.search(name)]
+    if path.name != "Dockerfile":  # which nobody may have typed
+        near = alike(path.name, names) or near
     return f"did you mean {option}{path.with_name(near[0])}?" if near else f"name one: {option}FILE"
 
 

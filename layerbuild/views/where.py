@@ -13,6 +13,7 @@ from typing import Any
 from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
 from layerbuild.store.images import StoredImage
+from layerbuild.store.ownership import has_ranges
 from layerbuild.store.store import Store
 from layerbuild.views.layers import LayerRow, layer_rows
 from layerbuild.views.text import shorten, table
@@ -80,6 +81,11 @@ def mount_line(store: Store, found: list[Place]) -> str:
         return f"mount --bind -o ro {found[0].diff} /mnt"
     extra = ",userxattr" if store.user_xattr else ""
     return f"cd {store.overlay} && mount -t overlay overlay -o ro,lowerdir={lowers}{extra} /mnt"
+
+
+def entering(store: Store) -> str:
+    """The shell line that enters a user namespace in which the files have the owners that the layers say: unshare(1)."""
+    return "unshare --map-root-user --map-auto --mount" if has_ranges(store.root) else "unshare --map-root-user --mount"
 
 
 def as_json(store: Store, image: StoredImage, found: list[Place]) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def as_text(store: Store, image: StoredImage, found: list[Place], *, width: int)
         *(f"  {name:<8} {what}" for name, what in _PARTS),
         "",
         "A container has these layers as lowerdir, and an empty upperdir of its own. To see them as one:",
-        *(["  unshare -rm"] if store.user_xattr else []),
+        *([f"  {entering(store)}"] if store.user_xattr else []),
         f"  {mount_line(store, found)}",
     ]
     return "\n".join(lines)
