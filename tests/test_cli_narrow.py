@@ -41,6 +41,8 @@ def test_lists_have_room(rooted: Layerbuild, context: Path, see: See) -> None:
     for layer in layers:
         names = (layer["diff_id"][7:19], layer["digest"][7:19], layer["chain_id"][7:19])
         assert "  ".join(names) in told and layer["folder"].split("/")[-2][:12] in told
+    rows = rooted.json("history", "narrow")
+    assert len(see("history", "narrow")) == 1 + len(rows)  # each row in one line: its instruction gives way
     plan = "\n".join(see("plan", "--no-cache", context))
     assert "the files that the command changes" in plan and "a label: configuration" in plan
 

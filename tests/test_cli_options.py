@@ -88,6 +88,13 @@ def test_help_tells_of_each_command_in_a_line(rooted: Layerbuild) -> None:
     assert "Exit codes: 0 done" in "\n".join(lines)
 
 
+@pytest.mark.parametrize(("words", "known"), [("layerbuild bui", "build"), ("layerbuild build --no-c", "--no-cache")])
+def test_a_shell_completes_commands_and_options(rooted: Layerbuild, words: str, known: str) -> None:
+    count = str(len(words.split()) - 1)
+    asked = {"_LAYERBUILD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
+    assert f"plain,{known}\n" in rooted.run(env=asked).stdout
+
+
 def test_no_option_of_run_is_refused_that_is_there() -> None:
     assert {name for parameter in run.params for name in parameter.opts} & set(OF_RUN) == set()
 

@@ -64,10 +64,11 @@ def image_json(rows: Sequence[LayerRow], found: Sequence[Version]) -> dict[str, 
 def image_text(rows: Sequence[LayerRow], found: Sequence[Version], *, width: int) -> str:
     """The whole image for people."""
     header = ["LAYER", "INSTRUCTION", "CREATED", "CHANGED", "DELETED", "BYTES", "INVISIBLE"]
+    shown = max(24, min(50, width - 54))  # so that a row has room in 80 columns
     cells = [
         [
             str(layer.layer),
-            shorten(layer.instruction, 50) or "(no history)",
+            shorten(layer.instruction, shown) or "(no history)",
             *(str(number) for number in (layer.created, layer.changed, layer.deleted)),
             size(layer.bytes),
             size(layer.invisible) if layer.invisible else "-",

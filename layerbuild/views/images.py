@@ -76,11 +76,12 @@ def history_rows(image: StoredImage, rows: Sequence[LayerRow]) -> list[dict[str,
 
 def history_text(rows: Sequence[dict[str, Any]], *, width: int, full: bool = False) -> str:
     """The history as a table; ``full`` does not cut the instruction."""
+    shown = max(24, min(60, width - 53))  # so that a row has room in 80 columns
     cells = [
         [
             row["diff_id"].short if row["diff_id"] else "-",
             date(row["created"]),
-            row["created_by"] if full else shorten(row["created_by"], 60),
+            row["created_by"] if full else shorten(row["created_by"], shown),
             "?" if row["size"] is None else size(row["size"]),
             row["comment"],
         ]

@@ -84,7 +84,7 @@ def mount_line(store: Store, found: list[Place]) -> str:
 
 
 def entering(store: Store) -> str:
-    """The shell line that enters a user namespace in which the files have the owners that the layers say: unshare(1)."""
+    """The shell line that enters a user namespace where files have the owners that the layers say: unshare(1)."""
     return "unshare --map-root-user --map-auto --mount" if has_ranges(store.root) else "unshare --map-root-user --mount"
 
 
