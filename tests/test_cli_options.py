@@ -60,6 +60,25 @@ def test_an_option_of_docker_run_is_refused_with_its_reason(rooted: Layerbuild, 
     assert said.startswith("layerbuild: run has no option --") and "\nhint: " in said
 
 
+def test_a_flag_may_have_a_value(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo it\n")
+    said = "| it\n"
+    assert said in rooted.run("build", "--rm=true", "--load=true", "--layers=true", "--squash=false", context).stderr
+    assert said not in rooted.run("build", "--no-cache=false", "--force-rm=false", "--tls-verify=true", context).stderr
+    assert said in rooted.run("build", "--no-cache=True", "--rm=0", context).stderr
+    assert "nothing says where to push to" in rooted.run("build", "--push=1", context, code=2).stderr
+    assert rooted.run("build", "--quiet=t", context).stderr == ""
+    assert "does not take a value" in rooted.run("build", "--quiet=x", context, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "word", ["--layers=false", "--skip-unused-stages=false", "--rewrite-timestamp=0", "--squash=true"]
+)
+def test_a_value_that_can_t_be_had_is_refused_with_its_reason(rooted: Layerbuild, word: str) -> None:
+    said = rooted.run("build", word, ".", code=2).stderr
+    assert said.startswith(f"layerbuild: {word} can't be had: ") and "\nhint: " in said
+
+
 @pytest.mark.parametrize("words", ["bud .", "buildx build .", "version", "ps -a", "image ls", "from debian"])
 def test_a_command_of_another_builder_is_answered_with_what_to_write(rooted: Layerbuild, words: str) -> None:
     said = rooted.run(*words.split(), code=2).stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import click
@@ -21,6 +21,27 @@ PROGRESS = "Progress"
 HEADINGS = (SOURCES, OUTPUTS, CACHE, RUN, LIMITS, CHECKS, PROGRESS)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+# As Go's strconv.ParseBool
+_VALUES = {**dict.fromkeys(("1", "t", "true"), True), **dict.fromkeys(("0", "f", "false"), False)}
+
+
+def _plain(word: str, flags: Set[str]) -> list[str]:
+    """What ``word`` is without the value of a flag; nothing, if it says what is so anyway. UsageError for a value that
+    can't be had."""
+    if word == "--pull":
+        return ["--pull=always"]
+    name, equals, text = word.partition("=")
+    value = _VALUES.get(text.lower())
+    if not equals or value is None:
+        return [word]
+    if elsewhere.ANYWAY.get(name, value) != value:
+        reason, remedy = elsewhere.REASONS.get(name) or elsewhere.ALWAYS[name]
+        raise UsageError(f"{word} can't be had: {reason}", hint=remedy)
+    if name in elsewhere.ANYWAY:
+        return []
+    return [name] * value if name in flags else [word]
 
 
 class Option(click.Option):
@@ -69,11 +90,13 @@ class Container(click.Command):
 
 
 class Command(click.Command):
-    """``--pull`` alone means always, as in ``docker build``, and takes no further word: a value stands behind ``=``,
-    which click knows no way to say."""
+    """Two things that docker and buildah take, and click knows no way to say. ``--pull`` alone means always, and takes
+    no further word: a value stands behind ``=``. And a flag may have one, too: ``--push=true``, ``--no-cache=false``.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        words = ["--pull=always" if word == "--pull" else word for word in args]
+        flags = {name for each in self.params if isinstance(each, click.Option) and each.is_flag for name in each.opts}
+        words = [word for given in args for word in _plain(given, flags)]
         try:
             return super().parse_args(ctx, words)
         except click.NoSuchOption as error:

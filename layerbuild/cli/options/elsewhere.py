@@ -129,6 +129,23 @@ REASONS: Final = MappingProxyType(
         "--volume": ("a RUN sees the recipe's mounts alone", "RUN --mount=type=bind, and --build-context NAME=FOLDER"),
     }
 )
+#: Flags that are always true here, because of which their false is an error.
+ALWAYS: Final = MappingProxyType(
+    {
+        "--layers": _ONE_LAYER,
+        "--rewrite-timestamp": ("times later than SOURCE_DATE_EPOCH are clamped to it", "--timestamp keep"),
+        "--skip-unused-stages": ("only the stages are built that the target needs", "--target STAGE, for each other"),
+    }
+)
+#: Flags that may be asked for with this value: it is so anyway.
+ANYWAY: Final = MappingProxyType(
+    {
+        **dict.fromkeys(ALWAYS, True),
+        "--tls-verify": True,
+        **dict.fromkeys(("--all-platforms", "--debug", "--no-hostname", "--no-hosts", "--omit-history"), False),
+        **dict.fromkeys(("--pull-always", "--pull-never", "--squash", "--squash-all", "--stdin", "--stream"), False),
+    }
+)
 _SHORT: Final = MappingProxyType(
     {
         "-D": "--debug",
