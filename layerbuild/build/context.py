@@ -287,7 +287,7 @@ class ContextTree:
         if kind_of(found.st_mode) is None:  # a socket is copied as an empty file
             return Node(path, Entry(path, Kind.FILE, stat.S_IMODE(found.st_mode), mtime=int(found.st_mtime)))
         try:
-            entry = entry_of(path, found, source=self._at(path), owner=(0, 0))
+            entry = entry_of(path, found, source=self._at(path), owner=(0, 0), marked=False)
         except OSError as error:
             raise self._unreadable(path, error) from error
         several = entry.kind is Kind.FILE and found.st_nlink > 1

@@ -111,6 +111,11 @@ class Runner:
         """How overlay's marks begin in the diff folder of a workspace; None: there are none."""
         return self._driver.space(user_xattr=user_xattr)
 
+    @property
+    def trusts_notes(self) -> bool:
+        """Whether no command could set what the build notes on files of its own: see ``sandbox.Sandbox``."""
+        return self._sandbox.trusts_notes
+
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
         lacks; empty where the driver does not mount the layers itself, or there are none."""

@@ -247,6 +247,28 @@ def capset(capabilities: Iterable[int]) -> None:
     _check(_libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)))
 
 
+def capget() -> tuple[int, int]:
+    """The effective and the permitted set, as masks: capget(2)."""
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), data))
+    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("6I", data.raw)
+    return effective | effective_high << 32, permitted | permitted_high << 32
+
+
+def set_effective(mask: int) -> None:
+    """Make of the permitted set what is in ``mask`` the effective one."""
+    _, permitted = capget()
+    effective = mask & permitted
+    low, high = (effective & 0xFFFFFFFF, permitted & 0xFFFFFFFF), (effective >> 32, permitted >> 32)
+    _check(_libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", *low, 0, *high, 0)))
+
+
+def set_fs_ids(uid: int, gid: int) -> None:
+    """Whose rights count for files: setfsuid(2), setfsgid(2), which tell no error."""
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+
+
 def drop_from_bounding_set(kept: frozenset[int]) -> None:
     """Take from the bounding set all that is not in ``kept``, and clear the ambient set: capabilities(7)."""
     for number in range(64):

@@ -13,6 +13,9 @@ layer holds them all the same. So that nothing depends on who built it, the file
 The marks go with the inode: through renames, hard links and overlay's copy-up. Only regular files and folders can bear
 them (xattr(7), "Extended user attributes"). Whoever makes a layer reads them, no layer carries them, and where nothing
 was refused there are none.
+
+A command that set such a mark itself could make what it has no right to. In a user namespace it can't
+(isolate/attributes.py); elsewhere a mark counts only where the file below has it already (changes.py).
 """
 
 from __future__ import annotations
@@ -111,8 +114,8 @@ def read(source: bytes | int, names: list[str]) -> StandIn:
 
 
 def bears_whiteout(source: bytes, found: os.stat_result) -> bool:
-    """Whether a file, given its lstat, stands in for a whiteout."""
-    if found.st_size or not stat.S_ISREG(found.st_mode) or stat.S_IMODE(found.st_mode):
+    """Whether a file, given its lstat, stands in for a whiteout. One that is not root's bears the mark of a command."""
+    if found.st_size or found.st_uid or not stat.S_ISREG(found.st_mode) or stat.S_IMODE(found.st_mode):
         return False
     with suppress(OSError):
         return _text(source, _DEVICE) == "c 0:0"

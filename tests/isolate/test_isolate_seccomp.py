@@ -188,7 +188,7 @@ def test_the_filter_of_another_machine() -> None:
     [("x86_64", "x86_64", X86_64), ("x86_64", "x86", I386), ("aarch64", "aarch64", AARCH64)],
 )
 def test_what_is_told_of(machine: str, programs: str, architecture: int) -> None:
-    few, all_of_them = (notices.program(devices_only=only, machine=machine) for only in (True, False))
+    few, all_of_them = (notices.program(one_id=one, machine=machine) for one in (False, True))
 
     def says(program: bytes, name: str, *arguments: int) -> int:
         return decide(program, resolved(name, programs), *arguments, architecture=architecture)
