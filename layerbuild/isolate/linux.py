@@ -50,6 +50,7 @@ MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
 
 AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_RECURSIVE: Final = 0x8000
 
 PR_SET_PDEATHSIG: Final = 1
@@ -361,8 +362,8 @@ def move_mount(fd: int, target: str) -> None:
 
 
 def open_tree(source: str) -> int:
-    """A copy, as yet mounted nowhere, of the mount that shows ``source``, with all below: open_tree(2)."""
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    """A copy, as yet mounted nowhere, of the mount that shows ``source`` (no link), with all below: open_tree(2)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     return _check(_libc.syscall(_SYS_OPEN_TREE, AT_FDCWD, _text(source), flags), source)
 
 
