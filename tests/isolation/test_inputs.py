@@ -265,8 +265,8 @@ def test_a_file_of_a_context_stands_for_nothing_else(layerbuild: Layerbuild, con
 
 @pytest.mark.root
 def test_a_folder_becomes_a_link_while_it_is_looked_at(tmp_path: Path) -> None:
-    """Names, links and attributes of another folder are no more to be seen than its files, nor is it mounted; the moment
-    is the one in which that is easiest: a folder above has been looked at."""
+    """Names, links and attributes of another folder are no more to be seen than its files, nor is it mounted; the
+    moment is the one in which that is easiest: a folder above has been looked at."""
     outside, inside = tmp_path / "outside/d", tmp_path / "context/a/d"
     for folder in (outside, inside):
         folder.mkdir(parents=True)
