@@ -99,9 +99,8 @@ class ContextTree:
         folder, name = split(path)
         try:
             with self._inside(folder) as place:
-                source = place + b"/" + name
-                found = os.lstat(source)
-                return self._node(path, found, source) if self._is_visible(path, found) else None
+                found = os.stat(name or b".", dir_fd=place, follow_symlinks=False)
+                return self._node(path, found, place) if self._is_visible(path, found) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -116,9 +115,9 @@ class ContextTree:
             for start in range(0, len(names), _PART):
                 part, nodes = [], []
                 # All at once: a folder that stayed open would be one for each level of the tree.
-                for path, found, source in self._visible(folder, names[start : start + _PART]):
+                for path, found, place in self._visible(folder, names[start : start + _PART]):
                     part.append((path, found))
-                    nodes.append(self._node(path, found, source))
+                    nodes.append(self._node(path, found, place))
                 self._seen[folder] = _Seen(part)
                 yield from nodes
         finally:  # also where nobody goes on listing: what comes later is to see the file as it is then
@@ -160,11 +159,11 @@ class ContextTree:
         return os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextmanager
-    def _inside(self, folder: bytes) -> Iterator[bytes]:
-        """A name for ``folder`` that leads there whatever is put in its place meanwhile."""
-        descriptor = self._opened_folder(folder, os.O_PATH)
+    def _inside(self, folder: bytes, flags: int = os.O_PATH) -> Iterator[int]:
+        """A descriptor of ``folder``, which leads there whatever is put in its place meanwhile."""
+        descriptor = self._opened_folder(folder, flags)
         try:
-            yield b"/proc/self/fd/%d" % descriptor
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -224,7 +223,7 @@ class ContextTree:
     def _state(self, path: bytes) -> os.stat_result:
         folder, name = split(path)
         with self._inside(folder) as place:
-            return os.lstat(place + b"/" + name)
+            return os.stat(name or b".", dir_fd=place, follow_symlinks=False)
 
     def _states(self, folder: bytes) -> tuple[list[bytes], list[str], int]:
         """Of what can be seen in ``folder``: the folders' paths, a line for each entry that begins with its name, and
@@ -287,26 +286,26 @@ class ContextTree:
         is_folder = node.entry.kind is Kind.DIRECTORY
         return self._opened_folder(node.path if is_folder else split(node.path)[0], os.O_PATH)
 
-    def _visible(self, folder: bytes, names: list[bytes]) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
-        """Of ``names`` in ``folder`` those that can be seen: path and state, and a name for it until the next is asked
-        for."""
+    def _visible(self, folder: bytes, names: list[bytes]) -> Iterator[tuple[bytes, os.stat_result, int]]:
+        """Of ``names`` in ``folder`` those that can be seen: path and state, and a descriptor of the folder, which is
+        open until the next is asked for."""
         try:
             with self._inside(folder) as place:
                 for name in names:
-                    path, source = join(folder, name), place + b"/" + name
+                    path = join(folder, name)
                     try:
-                        found = os.lstat(source)
+                        found = os.stat(name, dir_fd=place, follow_symlinks=False)
                     except FileNotFoundError:  # gone since the folder was listed, as if it had gone before
                         continue
                     if self._is_visible(path, found):
-                        yield path, found, source
+                        yield path, found, place
         except OSError as error:
             raise self._unreadable(folder, error) from error
 
     def _names(self, folder: bytes) -> list[bytes]:
         try:
-            with self._inside(folder) as place:
-                return sorted(os.listdir(place))
+            with self._inside(folder, os.O_RDONLY) as place:
+                return sorted(map(os.fsencode, os.listdir(place)))
         except NotADirectoryError:
             return []
         except OSError as error:
@@ -321,11 +320,17 @@ class ContextTree:
         except OSError:  # no link, or nothing there
             return None
 
-    def _node(self, path: bytes, found: os.stat_result, source: bytes) -> Node:
+    def _node(self, path: bytes, found: os.stat_result, place: int) -> Node:
+        """``place`` is the folder of the file, open."""
         if kind_of(found.st_mode) is None:  # a socket is copied as an empty file
             return Node(path, Entry(path, Kind.FILE, stat.S_IMODE(found.st_mode), mtime=int(found.st_mtime)))
         try:
-            entry = entry_of(path, found, source=source, owner=(0, 0), marked=False)
+            entry = entry_of(path, found, source=self._at(path), owner=(0, 0), marked=False)
+            if (
+                entry.xattrs or entry.target
+            ):  # a path may lead elsewhere by now; to open it costs more, and most say nothing
+                source = b"/proc/self/fd/%d/%b" % (place, split(path)[1])
+                entry = entry_of(path, found, source=source, owner=(0, 0), marked=False)
         except OSError as error:
             raise self._unreadable(path, error) from error
         several = entry.kind is Kind.FILE and found.st_nlink > 1
