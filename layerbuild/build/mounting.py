@@ -222,7 +222,7 @@ class Mounter:
         inside = clean(mount.source.encode("utf-8", "surrogateescape")) if mount.root is None else b""
         if inside:
             folder = self._held(wanted, folder, inside)
-        return Bind(str(folder), mount.target, mount.read_only)
+        return Bind(str(folder), mount.target, mount.read_only, shared=mount.sharing == "shared")
 
     def _held(self, wanted: _Wanted, cache: Path, path: bytes) -> Path:
         """The folder at ``path`` in ``cache``, mounted where no other user of the cache can put a link in its place."""

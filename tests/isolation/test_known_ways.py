@@ -318,6 +318,26 @@ def test_folders_to_which_no_path_leads(layerbuild: Layerbuild, context: Path) -
     assert not any((layerbuild.root / "cache-mounts").iterdir())
 
 
+def test_a_program_that_another_command_may_replace(layerbuild: Layerbuild, context: Path) -> None:
+    """CVE-2019-5736, between the look at a program in a cache and execve: by a link to /proc/self/exe, or such an
+    interpreter or loader, that another stage puts there. What can't be replaced, or is a shell's to start, is fine."""
+    cache = f"RUN --mount=type=cache,id={context.name},target=/c"
+    make = (
+        "cp /bin/busybox /c/echo && printf '#!/c/echo\\n' > /script && ln -s /c /link && chmod +x /script && mkdir /d"
+    )
+    layerbuild.build(context, f"FROM busybox\n{cache} {make} && ln -s ../link/../c/echo /d/e\n", "-t", "base")
+    refused = ('["/c/echo"]', '["/script"]', '["/d/e"]', '["/link/../c/echo"]', '["echo", "from the cache"]')
+    fine = ('["ash", "-c", "/c/echo x"]', "/script", '["/bin/busybox", "true"]')
+    for words in (*refused, *fine):
+        recipe = f"FROM base\nENV PATH=/c:/bin\n{cache} {words}\n"
+        said = layerbuild.build(context, recipe, code=int(words in refused))
+        assert ("lies in a cache, where another command may replace it" in said) == (words in refused), words
+    locked = cache.replace("target", "sharing=locked,target")
+    assert "| alone\n" in layerbuild.build(context, f'FROM base\n{locked} ["/c/echo", "alone"]\n')
+    covered = 'RUN --mount=type=tmpfs,target=/proc ["/bin/busybox", "true"]'
+    assert "a mount covers /proc/self" in layerbuild.build(context, f"FROM base\n{covered}\n", code=1)
+
+
 @pytest.mark.parametrize("folder", ["/a" * 3000, f"/{'a' * 300}", "/a\0b"])
 def test_a_base_whose_working_directory_can_not_be(rooted: Layerbuild, context: Path, folder: str) -> None:
     rooted.build(context, "FROM busybox\nWORKDIR /x\n", "-t", "base")
