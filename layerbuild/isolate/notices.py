@@ -25,6 +25,7 @@ from contextlib import suppress
 from typing import Final
 
 from layerbuild.frozen import frozen
+from layerbuild.layer import standin
 
 _AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "x86": 0x40000003, "aarch64": 0xC00000B7}  # linux/audit.h
 _COMPANIONS: Final = {"x86_64": ("x86",)}
@@ -136,6 +137,7 @@ _ABSENT: Final = (425, 463, 466)
 _X32_BIT: Final = 0x40000000  # of a number on x86_64: the call is of the x32 ABI
 _FLAGS: Final = {"open": 1, "openat": 2}  # which argument has them
 _MODE: Final = {"mknod": 1, "mknodat": 2}
+_SIZE: Final = dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), 3)
 
 TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 _KEEP_CAPABILITIES: Final = 8  # PR_SET_KEEPCAPS
@@ -143,7 +145,7 @@ _KEEP_CAPABILITIES: Final = 8  # PR_SET_KEEPCAPS
 _ALLOW: Final = 0x7FFF0000
 _NOTIFY: Final = 0x7FC00000
 _ERRNO: Final = 0x00050000
-_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_ANY, _SKIP = 0x20, 0x54, 0x06, 0x15, 0x45, 0x05
+_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY, _SKIP = 0x20, 0x54, 0x06, 0x15, 0x35, 0x45, 0x05
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
@@ -166,7 +168,7 @@ def architectures(machine: str | None = None) -> tuple[str, ...]:
 
 def program(*, one_id: bool, machine: str | None = None) -> bytes:
     """A filter that tells of the calls of ``names``; where there is more than ``one_id``, of those alone that make a
-    device, or change extended attributes."""
+    device, or change an attribute that may be a note: `cp -p` and `install` set one of each file, which is longer."""
     code = b""
     for architecture in architectures(machine):
         told = _told(architecture, one_id=one_id)
@@ -201,6 +203,9 @@ def _told_of(name: str, *, one_id: bool) -> bytes:
     if name == "prctl":
         load = _instruction(_LOAD, _ARGUMENTS)
         return load + _instruction(_IF_EQUAL, _KEEP_CAPABILITIES, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)
+    if name in _SIZE and not one_id:
+        load = _instruction(_LOAD, _ARGUMENTS + 8 * _SIZE[name])
+        return load + _instruction(_IF_AT_LEAST, standin.LONGEST + 1, no=1) + _leave() + _instruction(_RETURN, _NOTIFY)
     if name in _MODE and not one_id:
         load = _instruction(_LOAD, _ARGUMENTS + 8 * _MODE[name]) + _instruction(_AND, stat.S_IFMT(0o177777))
         device = _instruction(_IF_EQUAL, stat.S_IFCHR, yes=2) + _instruction(_IF_EQUAL, stat.S_IFBLK, yes=1)

@@ -283,8 +283,9 @@ class _Sealer:
         if names:
             refuse_marks(names, path, self._space)
             for name in names:
-                kept = is_copied(os.fsencode(name)) or not name.startswith(_STRIPPED)
-                if not kept or (name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)):
+                if (name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))) or (
+                    name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)
+                ):
                     _remove_xattr(full, name)
         return names
 
@@ -292,7 +293,10 @@ class _Sealer:
         """Whether a note may count. An owner is noted on files that are root's on the disk only."""
         if name == standin.OWNER and uid != 0:
             return False
-        return self._trust_notes or (below is not None and _value(full, name) == _value(below, name))
+        value = _value(full, name) or b""
+        if self._trust_notes and len(value) <= standin.LONGEST:  # what is longer nobody is told of
+            return True
+        return below is not None and value == _value(below, name)
 
     @cached_property
     def _whiteouts_stand_in(self) -> bool:

@@ -35,6 +35,8 @@ OPAQUE = "user.layerbuild.opaque"
 
 OWNER = "user.layerbuild.owner"
 _DEVICE = "user.layerbuild.device"
+LONGEST = 27  # bytes that a mark's value has at most; the shortest access control list is longer (acl(5))
+_DEVICE_TEXT = r"([cb]) (\d{1,10}):(\d{1,10})"
 _REFUSED = (errno.EPERM, errno.EINVAL)  # no right; an id that the user namespace does not map (chown(2))
 _LETTERS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 _FORMATS = {letter: kind for kind, letter in _LETTERS.items()}
@@ -106,9 +108,9 @@ def _stand_in(name: bytes, mode: int, device: int, dir_fd: int | None) -> bool:
 def read(source: bytes | int, names: list[str]) -> StandIn:
     """What the marks among the attribute ``names`` of ``source`` (a path that is not followed, or a descriptor) say."""
     owner = device = None
-    if OWNER in names and (found := re.fullmatch(r"(\d+):(\d+)", _text(source, OWNER), re.ASCII)):
+    if OWNER in names and (found := re.fullmatch(r"(\d{1,10}):(\d{1,10})", _text(source, OWNER), re.ASCII)):
         owner = (int(found[1]), int(found[2]))
-    if _DEVICE in names and (found := re.fullmatch(r"([cb]) (\d+):(\d+)", _text(source, _DEVICE), re.ASCII)):
+    if _DEVICE in names and (found := re.fullmatch(_DEVICE_TEXT, _text(source, _DEVICE), re.ASCII)):
         device = (_FORMATS[found[1]], int(found[2]), int(found[3]))
     return StandIn(owner, device)
 
