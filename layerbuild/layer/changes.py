@@ -283,9 +283,8 @@ class _Sealer:
         if names:
             refuse_marks(names, path, self._space)
             for name in names:
-                if (name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))) or (
-                    name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)
-                ):
+                strange = name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))
+                if strange or (name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)):
                     _remove_xattr(full, name)
         return names
 
