@@ -91,6 +91,7 @@ class LayerMaker:
         runner: Runner,
         mounted: Mounted,
         *,
+        after: RunStep | None,
         output: Callable[[bytes], None],
         watch: Watch,
         tell: Tell,
@@ -105,7 +106,7 @@ class LayerMaker:
             watch(workspace, written=False)
             root = RootMetadata.of(workspace.diff)
             tree = self._lookup.stacks.below(workspace, name="the image")
-            ended = runner.run(step, tree, workspace, mounted, output=output)
+            ended = runner.run(step, tree, workspace, mounted, after=after, output=output)
             if ended.code:
                 raise self._failed(step, stack, workspace, runner.command(step), ended)
             watch(workspace, written=True)
@@ -116,6 +117,7 @@ class LayerMaker:
                 lowers,
                 epoch=self._times.epoch,
                 space=runner.space(user_xattr=self._store.user_xattr),
+                trust_notes=runner.trusts_notes,
                 root=root,
                 owners=owners,
                 owners_below=Owners.of(lowers) if owners.known else NOBODY,

@@ -14,7 +14,7 @@ from layerbuild.build.credentials import Mask
 from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Node, Tree
-from layerbuild.errors import StepFailed
+from layerbuild.errors import BuildError, StepFailed
 from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
@@ -30,6 +30,7 @@ from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PATH, _LONGEST_NAME = 4094, 255  # bytes below "/": PATH_MAX, NAME_MAX of limits.h
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
@@ -68,11 +69,19 @@ class Runner:
         self._unusual = unusual
 
     def run(
-        self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
+        self,
+        step: RunStep,
+        tree: Tree,
+        workspace: Workspace,
+        mounted: Mounted,
+        *,
+        after: RunStep | None,
+        output: Callable[[bytes], None],
     ) -> Ended:
         """Execute ``step`` on ``tree``, the stack below ``workspace``, with what its mounts bring; ``output`` gets its
-        output as it comes, less the secrets."""
+        output as it comes, less the secrets. ``after`` is the step that will be executed next, if there is one."""
         command = self.command(step)
+        following = self.command(after) if after is not None else None
         command = replace(
             command,
             env=_merged(command.env, mounted.env),
@@ -90,7 +99,8 @@ class Runner:
         mask = Mask(mounted.secrets, collect)
         try:
             with self._driver.rootfs(workspace) as root:
-                code, how, hint = _outcome(self._sandbox.run(job(command, tree, root), mask.write))
+                what = job(command, tree, root, followed=following is not None and _alike(command, following))
+                code, how, hint = _outcome(self._sandbox.run(what, mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
@@ -110,6 +120,11 @@ class Runner:
     def space(self, *, user_xattr: bool) -> str | None:
         """How overlay's marks begin in the diff folder of a workspace; None: there are none."""
         return self._driver.space(user_xattr=user_xattr)
+
+    @property
+    def trusts_notes(self) -> bool:
+        """Whether no command could set what the build notes on files of its own: see ``sandbox.Sandbox``."""
+        return self._sandbox.trusts_notes
 
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
@@ -155,6 +170,11 @@ class Runner:
         return (*self._unusual, free)
 
 
+def _alike(first: Command, second: Command) -> bool:
+    """Whether the place in which they are executed is made in the same way."""
+    return (first.network, first.security) == (second.network, second.security)
+
+
 def script_files(step: RunStep) -> tuple[File, ...]:
     """The heredocs of ``step``, as files that it can execute."""
     return tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
@@ -183,11 +203,14 @@ def _pairs(text: str) -> Pairs:
     return tuple((str(key), str(value)) for key, value in json.loads(text))
 
 
-def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False) -> Job:
+def job(
+    command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False, followed: bool = False
+) -> Job:
     """The job that executes ``command`` in ``root``; ``tree`` is what lies below it. Makes the working directory if the
     image has none."""
     who = account(tree, command.user)
     cwd = clean(command.cwd.encode("utf-8", "surrogateescape"))  # lexically: /a/../b is /b though there is no /a
+    _check_working_directory(cwd)
     _make_working_directory(tree, root.upper if isinstance(root, Rootfs) else root.tree, cwd, who)
     return Job(
         rootfs=root,
@@ -205,6 +228,7 @@ def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: boo
         security=command.security,
         terminal=terminal,
         private=command.private,
+        followed=followed,
     )
 
 
@@ -234,6 +258,15 @@ def _environment(env: Pairs, who: Account) -> Pairs:
 
 def _merged(first: Pairs, second: Pairs) -> Pairs:
     return tuple({**dict(first), **dict(second)}.items())
+
+
+def _check_working_directory(cwd: bytes) -> None:
+    """BuildError for what no folder can be called, as the configuration of a base from elsewhere may have it."""
+    if b"\0" in cwd or len(cwd) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in cwd.split(b"/")):
+        raise BuildError(
+            f"the working directory {os.fsdecode(cwd)[:40]!r}… can't be: it is too long, or holds a NUL",
+            hint=f"set WORKDIR; a path has at most {_LONGEST_PATH} bytes, each name in it {_LONGEST_NAME}",
+        )
 
 
 def _make_working_directory(tree: Tree, upper: str, cwd: bytes, who: Account) -> None:

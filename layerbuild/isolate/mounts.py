@@ -102,13 +102,17 @@ class Overlay:
         return f"{go}mount -t overlay overlay -o {shlex.quote(options)} {shlex.quote(self.target)}"
 
     def attach(self) -> None:
-        """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take."""
+        """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take.
+
+        With a ``directory`` only in a process of one thread: it becomes the working directory meanwhile, which all
+        threads have in common. A context that is named by a relative path would be looked for there.
+        """
         if len(self.lowers) > MAX_LOWERS:
             raise MachineError(
                 f"{len(self.lowers)} lower folders: the kernel's overlay stacks at most {MAX_LOWERS}",
                 hint="join some RUN, COPY and ADD steps, or start from a base with fewer layers",
             )
-        with contextlib.chdir(self.directory):
+        with contextlib.nullcontext() if self.directory == "/" else contextlib.chdir(self.directory):
             if not self._attach_one_by_one():
                 self.attach_by_options()
 
@@ -255,11 +259,12 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
 @frozen
 class Bind:
     """The folder or file ``source`` (an absolute path), with all that is mounted below it; no device in it can be
-    opened."""
+    opened. ``shared``: other commands may change what is in it meanwhile."""
 
     source: str
     target: str
     read_only: bool = False
+    shared: bool = False
 
     @property
     def is_folder(self) -> bool:

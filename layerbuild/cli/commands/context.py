@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.contexts import Place, opened_place
 from layerbuild.cli.options import sources
+from layerbuild.layer.entry import Kind
 from layerbuild.steps import masked
 from layerbuild.views import context as view
 
@@ -35,13 +36,14 @@ def context(context: str, recipe: str | None, why: str | None, output_format: st
         rows = list(_rows(place.tree, b""))
         patterns = len(place.rules.patterns)
     data = view.as_json(rows, context=masked(context), patterns=patterns)
-    emit(output_format, data, lambda: view.as_text(rows, patterns=patterns))
+    emit(output_format, data, lambda: view.as_text(rows, patterns=patterns, width=width()))
 
 
 def _rows(tree: Tree, folder: bytes) -> Iterator[view.ContextRow]:
     for node in tree.children(folder):
         yield view.row(node.path, node.entry.kind, node.entry.size)
-        yield from _rows(tree, node.path)
+        if node.entry.kind is Kind.DIRECTORY:
+            yield from _rows(tree, node.path)
 
 
 def _why(place: Place, path: str) -> view.Why:
@@ -50,7 +52,7 @@ def _why(place: Place, path: str) -> view.Why:
     name = clean(os.fsencode(path))
     verdict = place.rules.verdict(name)
     there = os.path.lexists(os.path.join(os.fsencode(place.folder), name))
-    sent = place.tree.look(name) is not None if there else not verdict.ignored
+    sent = place.tree.get(name, follow=False) is not None if there else not verdict.ignored
     shown = os.fsdecode(name) or "."
     if verdict.rule is None:
         return view.Why(shown, sent, there)
