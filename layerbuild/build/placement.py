@@ -1,4 +1,4 @@
-"""What a COPY or ADD writes: the entries of its layer, placed on the tree below it.
+"""Where a COPY or ADD puts what it names: the entries of its layer, placed on the tree below it.
 
 The tree below is looked up, never mounted. Rules, as BuildKit applies them: the destination and all links on the way to
 it are resolved inside the image; a folder's contents are merged into an existing folder; a file replaces a file or a
@@ -8,26 +8,20 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from layerbuild.build.archives import Archive
 from layerbuild.build.chmod import Chmod
-from layerbuild.build.selecting import Below, Listing, Match
+from layerbuild.build.selecting import Below, Match
 from layerbuild.build.times import Times
-from layerbuild.build.tree import Node, Tree, changed_meanwhile, walk
+from layerbuild.build.tree import Node, Tree, walk
 from layerbuild.errors import BuildError, Span
 from layerbuild.frozen import frozen
-from layerbuild.layer.capture import LayerWriter
 from layerbuild.layer.entry import Entry, Kind, sort_key
-from layerbuild.layer.index import to_line
 from layerbuild.layer.paths import clean, join, resolve, split
 from layerbuild.layer.whiteout import hidden_name
 from layerbuild.steps import CopyStep
-
-_SMALL = 1 << 18  # bytes; files up to this size are read by one call
 
 
 @frozen
@@ -394,64 +388,6 @@ class _Passed:
     is_written: bool = False
 
 
-def write_stream(placement: Placement, match: Match, writer: LayerWriter) -> tuple[int, Listing]:
-    """Copy the folder that ``match`` is, in one read of each file: the number of entries, and the listing."""
-    count = 0
-    linked: dict[object, bytes] = {}
-    listing = Listing()
-    listing.enter(match)
-    for below, item in placement.stream(match):
-        digest = ""
-        if item is not None:
-            count += 1
-            digest = _write_item(_link_to(item, linked), writer)
-        if below is not None:
-            if not digest and below.node.entry.kind is Kind.FILE:  # the target has it, or it is one more name
-                digest = match.tree.digest_now(below.node)
-            listing.add(below.path, below.node, digest)
-    return count, listing
-
-
-def told_stream(placement: Placement, match: Match) -> Iterator[bytes]:
-    """What ``write_stream`` would put into the layer's index, line by line; a file whose digest is remembered is not
-    read."""
-    linked: dict[object, bytes] = {}
-    for below, item in placement.stream(match):
-        if item is not None:
-            entry = _link_to(item, linked).entry
-            is_read = below is not None and entry.kind is Kind.FILE
-            yield to_line(entry, match.tree.digest_now(below.node) if below is not None and is_read else "")
-
-
-def write(items: list[Item], writer: LayerWriter) -> None:
-    """Write the entries of the layer. SourceError for a file whose content is not what the cache key took it for."""
-    for item in items:
-        _write_item(item, writer)
-
-
-def _write_item(item: Item, writer: LayerWriter) -> str:
-    if isinstance(item.content, tuple):
-        return _write_file(item.entry, *item.content, writer)
-    return writer.add(item.entry, item.content)
-
-
-def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> str:
-    looked = time.time_ns()
-    found: os.stat_result | None
-    if entry.size > _SMALL:
-        with tree.open(node) as file:
-            found = os.fstat(file.fileno())
-            digest = writer.add(entry, file)
-    else:
-        content, found = tree.read(node)
-        digest = writer.add(entry, content) if len(content) == entry.size else ""
-    if digest and not entry.digest and found is not None:
-        tree.learn(found, digest, looked=looked)
-    if not digest or (entry.digest and digest != entry.digest):
-        raise changed_meanwhile(tree.name, node.path)
-    return digest
-
-
 def _facts(entry: Entry) -> tuple[object, ...]:
     size = entry.size if entry.kind is Kind.FILE else 0
     return (entry.kind, entry.mode, entry.uid, entry.gid, size, entry.target, entry.device, entry.xattrs)
@@ -460,10 +396,11 @@ def _facts(entry: Entry) -> tuple[object, ...]:
 def _link_names(items: list[Item]) -> list[Item]:
     """The names of one source file become one file and hard links to it; the first name in order is the file."""
     first: dict[object, bytes] = {}
-    return [_link_to(item, first) for item in items]
+    return [link_to(item, first) for item in items]
 
 
-def _link_to(item: Item, first: dict[object, bytes]) -> Item:
+def link_to(item: Item, first: dict[object, bytes]) -> Item:
+    """``item``, or a hard link to the name that ``first`` has of its source file, in which a new one is noted."""
     if item.inode is None:
         return item
     head = first.setdefault(item.inode, item.entry.path)
