@@ -16,6 +16,8 @@ from layerbuild.cli.commands.build import build
 from layerbuild.cli.options.command import HEADINGS, Command, Option
 from layerbuild.cli.options.elsewhere import REASONS
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 
 def config_of(layerbuild: Layerbuild, image: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(layerbuild("inspect", image))[0]["Config"]

@@ -13,7 +13,7 @@ import pytest
 from support import Layerbuild
 from traces import assert_whole, mounts, processes, wait_until
 
-pytestmark = pytest.mark.machine
+pytestmark = [pytest.mark.machine, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox

@@ -20,7 +20,7 @@ import pytest
 from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
 from support import Layerbuild, missing
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 
 @pytest.fixture
