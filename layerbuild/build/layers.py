@@ -76,6 +76,7 @@ class LayerMaker:
         self._guard = threading.Lock()
         self._writing: set[LayerWriter] = set()
         self._stopped: Exception | None = None
+        self._on_folders: set[str] = set()  # workspaces that lie on unpacked layers alone, which stay with them
 
     def stop(self, error: Exception) -> None:
         """From another thread: end what is going on, and whatever is begun from now on."""
@@ -243,12 +244,16 @@ class LayerMaker:
     def _begin(self, stack: Stack, *, empty_handed: bool = False) -> Workspace:
         """A workspace on ``stack``, which is unpacked if it is not, or (``empty_handed``) may stay where it is."""
         if isinstance(stack, Unnamed):
-            if not empty_handed:
+            if not empty_handed and stack.workspace.id not in self._on_folders:
                 self._store.ensure_below(stack.workspace)
-            return self._store.workspaces.begin(stack.workspace)
+            begun = self._store.workspaces.begin(stack.workspace)
+        else:
+            if not empty_handed:
+                self._store.ensure_unpacked(stack)
+            begun = self._store.workspaces.begin(stack)
         if not empty_handed:
-            self._store.ensure_unpacked(stack)
-        return self._store.workspaces.begin(stack)
+            self._on_folders.add(begun.id)
+        return begun
 
     def _match_root(self, workspace: Workspace) -> None:
         """Give the workspace the root that the stack below shows, also where that has no folder yet."""

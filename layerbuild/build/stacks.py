@@ -56,8 +56,8 @@ class Stacks:
         return self._union(tuple(reversed(snapshots)))
 
     def _below(self, workspace: Workspace) -> Union:
-        snapshots = (folder for folder in workspace.below if isinstance(folder, Snapshot))
-        self._store.ensure_indexed(next((snapshot.chain for snapshot in snapshots), None))
+        snapshots = (folder for folder in reversed(workspace.below) if isinstance(folder, Snapshot))
+        self._store.index_missing([snapshot for snapshot in snapshots if snapshot.diff_id not in self._indexes])
         return self._union(workspace.below)
 
     def _union(self, folders: Sequence[LayerFolder]) -> Union:

@@ -10,6 +10,7 @@ A tree that is complete already gets the mount points itself, for as long as the
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -37,9 +38,10 @@ class MountPoint:
 
 
 class Stack:
-    """Diff folders read as one tree, top first, before they are mounted."""
+    """Diff folders read as one tree, top first, before they are mounted. All but the first don't change any more."""
 
     def __init__(self, folders: Sequence[str]) -> None:
+        self._upper = os.fsencode(folders[0])
         self._found: dict[bytes, bytes | None] = {}
         self._showing: dict[bytes, tuple[bytes, ...]] = {b"": tuple(os.fsencode(folder) for folder in folders)}
 
@@ -75,6 +77,8 @@ class Stack:
 
     def _find(self, path: bytes) -> bytes | None:
         for layer in self._folders(split(path)[0]):
+            if not self._may_have(layer, path):
+                continue
             place = layer + b"/" + path
             with suppress(FileNotFoundError):
                 return None if is_whiteout(os.lstat(place), place) else place
@@ -89,6 +93,8 @@ class Stack:
 
     def _cut(self, folder: bytes) -> Iterable[bytes]:
         for layer in self._folders(split(folder)[0]):
+            if not self._may_have(layer, folder):
+                continue
             place = layer + b"/" + folder
             try:
                 mode = os.lstat(place).st_mode
@@ -99,6 +105,16 @@ class Stack:
             yield layer
             if is_opaque(place):
                 return
+
+    def _may_have(self, layer: bytes, path: bytes) -> bool:
+        """Most layers have none of the paths that are looked for: that is known without a call for each."""
+        return layer == self._upper or path.partition(b"/")[0] in _top_names(layer)
+
+
+@functools.cache
+def _top_names(layer: bytes) -> frozenset[bytes]:
+    """What is in the top folder of a lower, and the empty name of that itself. Each step has the lowers of the last."""
+    return frozenset((b"", *os.listdir(layer)))
 
 
 def clean_target(mount: Mount) -> bytes:

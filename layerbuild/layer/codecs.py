@@ -21,7 +21,8 @@ from layerbuild.frozen import frozen
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-_BLOCK = 1 << 20  # a change of it changes the bytes of every blob
+    from zstandard import ZstdCompressor
+
 _MOST_WORKERS = 8
 
 
@@ -63,13 +64,11 @@ class _Plain:
         pass
 
 
-class _Gzip:
-    """A member (RFC 1952, section 2.2) for each block of the input, so that several cores can work at once: where the
-    input is cut decides the bytes, and how many there are to do the work does not.
+class _Blocks:
+    """Cuts its input into blocks of ``size`` bytes and compresses each apart, so that several cores can work at once:
+    where the input is cut decides the bytes, and how many there are to do the work does not."""
 
-    libdeflate decides by the input alone how to write it. igzip does not: its hash is another one with SSE 4.2 than
-    without or on ARM, and so are the bytes. The header has no name and the time 0.
-    """
+    size: int
 
     def __init__(self, sink: Sink, level: int) -> None:
         self._sink = sink
@@ -78,18 +77,20 @@ class _Gzip:
         self._blocks = 0
         self._workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
         self._crew: ThreadPoolExecutor | None = None  # small layers need none
-        self._begun: deque[Future[bytearray]] = deque()
+        self._begun: deque[Future[Piece]] = deque()
 
     def write(self, data: Piece, /) -> None:
-        if len(data) == _BLOCK and not self._pending:
+        if len(data) == self.size and not self._pending:
             self._begin(data)
             return
-        self._pending += data
-        whole = len(self._pending) - len(self._pending) % _BLOCK
-        with memoryview(self._pending) as view:
-            for start in range(0, whole, _BLOCK):
-                self._begin(bytes(view[start : start + _BLOCK]))
-        del self._pending[:whole]
+        start = 0
+        while start < len(data):
+            cut = start + self.size - len(self._pending)
+            self._pending += data[start:cut]
+            start = cut
+            if len(self._pending) == self.size:
+                self._begin(self._pending)
+                self._pending = bytearray()
 
     def close(self) -> None:
         while self._begun:
@@ -100,10 +101,8 @@ class _Gzip:
         if self._crew is not None:
             self._crew.shutdown()
 
-    def _compress(self, block: Piece) -> bytearray:
-        from deflate import gzip_compress
-
-        return gzip_compress(block, self._level)
+    def _compress(self, block: Piece) -> Piece:
+        raise NotImplementedError
 
     def _begin(self, block: Piece) -> None:
         self._blocks += 1
@@ -113,25 +112,62 @@ class _Gzip:
         if self._crew is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._crew = ThreadPoolExecutor(self._workers, thread_name_prefix="gzip")
+            self._crew = ThreadPoolExecutor(self._workers, thread_name_prefix="compress")
         self._begun.append(self._crew.submit(self._compress, block))
         if len(self._begun) > self._workers:
             self._sink.write(self._begun.popleft().result())
 
 
-class _Zstd:
+class _Gzip(_Blocks):
+    """A member (RFC 1952, section 2.2) for each block.
+
+    libdeflate decides by the input alone how to write it. igzip does not: its hash is another one with SSE 4.2 than
+    without or on ARM, and so are the bytes. The header has no name and the time 0.
+
+    The fastest level stores what is compressed already (archives, pictures, keys) as it is: to find out that a block of
+    such bytes does not shrink takes it longer than all else that is done with them, and samples tell as well.
+    """
+
+    size = 1 << 20
+    _SAMPLES, _SAMPLE = 32, 256  # how many of a block, and the bytes of each
+
+    def _compress(self, block: Piece) -> Piece:
+        from deflate import gzip_compress
+
+        stored = self._level == 1 and len(block) == self.size and self._is_dense(block)
+        return gzip_compress(block, 0 if stored else self._level)
+
+    def _is_dense(self, block: Piece) -> bool:
+        """Whether nothing of it would shrink, as far as samples tell."""
+        from deflate import deflate_compress
+
+        step = self.size // self._SAMPLES
+        samples = b"".join(block[start : start + self._SAMPLE] for start in range(0, self.size, step))
+        return len(deflate_compress(samples, 1)) > len(samples)
+
+
+class _Zstd(_Blocks):
+    """A frame (RFC 8878, section 3.1) for each block; twice the window of the default level, so that little is lost.
+
+    With the library's own threads the size of their jobs would decide the bytes.
+    """
+
+    size = 4 << 20
+
     def __init__(self, sink: Sink, level: int) -> None:
+        super().__init__(sink, level)
+        self._idle: list[ZstdCompressor] = []  # each is for one thread at a time
+
+    def _compress(self, block: Piece) -> Piece:
         import zstandard
 
-        self._sink = sink
-        # One thread: with several, the job size would decide the bytes.
-        self._stream = zstandard.ZstdCompressor(level=level, write_checksum=True).compressobj()
-
-    def write(self, data: Piece, /) -> None:
-        self._sink.write(self._stream.compress(data))
-
-    def close(self) -> None:
-        self._sink.write(self._stream.flush())
+        try:
+            compressor = self._idle.pop()
+        except IndexError:
+            compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True)
+        frame = compressor.compress(block)
+        self._idle.append(compressor)
+        return frame
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import BinaryIO, cast
 
@@ -69,6 +70,12 @@ def ensure_indexed(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]:
     Layers that have not come are brought side by side. NotFoundError for one that is lost, and can be had nowhere.
     """
     stack = store.snapshots.stack(chain)
+    index_missing(store, stack)
+    return stack
+
+
+def index_missing(store: Store, stack: Sequence[Snapshot]) -> None:
+    """Put the index of each of ``stack``, bottom first, in its place. Errors as for ``ensure_indexed``."""
     if not all(is_indexed(store, snapshot.diff_id) for snapshot in stack):
         with store.unpacking:
             lost = [snapshot for snapshot in stack if not is_indexed(store, snapshot.diff_id)]
@@ -77,7 +84,6 @@ def ensure_indexed(store: Store, chain: ChainID | None) -> tuple[Snapshot, ...]:
                     while not is_indexed(store, snapshot.diff_id):
                         with suppress(ComesAgain):
                             _index(store, snapshot.parent, snapshot.diff_id, *found(snapshot))
-    return stack
 
 
 def open_file(store: Store, snapshot: Snapshot, entry: Entry) -> BinaryIO:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -242,6 +242,12 @@ class Store:
         from layerbuild.store.indexing import ensure_indexed
 
         return ensure_indexed(self, chain)
+
+    def index_missing(self, stack: Sequence[Snapshot]) -> None:
+        """Put the index of each of ``stack``, bottom first, in its place."""
+        from layerbuild.store.indexing import index_missing
+
+        index_missing(self, stack)
 
     def open_file(self, snapshot: Snapshot, entry: Entry) -> BinaryIO:
         """The content of ``entry``, a FILE of that layer; a large one has the layer unpacked."""

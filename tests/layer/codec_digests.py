@@ -13,8 +13,9 @@ LEVELS = {"none": (0,), "gzip": (0, 1, 6, 9, 12), "zstd": (1, 3, 9)}
 
 
 def data() -> bytes:
-    """Three and a half megabytes: text of a small alphabet, noise, zeros, and all of it once more."""
-    noise = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(12_000))
+    """Five megabytes, more than a block of any codec: text of a small alphabet, noise (a MiB of gzip's is nothing
+    else), zeros, and all of it once more."""
+    noise = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(40_000))
     words = [hashlib.md5(b"%d" % number).hexdigest()[: 2 + number % 7].encode() for number in range(3_000)]
     text = b" ".join(words[int.from_bytes(noise[at : at + 2], "little") % len(words)] for at in range(200_000))
     half = text[:900_000] + noise + bytes(400_000)

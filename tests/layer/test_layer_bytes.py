@@ -20,15 +20,15 @@ import pytest
 from support import PROJECT, missing
 
 DIGESTS = {
-    "none 0": "98f587321b5fededb370ededf5785e271a5580735f11ddaf3aa7a43dc30c878a",
-    "gzip 0": "339eb596c93d10992141dc1b20f26fc15bf20f3c60c83342f43f1a6d967b04c1",
-    "gzip 1": "15ebe80e41b4101777ecd329febc31465fbc9f5d25a4ef9f0e503197fe0a525a",
-    "gzip 6": "c8d86a59cb514882a2aa7b98cd49d41ebe997ca62ec0d15b3d0313d0842ea5fb",
-    "gzip 9": "d3f8c5799cb9273716bfebab0ffd026f66e2e8e414ad585ffc3c1c9caa57727a",
-    "gzip 12": "4a473848462cf79fd10ac2416260acd5c961372b310bc79572e8baf1843a093e",
-    "zstd 1": "f845705aa06147f3f2aff8404b9642b366884751eaea089c0f29a155028a9e0e",
-    "zstd 3": "908b4cafab0783efe4284f900a8c8c79d69d8be4fb2a5aad8913a4d9d49f99b4",
-    "zstd 9": "a3bd86c7a1e892f4328f8bcb899bb50907a0cfdc78bfe5b3fe189fc6e2105ecd",
+    "none 0": "f2635c3fbbf6a7a1ec7311a4d5a17668efc31f22f4afe5814260e8e884785ed7",
+    "gzip 0": "137f949b8c4bdc47ea26eb38f643fc4d5bdb8a0a8014d9d24f8de2aba479f942",
+    "gzip 1": "88b3bc1a9af46b5bffc4198f9495f0ea1e3be28674b855fa20d1f27689567876",
+    "gzip 6": "6648099c777b47481d3fd5407ed8eeabdcfed4c7d29a141214dfa7a92199afe9",
+    "gzip 9": "36ae594cd03a8ce616f6fddd80e15c01805e40b0a1b36305418a6f2c2106480a",
+    "gzip 12": "83c58f7b6a8d853e63d81880dfa32339502182fe5bb4bb0598f8accaf20d5a92",
+    "zstd 1": "08aa42a90dc248bb4034d5464a44b1db8c3dd0fd78b9abf94da9033f104291bd",
+    "zstd 3": "53464aacb93dedfc18081255c5e7e8e970ad885d8b40e0e805e21aa5bda7f238",
+    "zstd 9": "bd4a5c051a5ed8e77e0da1ae55cbeed6e0a37479ab72024346c85e6ba860c517",
 }
 # Processors without what the libraries would like to use: SSE 4.2 and AVX there, the CRC and crypto extensions here.
 PLAIN = {"x86_64": ("qemu-x86_64", "qemu64"), "aarch64": ("qemu-aarch64", "cortex-a53")}
