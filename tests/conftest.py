@@ -18,6 +18,7 @@ import places
 import pytest
 import registries
 from hypothesis import settings
+from loopback import Web
 from places import fresh
 from stores import Templates, write_busybox
 from support import PROJECT, USER, Layerbuild, missing
@@ -173,6 +174,14 @@ def templates(
 ) -> Iterator[Templates]:
     make = {"root": Layerbuild, "user": as_user, "ranged": lambda root: request.getfixturevalue("as_ranged")(root)}
     yield Templates(fresh("stores"), fresh("stores", in_memory=True), make, busybox_tar)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    """A web server on loopback, of the files in its ``www``."""
+    (tmp_path / "www").mkdir()
+    with Web(tmp_path / "www") as web:
+        yield web
 
 
 def _in_memory(request: pytest.FixtureRequest) -> bool:

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import tarfile
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -21,13 +21,6 @@ from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
 from support import Layerbuild, missing
 
 pytestmark = [pytest.mark.memory, pytest.mark.forked]
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[Web]:
-    (tmp_path / "www").mkdir()
-    with Web(tmp_path / "www") as web:
-        yield web
 
 
 @pytest.fixture
