@@ -16,7 +16,7 @@ LIBRARIES = ("asyncio", "concurrent", "deflate", "email", "http", "isal", "jinja
 LIBRARIES += ("urllib3", "yaml", "zstandard")
 RUNS = ("build.copying", "build.drivers", "build.layers", "build.mounting", "build.placement", "build.running")
 RUNS += ("isolate.container", "isolate.helper", "isolate.job", "isolate.mounts", "isolate.sandbox", "isolate.seccomp")
-RUNS += ("layer.capture",)
+RUNS += ("isolate.spares", "layer.capture")
 ELSEWHERE = ("crew", "export", "intake", "lessons", "network", "registry", "build.fetching", "build.repositories")
 READS = ("layer.apply", "layer.codecs", "layer.folder", "layer.index", "layer.union", "store.unpack")
 

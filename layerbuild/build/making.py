@@ -96,6 +96,7 @@ class Making:
         if not isinstance(progress.stack, Unnamed):
             self.imports.bring(progress.stack, unpacked=isinstance(step, RunStep))
         tell = self._growing(stage, number)
+        after = next((later for later in stage.steps[number:] if isinstance(later, RunStep)), None)
         match step:
             case RunStep():
 
@@ -110,12 +111,12 @@ class Making:
                 self._keep_listings(miss)
                 with self.workers.mounter().mounted(stage, step) as mounted:
                     sealed = self.workers.maker().run(
-                        step, progress.stack, runner, mounted, output=output, watch=watch, tell=tell
+                        step, progress.stack, runner, mounted, after=after, output=output, watch=watch, tell=tell
                     )
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                soon = after is not None
                 if soon:
                     self.workers.prepare()
                 copied = self.workers.maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)

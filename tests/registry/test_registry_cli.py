@@ -91,6 +91,8 @@ def test_what_a_build_does_not_need_stays_where_it_is(
     layerbuild.build(context, f"FROM {app}\nLABEL by=test\nCOPY --link --chown=7:8 file /there/\n", "-t", "mine")
     assert layers_asked(registry, position) == []
     assert layerbuild("layers", "mine").count("(in the registry only)") == 2
+    sizes = [row["size"] for row in layerbuild.json("history", "mine") if not row["empty_layer"]]
+    assert sizes.count(None) == 2 and layerbuild("history", "mine").count("  ?  ") == 2
     assert json.loads(layerbuild("inspect", "mine"))[0]["GraphDriver"]["Data"] is None
     position = registry.position
     assert layerbuild("run", "mine", "cat", "/there/file", "/two") == "newtwo\n"
@@ -191,7 +193,7 @@ def test_a_killed_pull_goes_on_where_it_was(rooted: Layerbuild, faulty: FaultyRe
         pull.kill()
     size = part.stat().st_size
     rooted("pull", f"{faulty.host}/app")
-    assert faulty.asked(layer)[-1].headers["range"] == f"bytes={size}-"
+    assert faulty.asked(layer)[-1].headers["range"].startswith(f"bytes={size}-")
     assert_whole(rooted.root)
 
 
@@ -274,6 +276,8 @@ def test_credentials_that_skopeo_kept(
     ("arguments", "said"),
     [
         (("login", "nohost"), "names no registry"),
+        (("login", ""), "'' names no registry"),
+        (("logout", "user@127.0.0.1:1"), "'user@127.0.0.1:1' names no registry"),
         (("login", "host.example.com"), "no terminal to ask"),
         (("login", "host.example.com", "--password-stdin"), "--password-stdin needs --username"),
         (("login", "h.example.com", "-u", "x", "-p", "y", "--password-stdin"), "contradict"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from layerbuild.cli.console import observing
 from layerbuild.cli.options.outputs import max_layers
-from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
+from layerbuild.cli.options.platforms import PLATFORM_VARIABLE, chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
 from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
-@platform_option(help="Of an image for several.  [default: this machine's]")
+@platform_option(
+    envvar=PLATFORM_VARIABLE, help=f"Of an image for several.  [default: this machine's; env: {PLATFORM_VARIABLE}]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
 @errors_as_events
@@ -108,14 +111,16 @@ def logout(registry: str) -> None:
 
 def _registry(text: str) -> str:
     """The registry that ``text`` means: a host, or a URL of one as Docker takes it."""
+    from layerbuild.registry.credentials import DOCKER_HOSTS
+
     host = text.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    if host in ("index.docker.io", "registry-1.docker.io"):
+    if host in DOCKER_HOSTS:
         return DEFAULT_REGISTRY
-    # "localhost" and "docker.io" alone would be names of images: a repository makes hosts of them.
-    registry = Reference.parse(f"{host}/x").registry
-    if registry != host:
-        raise UsageError(f"{text!r} names no registry", hint="a host with a dot or a port: registry.example.com")
-    return host
+    with suppress(UsageError):
+        # "localhost" alone would be the name of an image: a repository makes a host of it.
+        if Reference.parse(f"{host}/x").registry == host:
+            return host
+    raise UsageError(f"{text!r} names no registry", hint="a host with a dot or a port: registry.example.com")
 
 
 def _asked(username: str | None, password: str | None, *, from_stdin: bool) -> tuple[str, str]:
