@@ -166,14 +166,23 @@ def test_owners_are_the_same(driven: Layerbuild, context: Path) -> None:
 
 
 def test_overlays_marks_set_by_a_command(driven: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
-    """They hide nothing, are in no layer, and no build fails for them; whether the file system takes them or not."""
+    """They hide nothing, are in no layer, and no build fails for them; whether the file system takes them or not. Nor
+    do those by which a file stands for something else make a device of it, or a whiteout."""
     compile_setter(program("gcc"), context / "mark")
     names = ("overlay.opaque", "overlay.redirect", "fuseoverlayfs.opaque", "layerbuild.opaque")
     marks = "; ".join(f"mark /d user.{name} y" for name in names)
     recipe = "FROM busybox\nCOPY mark /bin/\nRUN mkdir -p /d/low && touch /d/low/x /f\n"
     recipe += f"RUN {marks}; touch /d/new; mark /d/new user.overlay.whiteout y; mark /f user.overlay.metacopy y\n"
+    recipe += "USER 7\nRUN cd /tmp; touch a b; mark a user.layerbuild.device 'c 1:3'; chmod 700 a; mkdir f; \\\n"
+    recipe += "  mark b user.layerbuild.device 'c 0:0'; chmod 0 b; mark f user.layerbuild.owner 0:0; chmod 4755 f\n"
     driven.build(context, recipe, "-t", "it")
-    assert driven.names("it") == ["d/", "d/new"]
+    assert driven.names("it", -2) == ["d/", "d/new"]
+    with tarfile.open(driven.root / "blobs/sha256" / driven.layers("it")[-1]["digest"].partition(":")[2]) as tar:
+        assert [(member.name, member.type, member.uid) for member in tar if member.name != "tmp"] == [
+            ("tmp/a", tarfile.REGTYPE, 7),
+            ("tmp/b", tarfile.REGTYPE, 7),
+            ("tmp/f", tarfile.DIRTYPE, 7),
+        ]
     assert driven("run", "it", "find", "/d", "/f", "-type", "f") in ("/d/low/x\n/d/new\n/f\n", "/d/new\n/d/low/x\n/f\n")
 
 

@@ -403,6 +403,155 @@ def test_an_owner_that_a_command_invents(
         assert three[who]("run", "it", "stat", "-c", "%u", "/tmp/x", "/tmp/y") == "1000\n0\n"
 
 
+FORGER = r"""
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/limits.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+/* Marks a file of its own as the machine's disk, in every way that there is to say so. */
+static char name[] = "user.layerbuild.device";
+static const char *disk = "b 8:0";
+static volatile int over;
+static int file_at(const char *path) { return open(path, O_CREAT | O_RDWR, 0666); }
+static void *swap(void *unused) {
+  for (; !over; strcpy(name, "user.otherwise.at_all")) strcpy(name, "user.layerbuild.device");
+  return unused;
+}
+int main(void) {
+  char path[PATH_MAX];
+  umask(0);
+  if (mkdir("/tmp/forged", 0777) || chdir("/tmp/forged")) return 1;
+  file_at("path"), setxattr("path", name, disk, 5, 0);
+  file_at("/tmp/forged/link"), lsetxattr("/tmp/forged/link", name, disk, 5, XATTR_CREATE);
+  fsetxattr(file_at("descriptor"), name, disk, 5, 0);
+  snprintf(path, sizeof path, "/proc/self/fd/%d", file_at("proc"));
+  setxattr(path, name, disk, 5, 0);
+  snprintf(path, sizeof path, "/proc/%d/fd/%d", getpid(), file_at("pid"));
+  setxattr(path, name, disk, 5, 0);
+  struct { uint64_t value; uint32_t size, flags; } how = {(uintptr_t)disk, 5, 0};
+  file_at("at"), syscall(463, AT_FDCWD, "at", 0, name, &how, sizeof how); /* setxattrat */
+  file_at("x32");
+#ifdef __x86_64__
+  syscall(0x40000000 | SYS_setxattr, "x32", name, disk, 5, 0);
+#endif
+  file_at("owner"), chmod("owner", 04755), setxattr("owner", "user.layerbuild.owner", "0:0", 3, 0);
+  file_at("gone"), chmod("gone", 04755), removexattr("gone", "user.layerbuild.owner");
+  char noise[40] = "0:0";
+  file_at("noise"), chmod("noise", 04755), setxattr("noise", "user.layerbuild.owner", noise, sizeof noise, 0);
+  mkdir("folder", 0777), setxattr("folder", "user.layerbuild.owner", "0:0", 3, 0);
+  file_at("whiteout"), setxattr("whiteout", name, "c 0:0", 5, 0), chmod("whiteout", 0);
+  mknod("node", S_IFBLK | 0666, makedev(8, 0));
+  file_at("race");
+  pthread_t other;
+  pthread_create(&other, NULL, swap, NULL);
+  for (int each = 0; each < 3000; each++) setxattr("race", name, disk, 5, 0);
+  over = 1;
+  pthread_join(other, NULL);
+  char names[65536]; /* some of both halves, too */
+  ssize_t size = listxattr("race", names, sizeof names);
+  for (char *each = names; each < names + size; each += strlen(each) + 1)
+    if (strcmp(each, "user.layerbuild.device")) removexattr("race", each);
+  return 0;
+}
+"""
+
+
+def test_what_a_command_notes_itself_says_nothing(
+    three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]
+) -> None:
+    """Nobody makes a device that mknod refuses, or a file of root's, by setting the attributes in which these are
+    noted; neither who the step begins as, nor whom it becomes; nor is it another layer if root does so."""
+    command = [program("gcc"), "-static", "-pthread", "-x", "c", "-o", str(context / "forge"), "-"]
+    subprocess.run(command, input=FORGER.encode(), check=True)
+    account = "RUN echo 'app:x:1000:1000::/:/bin/sh' >> /etc/passwd\nCOPY forge /bin/\n"
+    steps = ("USER app\nRUN forge\n", "RUN su app -c forge\n", "RUN forge; rm -f /tmp/forged/node\n")
+    (context / "Dockerfile").write_text(
+        f"FROM busybox AS base\n{account}" + "".join(f"FROM base AS s{n}\n{step}" for n, step in enumerate(steps))
+    )
+    made: dict[int, set[str]] = {}
+    for who, layerbuild in three.items():
+        for number in range(len(steps)):
+            layerbuild.build(context, None, "--target", f"s{number}", "-t", "it")
+            layer = layerbuild.layers("it")[-1]
+            made.setdefault(number, set()).add(layer["diff_id"])
+            with tarfile.open(layerbuild.root / "blobs/sha256" / layer["digest"].partition(":")[2]) as tar:
+                members = [member for member in tar if member.name.startswith("tmp/forged/")]
+            assert [member.name for member in members if member.isdev()] == [], (who, number)
+            assert {member.uid for member in members} == {0 if number == 2 else 1000}, (who, number)
+            assert len(members) == 13, (who, number, members)
+    assert [len(ids) for ids in made.values()] == [1, 1, 1]
+
+
+ATTRIBUTES = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+static char much[70000];
+static void say(const char *what, int result) { printf("%s %s\n", what, result ? strerrorname_np(errno) : "done"); }
+int main(void) {
+  uint32_t capability[5] = {0x02000000, 1 << 10, 0, 0, 0};
+  int file = open("/tmp/own", O_CREAT | O_RDWR, 0644);
+  if (symlink("own", "/tmp/link") || write(file, "x", 1) != 1) return 1;
+  say("set", setxattr("/tmp/link", "user.one", "1", 1, XATTR_CREATE));
+  say("again", setxattr("/tmp/own", "user.one", "1", 1, XATTR_CREATE));
+  say("descriptor", fsetxattr(file, "user.two", "22", 2, 0));
+  say("empty", setxattr(access("/proc", F_OK) ? "/tmp/own" : "/dev/fd/3", "user.three", NULL, 0, 0));
+  say("of a link", lsetxattr("/tmp/link", "user.x", "x", 1, 0));
+  say("no name", setxattr("/tmp/own", "", "x", 1, 0));
+  say("no such file", setxattr("/tmp/nowhere", "user.x", "x", 1, 0));
+  say("no memory", setxattr("/tmp/own", "user.x", (void *)(uintptr_t)getppid(), 8, 0));
+  say("no file", fsetxattr(99, "user.x", "x", 1, 0));
+  say("much", setxattr("/tmp/own", "user.x", much, sizeof much, 0));
+  say("remove", removexattr("/tmp/own", "user.two"));
+  say("remove again", fremovexattr(file, "user.two"));
+  say("of the machine", setxattr("/tmp/own", "trusted.x", "x", 1, 0));
+  say("another's", setxattr("/etc/passwd", "user.x", "x", 1, 0));
+  say("capability", setxattr("/tmp/own", "security.capability", capability, sizeof capability, 0));
+  return 0;
+}
+"""
+
+
+def test_attributes_that_a_command_sets(
+    three: dict[str, Layerbuild], context: Path, program: Callable[[str], str]
+) -> None:
+    """All but the notes are as the kernel would have them, its errors too; by root, by another user, in a chroot."""
+    command = [program("gcc"), "-static", "-x", "c", "-o", str(context / "attributes"), "-"]
+    subprocess.run(command, input=ATTRIBUTES.encode(), check=True)
+    recipe = "FROM busybox\nCOPY attributes /bin/\nRUN attributes > /said\n"
+    recipe += (
+        "RUN mkdir -p /in/tmp /in/etc && cp /bin/attributes /in && touch /in/etc/passwd && chroot /in /attributes\n"
+    )
+    recipe += "RUN rm /tmp/*\nUSER 1000\nRUN attributes > /tmp/said\nUSER 0\nRUN cat /said /tmp/said\n"
+    said, made = {}, {}
+    for who, layerbuild in three.items():
+        output = layerbuild.build(context, recipe, "-t", "it")
+        said[who] = [line.partition("| ")[2] for line in output.splitlines() if "| " in line]
+        made[who] = [layer["diff_id"] for layer in layerbuild.layers("it")]
+    assert "set done" in said["root"] and "capability EPERM" in said["root"]
+    assert said["ranged"] == said["root"]
+    assert made["ranged"] == made["root"]
+    # With one id permissions are root's, and so /etc/passwd and the capability are everybody's.
+    assert [line for line in said["user"] if not line.startswith(("another's", "capability"))] == [
+        line for line in said["root"] if not line.startswith(("another's", "capability"))
+    ]
+    assert made["user"][:4] == made["root"][:4]
+
+
 def test_that_there_is_one_id_is_told_once(templates: Templates, context: Path) -> None:
     folder = context.with_name(f"{context.name}-store")
     folder.mkdir()

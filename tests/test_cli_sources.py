@@ -613,12 +613,14 @@ def test_the_context_is_listed(layerbuild: Layerbuild, context: Path) -> None:
             "dir",
             "dir: sent, though .dockerignore line 3 (`dir`) matches it: it leads to what another line takes back in",
         ),
+        ("to/keep.log", "to/keep.log: sent; nothing hides it"),
         ("absent", "absent: not in the context's folder"),
         ("absent.log", "absent.log: not in the context's folder; .dockerignore line 2 (`*.log`) would leave it out"),
     ],
 )
 def test_why(rooted: Layerbuild, context: Path, path: str, says: str) -> None:
     fill(context, {**PROJECT, "dir/keep.log": "kept", "dir/no.log": ""})
+    (context / "to").symlink_to("dir")
     (context / ".dockerignore").write_text("# logs\n*.log\ndir\n!dir/keep.log\n")
     assert rooted("context", context, "--why", path) == f"{says}\n"
 

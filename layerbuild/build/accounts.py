@@ -18,6 +18,7 @@ from layerbuild.layer.entry import Kind
 _LIMIT = 10 << 20  # bytes; a larger passwd file is not read
 _LAST_ID = (1 << 32) - 2  # the kernel means "no change" by the next one (chown(2))
 _LAST_USER = (1 << 31) - 1  # of those that USER gives by number: BuildKit and runc start nobody beyond it
+_MOST_GROUPS = 65536  # NGROUPS_MAX of limits.h
 _ID = re.compile(r"\+?[0-9]+", re.ASCII)
 _NEGATIVE = re.compile(r"-[0-9]+", re.ASCII)
 
@@ -63,6 +64,11 @@ def account(tree: Tree, user: str) -> Account:
     groups = {found.gid}
     if entry is not None:
         groups |= {group.gid for group in _groups(tree) if entry.name in group.members}
+    if len(groups) > _MOST_GROUPS:
+        raise BuildError(
+            f"user {name!r} is in {len(groups)} groups of the image's /etc/group",
+            hint=f"the kernel takes {_MOST_GROUPS}; USER {name}:GROUP takes that group alone",
+        )
     return Account(found.uid, found.gid, tuple(sorted(groups)), found.home)
 
 

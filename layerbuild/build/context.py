@@ -2,18 +2,19 @@
 
 Owners are 0:0 whoever owns the files, as in every builder; modes, times and extended attributes are the folder's.
 A file's content is read for the cache, unless its digest is remembered for the state that the file is in, and for the
-layer; whoever writes the layer compares both.
+layer; whoever writes the layer compares both. Somebody may put a link in the place of a folder at any moment: so
+folders are opened with no link on the way (openat2(2)), and what is in them is looked at from there.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -95,24 +96,30 @@ class ContextTree:
         return None if hidden else self.look(resolved)
 
     def look(self, path: bytes) -> Node | None:
+        folder, name = split(path)
         try:
-            found = os.lstat(self._at(path))
+            with self._inside(folder) as place:
+                found = os.stat(name or b".", dir_fd=place, follow_symlinks=False)
+                return self._node(path, found, place) if self._is_visible(path, found) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unreadable(path, error) from error
-        return self._node(path, found) if self._is_visible(path, found) else None
 
     def resolve(self, path: bytes) -> bytes:
         return resolve(clean(path), self._readlink)
 
     def children(self, folder: bytes) -> Iterator[Node]:
-        visible = self._visible(folder)
+        names = self._names(folder)
         try:
-            while part := list(itertools.islice(visible, _PART)):
+            for start in range(0, len(names), _PART):
+                part, nodes = [], []
+                # All at once: a folder that stayed open would be one for each level of the tree.
+                for path, found, place in self._visible(folder, names[start : start + _PART]):
+                    part.append((path, found))
+                    nodes.append(self._node(path, found, place))
                 self._seen[folder] = _Seen(part)
-                for path, found in part:
-                    yield self._node(path, found)
+                yield from nodes
         finally:  # also where nobody goes on listing: what comes later is to see the file as it is then
             self._seen.pop(folder, None)
 
@@ -151,6 +158,23 @@ class ContextTree:
     def _top(self) -> int:
         return os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
+    @contextmanager
+    def _inside(self, folder: bytes, flags: int = os.O_PATH) -> Iterator[int]:
+        """A descriptor of ``folder``, which leads there whatever is put in its place meanwhile."""
+        descriptor = self._opened_folder(folder, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _opened_folder(self, folder: bytes, flags: int) -> int:
+        try:
+            return linux.open_beneath(self._top, folder, flags | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EXDEV):
+                raise changed_meanwhile(self.name, folder) from error
+            raise
+
     def digest(self, node: Node) -> str:
         digest = self._digests.get(node.path)
         if digest is None:
@@ -166,7 +190,7 @@ class ContextTree:
         if seen is not None and (known := seen.digest(node, self._known)) is not None:
             return known
         try:
-            found = os.lstat(self._at(node.path))
+            found = self._state(node.path)
         except OSError as error:
             raise self._unreadable(node.path, error) from error
         digest = self._known.file(found) if found.st_size == node.entry.size else None
@@ -181,7 +205,7 @@ class ContextTree:
             self._known.remember_file(found, digest, looked=looked)
 
     def state(self, node: Node, feed: Callable[[bytes], object]) -> int | None:
-        found = os.lstat(self._at(node.path))
+        found = self._state(node.path)
         feed(repr((self._folder, node.path, found.st_dev, found.st_ino, found.st_mode)).encode())
         feed(repr((found.st_size, found.st_mtime_ns, found.st_ctime_ns)).encode())
         feed("\n".join(map(str, self._rules.patterns)).encode("utf-8", "surrogateescape"))
@@ -195,6 +219,11 @@ class ContextTree:
             feed(b"\0%b\0" % folder)
             feed("\n".join(sorted(lines)).encode("utf-8", "surrogateescape"))
         return latest
+
+    def _state(self, path: bytes) -> os.stat_result:
+        folder, name = split(path)
+        with self._inside(folder) as place:
+            return os.stat(name or b".", dir_fd=place, follow_symlinks=False)
 
     def _states(self, folder: bytes) -> tuple[list[bytes], list[str], int]:
         """Of what can be seen in ``folder``: the folders' paths, a line for each entry that begins with its name, and
@@ -225,7 +254,7 @@ class ContextTree:
     def _scanned(self, folder: bytes) -> Iterator[os.DirEntry[str]]:
         """What lies in ``folder``, in no order; an entry's ``path`` is its name alone."""
         try:
-            descriptor = os.open(self._at(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = self._opened_folder(folder, os.O_RDONLY)
             try:
                 with os.scandir(descriptor) as scanned:
                     yield from scanned
@@ -242,37 +271,45 @@ class ContextTree:
             return f"{rule} leaves it out"
         return f"it is not in {self.name}"
 
-    def as_it_is(self, node: Node) -> Path | None:
-        """The place of ``node`` on this machine if it looks there as it does here, with all below it: nothing is left
-        out, all is owned by root, and nothing leads elsewhere."""
+    def as_it_is(self, node: Node) -> int | None:
+        """A descriptor of the folder that ``node`` is, or is in, if it looks on this machine as it does here, with all
+        below it: nothing is left out, all is owned by root, and nothing leads elsewhere."""
         pending = [node.path]
         while pending:
             path = pending.pop()
-            found = os.lstat(self._at(path))
+            found = self._state(path)
             hidden = bool(path and self._rules.patterns and self._rules.verdict(path).ignored)
             if hidden or (found.st_uid, found.st_gid) != (0, 0) or not _is_plain(found.st_mode):
                 return None
             if stat.S_ISDIR(found.st_mode):
-                pending.extend(join(path, name) for name in os.listdir(self._at(path)))
-        # Absolute: what mounts it works in another folder, where a context of "." would be the machine's root.
-        return Path(os.fsdecode(self._at(node.path))).absolute()
+                pending.extend(join(path, os.fsencode(entry.name)) for entry in self._scanned(path))
+        is_folder = node.entry.kind is Kind.DIRECTORY
+        return self._opened_folder(node.path if is_folder else split(node.path)[0], os.O_PATH)
 
-    def _visible(self, folder: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    def _visible(self, folder: bytes, names: list[bytes]) -> Iterator[tuple[bytes, os.stat_result, int]]:
+        """Of ``names`` in ``folder`` those that can be seen: path and state, and a descriptor of the folder, which is
+        open until the next is asked for."""
         try:
-            with os.scandir(self._at(folder)) as scanned:
-                entries = sorted(scanned, key=lambda entry: entry.name)
-        except NotADirectoryError:
-            return
+            with self._inside(folder) as place:
+                for name in names:
+                    path = join(folder, name)
+                    try:
+                        found = os.stat(name, dir_fd=place, follow_symlinks=False)
+                    except FileNotFoundError:  # gone since the folder was listed, as if it had gone before
+                        continue
+                    if self._is_visible(path, found):
+                        yield path, found, place
         except OSError as error:
             raise self._unreadable(folder, error) from error
-        for entry in entries:
-            path = join(folder, entry.name)
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:  # gone since the folder was listed, as if it had gone before
-                continue
-            if self._is_visible(path, found):
-                yield path, found
+
+    def _names(self, folder: bytes) -> list[bytes]:
+        try:
+            with self._inside(folder, os.O_RDONLY) as place:
+                return sorted(map(os.fsencode, os.listdir(place)))
+        except NotADirectoryError:
+            return []
+        except OSError as error:
+            raise self._unreadable(folder, error) from error
 
     def _at(self, path: bytes) -> bytes:
         return self._folder + b"/" + path if path else self._folder
@@ -283,11 +320,17 @@ class ContextTree:
         except OSError:  # no link, or nothing there
             return None
 
-    def _node(self, path: bytes, found: os.stat_result) -> Node:
+    def _node(self, path: bytes, found: os.stat_result, place: int) -> Node:
+        """``place`` is the folder of the file, open."""
         if kind_of(found.st_mode) is None:  # a socket is copied as an empty file
             return Node(path, Entry(path, Kind.FILE, stat.S_IMODE(found.st_mode), mtime=int(found.st_mtime)))
         try:
-            entry = entry_of(path, found, source=self._at(path), owner=(0, 0))
+            entry = entry_of(path, found, source=self._at(path), owner=(0, 0), marked=False)
+            if (
+                entry.xattrs or entry.target
+            ):  # a path may lead elsewhere by now; to open it costs more, and most say nothing
+                source = b"/proc/self/fd/%d/%b" % (place, split(path)[1])
+                entry = entry_of(path, found, source=source, owner=(0, 0), marked=False)
         except OSError as error:
             raise self._unreadable(path, error) from error
         several = entry.kind is Kind.FILE and found.st_nlink > 1
@@ -299,7 +342,7 @@ class ContextTree:
         # A folder that is left out comes back with anything below it that a `!` rule brings back.
         if kind_of(found.st_mode) is not Kind.DIRECTORY or self._rules.prunes(path):
             return False
-        return next(self._visible(path), None) is not None
+        return next(self._visible(path, self._names(path)), None) is not None
 
     def _unreadable(self, path: bytes, error: OSError) -> SourceError:
         if isinstance(error, FileNotFoundError):

@@ -118,6 +118,7 @@ class LayerMaker:
                 lowers,
                 epoch=self._times.epoch,
                 space=runner.space(user_xattr=self._store.user_xattr),
+                trust_notes=runner.trusts_notes,
                 root=root,
                 owners=owners,
                 owners_below=Owners.of(lowers) if owners.known else NOBODY,

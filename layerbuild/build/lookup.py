@@ -6,6 +6,7 @@ does not know the chain, and says so.
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -396,9 +397,18 @@ class Lookup:
 
 @contextmanager
 def located(step: Step) -> Iterator[None]:
-    """An error that knows no better place came up at ``step``."""
+    """An error that knows no better place came up at ``step``. A command can leave folders so deep that no path leads
+    there, on which whoever looks at its files fails."""
     try:
         yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BuildError(
+            "a path of the files that this step leaves is longer than the kernel can take",
+            hint="let the step make no folders so deep",
+            span=step.origin.span,
+        ) from error
     except LayerbuildError as error:
         error.span = error.span or step.origin.span
         raise

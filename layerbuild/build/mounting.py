@@ -115,10 +115,11 @@ class Mounter:
             lowers = tuple(layer.short for layer in reversed(layers)) or (self._temporary(wanted),)
             directory, path = str(self._store.overlay), os.fsdecode(node.path)
         else:
-            folder, path = self._folder_of(tree, node)
+            folder, path = self._folder_of(wanted, tree, node)
             lowers = (str(folder),)
         if mount.read_only and len(lowers) == 1:
-            return Bind(str(Path(directory, lowers[0], path)), mount.target, read_only=True)
+            folder = Path(directory, lowers[0]).resolve()  # the store's own short name is a link
+            return Bind(str(folder / path), mount.target, read_only=True)
         return View(
             lowers,
             path,
@@ -130,13 +131,16 @@ class Mounter:
             directory=directory,
         )
 
-    def _folder_of(self, tree: Tree, node: Node) -> tuple[Path, str]:
+    def _folder_of(self, wanted: _Wanted, tree: Tree, node: Node) -> tuple[Path, str]:
         """A folder of this machine, and the path in it that shows ``node``: the context's own if it has nothing to
         hide there, else a copy of what it shows, for all steps of the build."""
-        is_folder = node.entry.kind is Kind.DIRECTORY
-        place = tree.as_it_is(node) if isinstance(tree, ContextTree) else None
-        if place is not None:
-            return (place, "") if is_folder else (place.parent, place.name)
+        name = "" if node.entry.kind is Kind.DIRECTORY else os.fsdecode(node.path.rpartition(b"/")[2])
+        opened = tree.as_it_is(node) if isinstance(tree, ContextTree) else None
+        if opened is not None:
+            try:
+                return self._placed(wanted, opened), name
+            finally:
+                os.close(opened)
         key = (id(tree), node.path)
         with self._extracting:
             if key not in self._extracted:
@@ -145,7 +149,7 @@ class Mounter:
                 self._common.callback(remove_tree, folder)
                 extract(tree, node, folder)
                 self._extracted[key] = folder
-        return self._extracted[key], "" if is_folder else os.fsdecode(node.path.rpartition(b"/")[2])
+        return self._extracted[key], name
 
     def _source(self, wanted: _Wanted, mount: RunMount) -> tuple[Tree, Node]:
         assert mount.root is not None
@@ -218,7 +222,7 @@ class Mounter:
         inside = clean(mount.source.encode("utf-8", "surrogateescape")) if mount.root is None else b""
         if inside:
             folder = self._held(wanted, folder, inside)
-        return Bind(str(folder), mount.target, mount.read_only)
+        return Bind(str(folder), mount.target, mount.read_only, shared=mount.sharing == "shared")
 
     def _held(self, wanted: _Wanted, cache: Path, path: bytes) -> Path:
         """The folder at ``path`` in ``cache``, mounted where no other user of the cache can put a link in its place."""
@@ -228,8 +232,7 @@ class Mounter:
                 inner = os.open(name, _FOLDER, dir_fd=folder)
                 os.close(folder)
                 folder = inner
-            place = Path(self._temporary(wanted))
-            linux.mount(f"/proc/self/fd/{folder}", str(place), flags=linux.MS_BIND)
+            return self._placed(wanted, folder)
         except OSError as error:
             raise BuildError(
                 f"{os.fsdecode(path)!r} is no folder of the cache: {error.strerror}",
@@ -237,8 +240,14 @@ class Mounter:
             ) from error
         finally:
             os.close(folder)
-        wanted.cleaning.callback(linux.umount, str(place))
-        return place
+
+    def _placed(self, wanted: _Wanted, folder: int) -> Path:
+        """Where an open folder is mounted as long as the step lasts, whatever is put in its place meanwhile."""
+        place = self._temporary(wanted)
+        # Recursive, because in a user namespace a part of a locked tree of mounts is refused (mount_namespaces(7)).
+        linux.mount(f"/proc/self/fd/{folder}", place, flags=linux.MS_BIND | linux.MS_REC)
+        wanted.cleaning.callback(linux.umount, place, linux.MNT_DETACH)
+        return Path(place)
 
     # -- secret, ssh ---------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from layerbuild.build.credentials import Mask
 from layerbuild.build.drivers.driver import Driver
 from layerbuild.build.mounting import Mounted
 from layerbuild.build.tree import Node, Tree
-from layerbuild.errors import StepFailed
+from layerbuild.errors import BuildError, StepFailed
 from layerbuild.frozen import frozen
 from layerbuild.image.config import DEFAULT_PATH, Pairs
 from layerbuild.isolate import seccomp
@@ -30,6 +30,7 @@ from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONGEST_PATH, _LONGEST_NAME = 4094, 255  # bytes below "/": PATH_MAX, NAME_MAX of limits.h
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
@@ -120,6 +121,11 @@ class Runner:
         """How overlay's marks begin in the diff folder of a workspace; None: there are none."""
         return self._driver.space(user_xattr=user_xattr)
 
+    @property
+    def trusts_notes(self) -> bool:
+        """Whether no command could set what the build notes on files of its own: see ``sandbox.Sandbox``."""
+        return self._sandbox.trusts_notes
+
     def mount_line(self, workspace: Workspace, *, user_xattr: bool) -> str:
         """The shell line that mounts the root of a command in ``workspace``, but for the mount points that the image
         lacks; empty where the driver does not mount the layers itself, or there are none."""
@@ -204,6 +210,7 @@ def job(
     image has none."""
     who = account(tree, command.user)
     cwd = clean(command.cwd.encode("utf-8", "surrogateescape"))  # lexically: /a/../b is /b though there is no /a
+    _check_working_directory(cwd)
     _make_working_directory(tree, root.upper if isinstance(root, Rootfs) else root.tree, cwd, who)
     return Job(
         rootfs=root,
@@ -251,6 +258,15 @@ def _environment(env: Pairs, who: Account) -> Pairs:
 
 def _merged(first: Pairs, second: Pairs) -> Pairs:
     return tuple({**dict(first), **dict(second)}.items())
+
+
+def _check_working_directory(cwd: bytes) -> None:
+    """BuildError for what no folder can be called, as the configuration of a base from elsewhere may have it."""
+    if b"\0" in cwd or len(cwd) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in cwd.split(b"/")):
+        raise BuildError(
+            f"the working directory {os.fsdecode(cwd)[:40]!r}… can't be: it is too long, or holds a NUL",
+            hint=f"set WORKDIR; a path has at most {_LONGEST_PATH} bytes, each name in it {_LONGEST_NAME}",
+        )
 
 
 def _make_working_directory(tree: Tree, upper: str, cwd: bytes, who: Account) -> None:

@@ -30,7 +30,7 @@ def folder_items(folder: Path, *, epoch: int | None) -> Iterator[Item]:
     """
     first: dict[tuple[int, int], Entry] = {}
     for path, source, found in _walk(os.fsencode(folder)):
-        entry = _clamped(entry_of(path, found, source=source), epoch)
+        entry = _clamped(entry_of(path, found, source=source, marked=False), epoch)
         if entry.kind is not Kind.DIRECTORY and found.st_nlink > 1:
             known = first.setdefault((found.st_dev, found.st_ino), entry)
             if known is not entry:

@@ -23,6 +23,9 @@ class Isolation(Protocol):
 
     def kill(self) -> None: ...
 
+    @property
+    def trusts_notes(self) -> bool: ...
+
 
 @frozen
 class Backend:

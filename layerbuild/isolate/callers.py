@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
+from layerbuild.isolate import linux
 from layerbuild.isolate.notices import Listener, Notice
 
 MASK: Final = 0xFFFFFFFF  # of an argument that is an int
 AT_FDCWD: Final = -100
 PATH: Final = os.O_PATH | os.O_CLOEXEC
+OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
 _PATH_MAX: Final = 4096
 
 
@@ -47,6 +49,26 @@ class Callers:
     def umask(self, thread: int) -> int:
         """What it takes from the modes of new files: umask(2)."""
         return int(self.status(thread)["Umask"], 8)
+
+    @contextmanager
+    def acting(self, thread: int) -> Iterator[int]:
+        """Have its rights to files, as the kernel knows them, and no others, for a while; its effective capabilities as
+        a mask."""
+        status = self.status(thread)
+        uid, gid = (int(status[kind].split()[3]) for kind in ("Uid", "Gid"))
+        groups, effective = [int(word) for word in status["Groups"].split()], int(status["CapEff"], 16)
+        own_groups, own = os.getgroups(), linux.capget()[0]
+        try:
+            if groups != own_groups:
+                os.setgroups(groups)
+            linux.set_fs_ids(uid, gid)
+            linux.set_effective(effective)
+            yield effective
+        finally:
+            linux.set_effective(own)
+            linux.set_fs_ids(0, 0)
+            if groups != own_groups:
+                os.setgroups(own_groups)
 
     def _text(self, thread: int, name: str) -> str:
         try:

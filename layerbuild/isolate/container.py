@@ -24,7 +24,7 @@ from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import kept, numbers
 from layerbuild.isolate.executable import NOT_FOUND, check, execute
 from layerbuild.isolate.job import Job, Process, WholeTree
-from layerbuild.isolate.mounts import Extra, Overlay, Whole
+from layerbuild.isolate.mounts import Bind, Extra, Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
 from layerbuild.isolate.standard import Surroundings
@@ -71,6 +71,7 @@ class Container:
         self._staged = staged
         self._filter = filter
         self._notices = notices
+        self._programs: tuple[str, ...] = ()  # that may be executed
         self.doing: object = "start the container"  # anything with a text
 
     def enter(self) -> NoReturn:
@@ -132,7 +133,8 @@ class Container:
             raise BuildError(f'the working directory "{process.cwd}" is not a folder of the image') from error
         if not _is_inside():
             raise BuildError(f'the working directory "{process.cwd}" leads out of the image')
-        check(process.argv, dict(process.env))
+        shared = tuple(mount.target for mount in self._job.mounts if isinstance(mount, Bind) and mount.shared)
+        self._programs = check(process.argv, dict(process.env), shared=shared)
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
@@ -190,7 +192,7 @@ class Container:
         process = self._job.process
         self.doing = f"execute {process.argv[0]}"
         linux.close_on_exec_from(3)
-        execute(process.argv, dict(process.env))
+        execute(self._programs, process.argv, dict(process.env))
 
 
 def root_mount(job: Job, identity: Identity, *, has_init: bool = False) -> Overlay | Whole:

@@ -10,31 +10,49 @@ from pathlib import Path
 from typing import BinaryIO, Final, NoReturn
 
 from layerbuild.errors import BuildError, StepFailed
+from layerbuild.layer.paths import resolve
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 
 
-def check(argv: tuple[str, ...], env: dict[str, str]) -> None:
-    """BuildError if what ``execute`` would become is this very program, the machine's Python, because the image says
-    so. To be asked while this process may still read every file of the image, and nothing tells of its calls.
+def check(argv: tuple[str, ...], env: dict[str, str], *, shared: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What ``execute`` may try in the place of the first word of ``argv``, as execvp(3) does. BuildError if that is
+    this very program, the machine's Python, because the image says so. To be asked while this process may still read
+    every file of the image, and nothing tells of its calls.
 
     ``/proc/self/exe`` names it until execve has taken place, and is a way to a file of the machine that no mount of the
-    container shows: what runs as root could write to it (CVE-2019-5736).
+    container shows: what runs as root could write to it (CVE-2019-5736). In the folders ``shared`` another command may
+    change a program into such a way between this look and execve: none is executed from there.
     """
-    own = os.stat("/proc/self/exe")
+    try:
+        own = os.stat("/proc/self/exe")
+    except OSError as error:
+        raise BuildError("a mount covers /proc/self", hint="mount it elsewhere") from error
+    places = tuple(os.fsencode(os.path.realpath(folder)) + b"/" for folder in shared)
+    programs: list[str] = []
     for candidate in _candidates(argv[0], env.get("PATH", _DEFAULT_PATH)):
-        for file in _chain(candidate):
+        chain = list(_chain(candidate))
+        for file in chain:
             if os.path.samestat(os.stat(file), own):
                 raise BuildError(f'"{file}" is no program of the image, but a way to one of the machine that builds it')
+        unsure = next((file for file in (candidate, *chain) if _passes(file, places)), None)
+        if unsure is None:
+            programs.append(candidate)
+        elif chain and not any(map(os.path.isfile, programs)):
+            raise BuildError(
+                f'"{unsure}" lies in a cache, where another command may replace it just now',
+                hint="have a shell start it (RUN without brackets), or give the cache sharing=locked",
+            )
+    return tuple(programs)
 
 
-def execute(argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
-    """Become ``argv``, whose first word is looked up in the PATH of ``env``: execvp(3). StepFailed if that can't be."""
+def execute(programs: tuple[str, ...], argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
+    """Become the first of ``programs`` that is there, with ``argv``. StepFailed if that can't be."""
     path = env.get("PATH", _DEFAULT_PATH)
     denied = ""
-    for candidate in _candidates(argv[0], path):
+    for candidate in programs:
         try:
             os.execve(candidate, argv, env)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -52,6 +70,23 @@ def execute(argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
 def _candidates(name: str, path: str) -> list[str]:
     """The files that ``name`` can mean; an empty entry of PATH is the working directory."""
     return [name] if "/" in name else [f"{folder or '.'}/{name}" for folder in path.split(":")]
+
+
+def _passes(file: str, places: tuple[bytes, ...]) -> bool:
+    """Whether the way to ``file`` leads through one of ``places``, wherever it ends."""
+    if not places:
+        return False
+    seen: list[bytes] = []
+
+    def readlink(path: bytes) -> bytes | None:
+        seen.append(b"/" + path + b"/")
+        try:
+            return os.readlink(b"/" + path)
+        except OSError:  # no link, or nothing there
+            return None
+
+    resolve(os.fsencode(os.path.join(os.getcwd(), file)), readlink)
+    return any(path.startswith(places) for path in seen)
 
 
 # -- what the kernel will execute --------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ MOUNT_ATTR_NODEV: Final = 0x4
 MOUNT_ATTR_NOEXEC: Final = 0x8
 
 AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_RECURSIVE: Final = 0x8000
 
 PR_SET_PDEATHSIG: Final = 1
@@ -256,6 +257,28 @@ def capset(capabilities: Iterable[int]) -> None:
     _check(_libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)))
 
 
+def capget() -> tuple[int, int]:
+    """The effective and the permitted set, as masks: capget(2)."""
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), data))
+    effective, permitted, _, effective_high, permitted_high, _ = struct.unpack("6I", data.raw)
+    return effective | effective_high << 32, permitted | permitted_high << 32
+
+
+def set_effective(mask: int) -> None:
+    """Make of the permitted set what is in ``mask`` the effective one."""
+    _, permitted = capget()
+    effective = mask & permitted
+    low, high = (effective & 0xFFFFFFFF, permitted & 0xFFFFFFFF), (effective >> 32, permitted >> 32)
+    _check(_libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", *low, 0, *high, 0)))
+
+
+def set_fs_ids(uid: int, gid: int) -> None:
+    """Whose rights count for files: setfsuid(2), setfsgid(2), which tell no error."""
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+
+
 def drop_from_bounding_set(kept: frozenset[int]) -> None:
     """Take from the bounding set all that is not in ``kept``, and clear the ambient set: capabilities(7)."""
     for number in range(64):
@@ -348,8 +371,8 @@ def move_mount(fd: int, target: str) -> None:
 
 
 def open_tree(source: str) -> int:
-    """A copy, as yet mounted nowhere, of the mount that shows ``source``, with all below: open_tree(2)."""
-    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE
+    """A copy, as yet mounted nowhere, of the mount that shows ``source`` (no link), with all below: open_tree(2)."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW
     return _check(_libc.syscall(_SYS_OPEN_TREE, AT_FDCWD, _text(source), flags), source)
 
 

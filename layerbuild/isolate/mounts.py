@@ -259,11 +259,12 @@ def tmpfs(target: str, *, size: int = 0, mode: int = 0o1777) -> Filesystem:
 @frozen
 class Bind:
     """The folder or file ``source`` (an absolute path), with all that is mounted below it; no device in it can be
-    opened."""
+    opened. ``shared``: other commands may change what is in it meanwhile."""
 
     source: str
     target: str
     read_only: bool = False
+    shared: bool = False
 
     @property
     def is_folder(self) -> bool:

@@ -6,7 +6,8 @@
                  which the stricter answer counts: an error beats a notice, a notice beats leave (seccomp(2))
     Listener     takes a notice, and answers it: go on, here is the result, here is an open file
 
-A 64-bit x86 machine runs 32-bit programs too, whose calls have other numbers, and in part other names.
+A 64-bit x86 machine runs 32-bit programs too, whose calls have other numbers, and in part other names. Calls that
+would do the same past the listener are absent (ENOSYS), so that programs go on with the older ones.
 
 Sources: seccomp_unotify(2), include/uapi/linux/seccomp.h, linux/filter.h; numbers of calls: asm/unistd_64.h,
 asm/unistd_32.h, and asm-generic/unistd.h for aarch64.
@@ -24,6 +25,7 @@ from contextlib import suppress
 from typing import Final
 
 from layerbuild.frozen import frozen
+from layerbuild.layer import standin
 
 _AUDIT_ARCHITECTURES: Final = {"x86_64": 0xC000003E, "x86": 0x40000003, "aarch64": 0xC00000B7}  # linux/audit.h
 _COMPANIONS: Final = {"x86_64": ("x86",)}
@@ -71,6 +73,12 @@ _NUMBERS: Final[dict[str, tuple[int, int | None]]] = {
     "open": (2, None),
     "openat": (257, 56),
     "openat2": (437, 437),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
 }
 # Of 32-bit programs on x86_64; those whose ids have 16 bits, which no C library of this century makes, are left out.
 _NUMBERS_X86: Final = {
@@ -115,17 +123,29 @@ _NUMBERS_X86: Final = {
     "open": 5,
     "openat": 295,
     "openat2": 437,
+    "setxattr": 226,
+    "lsetxattr": 227,
+    "fsetxattr": 228,
+    "removexattr": 235,
+    "lremovexattr": 236,
+    "fremovexattr": 237,
 }
 _DEVICES: Final = ("mknod", "mknodat")
+MARKS: Final = tuple(f"{kind}{verb}xattr" for verb in ("set", "remove") for kind in ("", "l", "f"))
+# io_uring_setup, setxattrat, removexattrat: with the same numbers everywhere.
+_ABSENT: Final = (425, 463, 466)
+_X32_BIT: Final = 0x40000000  # of a number on x86_64: the call is of the x32 ABI
 _FLAGS: Final = {"open": 1, "openat": 2}  # which argument has them
 _MODE: Final = {"mknod": 1, "mknodat": 2}
+_SIZE: Final = dict.fromkeys(("setxattr", "lsetxattr", "fsetxattr"), 3)
 
 TMPFILE: Final = os.O_TMPFILE & ~os.O_DIRECTORY
 _KEEP_CAPABILITIES: Final = 8  # PR_SET_KEEPCAPS
 
 _ALLOW: Final = 0x7FFF0000
 _NOTIFY: Final = 0x7FC00000
-_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_ANY, _SKIP = 0x20, 0x54, 0x06, 0x15, 0x45, 0x05
+_ERRNO: Final = 0x00050000
+_LOAD, _AND, _RETURN, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY, _SKIP = 0x20, 0x54, 0x06, 0x15, 0x35, 0x45, 0x05
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
@@ -146,35 +166,47 @@ def architectures(machine: str | None = None) -> tuple[str, ...]:
     return (machine, *_COMPANIONS.get(machine, ()))
 
 
-def program(*, devices_only: bool, machine: str | None = None) -> bytes:
-    """A filter that tells of the calls of ``names``; or, ``devices_only``, of those that make a device."""
+def program(*, one_id: bool, machine: str | None = None) -> bytes:
+    """A filter that tells of the calls of ``names``; where there is more than ``one_id``, of those alone that make a
+    device, or change an attribute that may be a note: `cp -p` and `install` set one of each file, which is longer."""
     code = b""
     for architecture in architectures(machine):
-        told = _told(architecture, devices_only=devices_only)
+        told = _told(architecture, one_id=one_id)
         token = _AUDIT_ARCHITECTURES[architecture]
         code += _instruction(_LOAD, _ARCHITECTURE) + _instruction(_IF_EQUAL, token, yes=1)
         code += _instruction(_SKIP, len(told) // 8) + told
     return code + _leave()
 
 
-def _told(architecture: str, *, devices_only: bool) -> bytes:
-    code = b""
+def _told(architecture: str, *, one_id: bool) -> bytes:
+    code = _absent(architecture)
     for number, name in names(architecture).items():
-        if devices_only and name not in _DEVICES:
+        if not one_id and name not in (*_DEVICES, *MARKS):
             continue
-        told = _told_of(name, devices_only=devices_only)
+        told = _told_of(name, one_id=one_id)
         code += _instruction(_LOAD, _NUMBER) + _instruction(_IF_EQUAL, number, no=len(told) // 8) + told
     return code + _leave()
 
 
-def _told_of(name: str, *, devices_only: bool) -> bytes:
+def _absent(architecture: str) -> bytes:
+    absent = _instruction(_RETURN, _ERRNO | errno.ENOSYS)
+    code = _instruction(_LOAD, _NUMBER)
+    if architecture == "x86_64":
+        code += _instruction(_IF_ANY, _X32_BIT, no=1) + absent
+    return code + b"".join(_instruction(_IF_EQUAL, number, no=1) + absent for number in _ABSENT)
+
+
+def _told_of(name: str, *, one_id: bool) -> bytes:
     if name in _FLAGS:
         load = _instruction(_LOAD, _ARGUMENTS + 8 * _FLAGS[name])
         return load + _instruction(_IF_ANY, os.O_CREAT | TMPFILE, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)
     if name == "prctl":
         load = _instruction(_LOAD, _ARGUMENTS)
         return load + _instruction(_IF_EQUAL, _KEEP_CAPABILITIES, yes=1) + _leave() + _instruction(_RETURN, _NOTIFY)
-    if devices_only:
+    if name in _SIZE and not one_id:
+        load = _instruction(_LOAD, _ARGUMENTS + 8 * _SIZE[name])
+        return load + _instruction(_IF_AT_LEAST, standin.LONGEST + 1, no=1) + _leave() + _instruction(_RETURN, _NOTIFY)
+    if name in _MODE and not one_id:
         load = _instruction(_LOAD, _ARGUMENTS + 8 * _MODE[name]) + _instruction(_AND, stat.S_IFMT(0o177777))
         device = _instruction(_IF_EQUAL, stat.S_IFCHR, yes=2) + _instruction(_IF_EQUAL, stat.S_IFBLK, yes=1)
         return load + device + _leave() + _instruction(_RETURN, _NOTIFY)

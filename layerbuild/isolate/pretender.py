@@ -7,10 +7,11 @@
     setuid, setgroups, getuid …    a process is whom it has become, as far as it asks
     stat                           tells the noted owner
     open, mkdir, symlink           what a process makes that is not root any more, is its own
+    setxattr, removexattr          all but the notes are changed (attributes.py)
 
 It is lent to a job when the first such call comes (pretenders.py), sees the tree that the job sees, and is none of the
-processes that the job can see. With ranges of ids only devices are refused, and only they are told of. What is not
-pretended: permissions, which are root's.
+processes that the job can see. With ranges of ids only devices are refused: of calls only mknod and those on attributes
+are told, and the kernel knows who makes them. What is not pretended: permissions, which with one id are root's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from dataclasses import replace
 from typing import Final
 
 from layerbuild.isolate import linux, notices
-from layerbuild.isolate.callers import AT_FDCWD, MASK, PATH, Callers, Gone
+from layerbuild.isolate.attributes import Attributes
+from layerbuild.isolate.callers import AT_FDCWD, MASK, OF_ITSELF, PATH, Callers, Gone
+from layerbuild.isolate.capabilities import numbers
 from layerbuild.isolate.credentials import KEEP, Credentials, Ids, Refused
 from layerbuild.isolate.notices import Listener, Notice
 from layerbuild.layer import owners, standin
@@ -35,7 +38,7 @@ from layerbuild.layer import owners, standin
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
 _HOW: Final = 24  # bytes of struct open_how, first version
-_OF_ITSELF: Final = (b"/proc/self/", b"/proc/thread-self/", b"/dev/fd/", b"/dev/std")  # leads to the caller's own files
+_MAY_MAKE_DEVICES: Final = sum(1 << number for number in numbers(("MKNOD",)))
 
 
 class Pretender:
@@ -43,7 +46,7 @@ class Pretender:
 
     ``first`` is the command's process, and ``who`` whom that takes itself for. ``upper`` is the folder that holds what
     the job writes, and ``around`` the one in which that lies; ``known`` is what is noted so far of those that no file
-    can bear. ``proc`` shows this process and those of the job.
+    can bear. ``proc`` shows this process and those of the job. ``one_id``: the kernel knows no other.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class Pretender:
         around: int,
         known: Mapping[tuple[int, int], tuple[int, int]],
         proc: int,
+        one_id: bool,
     ) -> None:
         self._listener = listener
+        self._one_id = one_id
         self._upper, self._around = upper, around
         self._callers = Callers(listener, proc)
         self._known: dict[int, tuple[str, Credentials]] = {}  # by thread: when it was started, and who it is
@@ -97,6 +102,7 @@ class Pretender:
             "openat": lambda notice: self._open(notice, *notice.arguments[:4]),
             "openat2": self._openat2,
             "creat": self._creat,
+            **dict.fromkeys(notices.MARKS, Attributes(listener, self._callers).answer),
         }
 
     def serve(self, control: socket.socket) -> None:
@@ -249,7 +255,7 @@ class Pretender:
 
     def _chown_at(self, notice: Notice, folder: int, pointer: int, uid: int, gid: int, *, follow: bool) -> None:
         path = self._callers.string(notice, pointer)
-        if path.startswith(_OF_ITSELF):
+        if path.startswith(OF_ITSELF):
             return self._listener.result(notice)
         with self._callers.at(notice, folder, path) as place:
             file = os.open(path, PATH if follow else PATH | os.O_NOFOLLOW, dir_fd=place)
@@ -368,7 +374,7 @@ class Pretender:
         self, notice: Notice, folder: int, pointer: int, flags: int, stack: ExitStack
     ) -> tuple[int, tuple[int, int]] | None:
         path = self._callers.string(notice, pointer) if pointer else b""
-        if path.startswith(_OF_ITSELF):
+        if path.startswith(OF_ITSELF):
             return None
         if path or not flags & _AT_EMPTY_PATH:
             place = stack.enter_context(self._callers.at(notice, folder, path))
@@ -385,16 +391,17 @@ class Pretender:
         who = self._who(notice.thread)
         if stat.S_IFMT(mode) not in (stat.S_IFCHR, stat.S_IFBLK):
             return self._make(notice, folder, pointer, lambda name, place: os.mknod(name, mode, 0, dir_fd=place))
-        if not who.privileged:
-            raise Refused
         if device == 0 and stat.S_ISCHR(mode):
             raise Refused  # overlay takes it for a whiteout, and refuses it
         with self._callers.making(notice, folder, pointer) as (place, name):
-            with self._umask(notice):
+            with self._callers.acting(notice.thread) as capabilities, self._umask(notice):
+                if not (who.privileged if self._one_id else capabilities & _MAY_MAKE_DEVICES):
+                    raise Refused
                 made = standin.make_device(name, mode, device & MASK, dir_fd=place)
             if not made:
                 raise Refused
-            self._own_new(place, name, self._owner_at(place, name, who))
+            if self._one_id:
+                self._own_new(place, name, self._owner_at(place, name, who))
         return self._listener.result(notice)
 
     def _mkdir(self, notice: Notice, folder: int, pointer: int, mode: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from layerbuild.frozen import frozen
-from layerbuild.isolate import linux
+from layerbuild.isolate import ids, linux
 from layerbuild.isolate.credentials import Credentials, Ids
 from layerbuild.isolate.notices import Listener
 from layerbuild.isolate.pretender import Pretender
@@ -109,6 +109,7 @@ def stand_by(control: socket.socket) -> NoReturn:
     """
     try:
         linux.close_all_but(control.fileno())
+        one_id = [mapping.count for mapping in ids.current("uid")] == [1]
         proc = linux.own_proc()
         home = os.open(f"{os.getpid()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -118,7 +119,7 @@ def stand_by(control: socket.socket) -> NoReturn:
             message, fds, _, _ = socket.recv_fds(control, 16, 3)
             if not message:
                 break
-            _pretend(control, *fds, proc=proc)
+            _pretend(control, *fds, proc=proc, one_id=one_id)
             linux.setns(home, linux.CLONE_NEWNS)
             linux.close_all_but(control.fileno(), proc, home)
             control.send(b"home")
@@ -126,7 +127,7 @@ def stand_by(control: socket.socket) -> NoReturn:
         os._exit(0)
 
 
-def _pretend(control: socket.socket, listener: int, mounts: int, described: int, *, proc: int) -> None:
+def _pretend(control: socket.socket, listener: int, mounts: int, described: int, *, proc: int, one_id: bool) -> None:
     with open(described, "rb") as file:
         stage = Stage(**json.load(file))
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -134,5 +135,7 @@ def _pretend(control: socket.socket, listener: int, mounts: int, described: int,
     known = Owners.of([Path(folder) for folder in stage.noted]).known
     linux.setns(mounts, linux.CLONE_NEWNS)
     who = Credentials(Ids.all(stage.uid), Ids.all(stage.gid), tuple(stage.groups))
-    pretender = Pretender(Listener(listener), stage.first, who, upper=upper, around=around, known=known, proc=proc)
+    pretender = Pretender(
+        Listener(listener), stage.first, who, upper=upper, around=around, known=known, proc=proc, one_id=one_id
+    )
     pretender.serve(control)

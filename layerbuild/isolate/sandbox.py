@@ -130,6 +130,15 @@ class Sandbox:
             return replace(ended, hit=(*hit, "timeout"))
         return replace(ended, hit=(*hit, *reached(self._limits.rlimits, code=ended.code, cpu=ended.cpu)))
 
+    @property
+    def trusts_notes(self) -> bool:
+        """Whether what a job's files say that they stand for (layer/standin.py) is ours: its commands could not set it,
+        or, with one id, there is nobody to keep it from."""
+        from layerbuild.isolate import notices
+
+        identity = self._identity
+        return identity.rootless and (identity.one_id or (not self._runtime and bool(notices.names())))
+
     def kill(self) -> None:
         """End all jobs at once. May be called from any thread; ``run`` then raises BuildError."""
         self._helper.kill()

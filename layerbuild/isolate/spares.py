@@ -109,7 +109,7 @@ def _filter() -> bytes | None:
 @functools.cache
 def _notices(*, one_id: bool) -> bytes | None:
     """The filter that tells of what is pretended; None on a machine whose calls have numbers not known here."""
-    return notices.program(devices_only=not one_id) if notices.names() else None
+    return notices.program(one_id=one_id) if notices.names() else None
 
 
 # -- the process itself ------------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, PREFIX, hidden_name
 
 _SMALL = 1 << 18
 _PIECE = 1 << 20
+_LONGEST = 4094  # bytes of a path below "/": PATH_MAX of limits.h
+_WORD = 0xFFFFFFFF  # an id or number of a device that is larger is none of the kernel's
 _LARGE = 1 << 26  # bytes from which on it is worth to ask for the room
 
 Below = Callable[[bytes], Entry | None]
@@ -130,6 +132,8 @@ class _Applier:
             if entry.kind is Kind.DIRECTORY:  # "./"; nothing else can be the root
                 self._dress(entry)
             return
+        if len(entry.path) > _LONGEST or max(entry.uid, entry.gid, *entry.device) > _WORD:
+            raise self._impossible(entry)
         parent, name = split(entry.path)
         if self._layered and PREFIX in entry.path and not self._plain_names(parent, name):
             return
@@ -389,6 +393,14 @@ class _Applier:
 
     def _refused(self, path: bytes, why: str) -> FormatError:
         return FormatError(f"{self._name}: {os.fsdecode(path)} {why}", hint="no layer may hold it")
+
+    def _impossible(self, entry: Entry) -> FormatError:
+        if len(entry.path) > _LONGEST:
+            shown = os.fsdecode(entry.path[:40])
+            return FormatError(
+                f"{self._name}: {shown}… is a path of {len(entry.path)} bytes", hint=f"at most {_LONGEST}"
+            )
+        return self._refused(entry.path, "has an owner or device whose number takes more than 32 bits")
 
 
 def _hashed(pieces: Iterator[bytes], update: Callable[[bytes], None]) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from layerbuild.errors import BuildError
@@ -51,6 +52,7 @@ _SECOND = 1_000_000_000
 # anew on every file, and gives no leave to remove them.
 _STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_", standin.OPAQUE)
 _NO_SPACE = "no overlay."  # begins no name
+_NOTES = standin.SPACE.decode()
 
 
 @frozen
@@ -66,6 +68,7 @@ def seal(
     *,
     epoch: int | None,
     space: str | None = TRUSTED,
+    trust_notes: bool = False,
     root: RootMetadata | None = None,
     owners: Owners = NOBODY,
     owners_below: Owners = NOBODY,
@@ -74,13 +77,14 @@ def seal(
 
     Modification times are cut to whole seconds, and to ``epoch`` (seconds since 1970) where they are later; None keeps
     them. Marks begin with ``space``, in which no command can set any; None: there are none. What looks like one and
-    begins otherwise says nothing, and is removed. ``owners`` and ``owners_below`` tell the owners that the files can't,
-    of the upper and of the lowers. The root folder gets ``root``, else RootMetadata's defaults: a tar of ours says
-    nothing about it. BuildError for what a layer can't hold: a name that begins with ``.wh.``, or a mark of overlay's
-    redirect or metacopy.
+    begins otherwise says nothing, and is removed. So is a note of what a file stands in for (standin.py), unless the
+    file below has the same: ``trust_notes`` says that no command could set or remove one, and then all count.
+    ``owners`` and ``owners_below`` tell the owners that the files can't, of the upper and of the lowers. The root
+    folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError for what a layer
+    can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
     Sealing a sealed folder again changes nothing. Nothing may write to the folders meanwhile.
     """
-    sealer = _Sealer(os.fsencode(upper), epoch, space or _NO_SPACE, owners, owners_below)
+    sealer = _Sealer(os.fsencode(upper), epoch, space or _NO_SPACE, owners, owners_below, trust_notes=trust_notes)
     entries = sealer.run([os.fsencode(lower) for lower in lowers])
     if entries:
         (root or RootMetadata()).put(upper)
@@ -111,8 +115,18 @@ class _Links:
 
 
 class _Sealer:
-    def __init__(self, upper: bytes, epoch: int | None, space: str, owners: Owners, owners_below: Owners) -> None:
+    def __init__(
+        self,
+        upper: bytes,
+        epoch: int | None,
+        space: str,
+        owners: Owners,
+        owners_below: Owners,
+        *,
+        trust_notes: bool,
+    ) -> None:
         self._upper = upper
+        self._trust_notes = trust_notes
         self._space = space
         self._owners = owners
         self._owners_below = owners_below
@@ -142,7 +156,7 @@ class _Sealer:
         for path, time in self._times.items():
             os.utime(self._full(path), ns=(time, time))
         if self._entries:
-            self._clean(b"", self._upper, 0)
+            self._clean(b"", self._upper, 0, None)
         return self._entries
 
     def _full(self, path: bytes) -> bytes:
@@ -160,7 +174,7 @@ class _Sealer:
         found = entry.stat(follow_symlinks=False)
         lowers = contributing(parent.lowers, entry.name)
         hides = bool(lowers) and (parent.hides or is_opaque(entry.path, (self._space,)))
-        self._clean(path, entry.path, found.st_uid)
+        self._clean(path, entry.path, found.st_uid, lowers[0] if lowers else None)
         if parent.hides:
             parent.names.add(entry.name)
         plain = bool(lowers) and same_dress(entry.path, found, lowers[0], os.lstat(lowers[0]))
@@ -193,11 +207,12 @@ class _Sealer:
         below = visible(folder.lowers, entry.name) if folder.lowers else None
         if folder.hides:
             folder.names.add(entry.name)
-        if is_whiteout(found, entry.path):
+        if is_whiteout(found) or (is_whiteout(found, entry.path) and self._whiteouts_stand_in):
             if below is None:
                 os.unlink(entry.path)
             return below is not None
-        names = [] if stat.S_ISLNK(found.st_mode) else self._clean(path, entry.path, found.st_uid)
+        link = stat.S_ISLNK(found.st_mode)
+        names = [] if link else self._clean(path, entry.path, found.st_uid, below[0] if below else None)
         if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names, self._space)):
             os.unlink(entry.path)
             if below is not None:
@@ -258,9 +273,9 @@ class _Sealer:
             seconds = self._epoch
         return seconds * _SECOND
 
-    def _clean(self, path: bytes, full: bytes, uid: int) -> list[str]:
-        """Remove the attributes that no layer carries, and a note of an owner that can't be ours; all names that were
-        there. ``uid`` is whom the file belongs to on the disk."""
+    def _clean(self, path: bytes, full: bytes, uid: int, below: bytes | None) -> list[str]:
+        """Remove the attributes that no layer carries, and notes that can't be ours; all names that were there. ``uid``
+        is whom the file belongs to on the disk, ``below`` what it is below."""
         try:
             names = os.listxattr(full, follow_symlinks=False)
         except OSError:  # a file system without extended attributes
@@ -268,10 +283,32 @@ class _Sealer:
         if names:
             refuse_marks(names, path, self._space)
             for name in names:
-                invented = name == standin.OWNER and uid != 0
-                if invented or (name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))):
+                strange = name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))
+                if strange or (name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)):
                     _remove_xattr(full, name)
         return names
+
+    def _is_ours(self, name: str, full: bytes, uid: int, below: bytes | None) -> bool:
+        """Whether a note may count. An owner is noted on files that are root's on the disk only."""
+        if name == standin.OWNER and uid != 0:
+            return False
+        value = _value(full, name) or b""
+        if self._trust_notes and len(value) <= standin.LONGEST:  # what is longer nobody is told of
+            return True
+        return below is not None and value == _value(below, name)
+
+    @cached_property
+    def _whiteouts_stand_in(self) -> bool:
+        """Whether what stands in for a whiteout is ours: where one can be made, a command has set that mark."""
+        if self._trust_notes:
+            return True
+        trial = self._full(PREFIX)  # a name that nothing else has
+        try:
+            os.mknod(trial, stat.S_IFCHR, os.makedev(0, 0))
+        except PermissionError:
+            return True
+        os.unlink(trial)
+        return False
 
     def _same(self, full: bytes, found: os.stat_result, lower: bytes, below: os.stat_result) -> bool:
         """Whether an entry is the one below in every respect. What is cheap is compared first, content last."""
@@ -294,6 +331,13 @@ def _check_name(path: bytes, name: bytes) -> None:
             f"/{os.fsdecode(path)}: no layer can hold a name that begins with {PREFIX.decode()}",
             hint="such names mark deletions in layers; let the step remove or rename the file",
         )
+
+
+def _value(full: bytes, name: str) -> bytes | None:
+    try:
+        return os.getxattr(full, name, follow_symlinks=False)
+    except OSError:
+        return None
 
 
 def _remove_xattr(full: bytes, name: str) -> None:

@@ -116,11 +116,19 @@ def kind_of(mode: int) -> Kind | None:
     return _KINDS.get(stat.S_IFMT(mode))
 
 
-def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: tuple[int, int] | None = None) -> Entry:
+def entry_of(
+    path: bytes,
+    found: os.stat_result,
+    *,
+    source: bytes | int,
+    owner: tuple[int, int] | None = None,
+    marked: bool = True,
+) -> Entry:
     """Describe the file at ``source`` (``found`` is its lstat) as ``path`` of a layer; the digest stays empty.
 
     ``source`` is a path or, for what is no link, an open descriptor. What stands in for something else is described as
-    that. ``owner`` replaces the owner found, where the file can't say the true one. Sockets: ValueError.
+    that; but not (``marked`` False) where the file is from outside the store, and anybody may have set its marks.
+    ``owner`` replaces the owner found, where the file can't say the true one. Sockets: ValueError.
     """
     kind = kind_of(found.st_mode)
     if kind is None:
@@ -143,7 +151,7 @@ def entry_of(path: bytes, found: os.stat_result, *, source: bytes | int, owner: 
         (os.major(found.st_rdev), os.minor(found.st_rdev)) if device else (0, 0),
         _kept(source, names) if names else (),
     )
-    return _undisguised(entry, standin.read(source, names), found) if names else entry
+    return _undisguised(entry, standin.read(source, names), found) if names and marked else entry
 
 
 def _undisguised(entry: Entry, said: standin.StandIn, found: os.stat_result) -> Entry:

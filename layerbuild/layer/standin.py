@@ -13,6 +13,9 @@ layer holds them all the same. So that nothing depends on who built it, the file
 The marks go with the inode: through renames, hard links and overlay's copy-up. Only regular files and folders can bear
 them (xattr(7), "Extended user attributes"). Whoever makes a layer reads them, no layer carries them, and where nothing
 was refused there are none.
+
+A command that set such a mark itself could make what it has no right to. In a user namespace it can't
+(isolate/attributes.py); elsewhere a mark counts only where the file below has it already (changes.py).
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ OPAQUE = "user.layerbuild.opaque"
 
 OWNER = "user.layerbuild.owner"
 _DEVICE = "user.layerbuild.device"
+LONGEST = 27  # bytes that a mark's value has at most; the shortest access control list is longer (acl(5))
+_DEVICE_TEXT = r"([cb]) (\d{1,10}):(\d{1,10})"
 _REFUSED = (errno.EPERM, errno.EINVAL)  # no right; an id that the user namespace does not map (chown(2))
 _LETTERS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 _FORMATS = {letter: kind for kind, letter in _LETTERS.items()}
@@ -103,16 +108,16 @@ def _stand_in(name: bytes, mode: int, device: int, dir_fd: int | None) -> bool:
 def read(source: bytes | int, names: list[str]) -> StandIn:
     """What the marks among the attribute ``names`` of ``source`` (a path that is not followed, or a descriptor) say."""
     owner = device = None
-    if OWNER in names and (found := re.fullmatch(r"(\d+):(\d+)", _text(source, OWNER), re.ASCII)):
+    if OWNER in names and (found := re.fullmatch(r"(\d{1,10}):(\d{1,10})", _text(source, OWNER), re.ASCII)):
         owner = (int(found[1]), int(found[2]))
-    if _DEVICE in names and (found := re.fullmatch(r"([cb]) (\d+):(\d+)", _text(source, _DEVICE), re.ASCII)):
+    if _DEVICE in names and (found := re.fullmatch(_DEVICE_TEXT, _text(source, _DEVICE), re.ASCII)):
         device = (_FORMATS[found[1]], int(found[2]), int(found[3]))
     return StandIn(owner, device)
 
 
 def bears_whiteout(source: bytes, found: os.stat_result) -> bool:
-    """Whether a file, given its lstat, stands in for a whiteout."""
-    if found.st_size or not stat.S_ISREG(found.st_mode) or stat.S_IMODE(found.st_mode):
+    """Whether a file, given its lstat, stands in for a whiteout. One that is not root's bears the mark of a command."""
+    if found.st_size or found.st_uid or not stat.S_ISREG(found.st_mode) or stat.S_IMODE(found.st_mode):
         return False
     with suppress(OSError):
         return _text(source, _DEVICE) == "c 0:0"

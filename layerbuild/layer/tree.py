@@ -26,6 +26,7 @@ from layerbuild.layer.paths import join, split
 from layerbuild.layer.whiteout import make_whiteout, set_opaque
 
 _OPEN_FOLDERS = 128
+_LONG = 3072  # bytes of a path; the kernel takes 4095 (path_resolution(7)), and a name may have 255
 _HOLE = 1 << 20  # bytes of zeros that make a hole: the pieces of a large file are of that size
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -228,17 +229,23 @@ class Tree:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove ``path`` and all below it, also folders that forbid it by their mode. Nothing there is fine."""
-    folders = [os.fsencode(path)]
+    """Remove ``path`` and all below it, also folders that forbid it by their mode, and those so deep that no path leads
+    there: a command can make such. Nothing there is fine."""
+    top = os.fsencode(path)
+    folders = [top]
     found = []
     while folders:
         folder = folders.pop()
         found.append(folder)
         for entry in _listed(folder):
-            if entry.is_dir(follow_symlinks=False):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+            elif len(entry.path) < _LONG:
                 folders.append(entry.path)
             else:
-                os.unlink(entry.path)
+                nearer = top + b"/" + os.urandom(16).hex().encode()
+                os.rename(entry.path, nearer)
+                folders.append(nearer)
     for folder in reversed(found):
         with suppress(FileNotFoundError):
             os.rmdir(folder)

@@ -52,10 +52,10 @@ def used_bytes(path: Path) -> int:
     while folders:
         try:
             entries = list(os.scandir(folders.pop()))
-        except OSError:  # removed meanwhile, or closed to this user: then its content can't be told
+            states = [entry.stat(follow_symlinks=False) for entry in entries]
+        except OSError:  # removed meanwhile, closed to this user, or too deep for any path: its content can't be told
             continue
-        for entry in entries:
-            found = entry.stat(follow_symlinks=False)
+        for entry, found in zip(entries, states, strict=True):
             if found.st_dev != device:
                 continue  # a subvolume, which shares what it has with others
             seen[found.st_dev, found.st_ino] = found.st_blocks

@@ -131,3 +131,11 @@ def test_links_to_the_files_stay_in_the_image(image: Tree, tmp_path: Path) -> No
     (tmp_path / "etc/group").unlink()
     (tmp_path / "etc/group").symlink_to("/../../nowhere")
     assert account(image, "app") == Account(1000, 1001, (1001,), "/home/app")
+
+
+def test_more_groups_than_a_process_can_have(image: Tree, tmp_path: Path) -> None:
+    rows = "".join(f"g{number}:x:{number}:app\n" for number in range(2000, 68000))
+    (tmp_path / "etc/group").write_text(rows)
+    with pytest.raises(BuildError, match="'app' is in 66001 groups"):
+        account(image, "app")
+    assert account(image, "app:g2001").groups == (2001,)

@@ -188,7 +188,7 @@ def test_the_filter_of_another_machine() -> None:
     [("x86_64", "x86_64", X86_64), ("x86_64", "x86", I386), ("aarch64", "aarch64", AARCH64)],
 )
 def test_what_is_told_of(machine: str, programs: str, architecture: int) -> None:
-    few, all_of_them = (notices.program(devices_only=only, machine=machine) for only in (True, False))
+    few, all_of_them = (notices.program(one_id=one, machine=machine) for one in (False, True))
 
     def says(program: bytes, name: str, *arguments: int) -> int:
         return decide(program, resolved(name, programs), *arguments, architecture=architecture)
@@ -202,6 +202,11 @@ def test_what_is_told_of(machine: str, programs: str, architecture: int) -> None
         assert says(few, "mknodat", 0, 0, kind | 0o600) == told
     assert says(all_of_them, "openat", 0, 0, os.O_CREAT | os.O_WRONLY) == TOLD
     assert says(all_of_them, "openat", 0, 0, os.O_RDWR) == ALLOWED
+    for size, told in ((0, TOLD), (27, TOLD), (28, ALLOWED)):
+        assert (says(few, "lsetxattr", 0, 0, 0, size), says(all_of_them, "lsetxattr", 0, 0, 0, size)) == (told, TOLD)
+    assert (says(few, "fremovexattr"), says(few, "getxattr")) == (TOLD, ALLOWED)
+    for number in (425, 463, 466):  # io_uring_setup, setxattrat, removexattrat
+        assert decide(few, number, architecture=architecture) == ABSENT
     assert (says(all_of_them, "prctl", 8), says(all_of_them, "prctl", 4)) == (TOLD, ALLOWED)
     assert decide(all_of_them, resolved("fchownat", programs), architecture=OTHER) == ALLOWED
 

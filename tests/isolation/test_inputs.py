@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Layerbuild, add_member
+from support import USER, Layerbuild, add_member
 from traces import assert_whole
+
+from layerbuild.build.context import ContextTree
+from layerbuild.errors import SourceError
+from layerbuild.recipe.ignore import IgnoreRules
 
 pytestmark = pytest.mark.machine
 
@@ -229,3 +233,62 @@ def test_archives_that_mean_harm(layerbuild: Layerbuild, context: Path, outside:
     assert_nothing_from_outside(layerbuild)
     layerbuild("prune")  # what a failed import has left belongs to nobody
     assert_whole(layerbuild.root)
+
+
+# -- what a file says of itself ----------------------------------------------------------------------------------------
+
+
+def test_a_file_of_a_context_stands_for_nothing_else(layerbuild: Layerbuild, context: Path) -> None:
+    """The notes of the store (a device, an owner) on files from outside: in a context, a named one, an archive, and the
+    folder of a root file system."""
+    folder = context / "rootfs"
+    folder.mkdir()
+    for name, mark, value in (("disk", "device", b"b 8:0"), ("gone", "device", b"c 0:0"), ("owned", "owner", b"7:7")):
+        (folder / name).touch()
+        os.setxattr(folder / name, f"user.layerbuild.{mark}", value)
+        os.chown(folder / name, USER if os.geteuid() == 0 and layerbuild.rootless else -1, -1)
+    with tarfile.open(context / "all.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("disk")
+        member.pax_headers = {"SCHILY.xattr.user.layerbuild.device": "b 8:0"}
+        tar.addfile(member)
+    look = "stat -c '%F %u' /a/* /b/* /c/* && ! find /a /b /c -type b | grep ."
+    recipe = f"FROM busybox\nCOPY rootfs /a/\nCOPY --from=named / /b/\nADD all.tar /c/\nRUN {look}\n"
+    said = layerbuild.build(context, recipe, "--build-context", f"named={folder}", "-t", "it")
+    assert said.count("| regular empty file 0") == 7
+    layerbuild("import", "--tag", "folder", folder)
+    (digest,) = [layer["digest"] for layer in layerbuild.layers("folder")]
+    with tarfile.open(layerbuild.root / "blobs/sha256" / digest.partition(":")[2]) as tar:
+        assert {(member.name, member.type, member.uid == 7) for member in tar} == {
+            (name, tarfile.REGTYPE, False) for name in ("disk", "gone", "owned")
+        }
+
+
+@pytest.mark.root
+def test_a_folder_becomes_a_link_while_it_is_looked_at(tmp_path: Path) -> None:
+    """Names, links and attributes of another folder are no more to be seen than its files, nor is it mounted; the
+    moment is the one in which that is easiest: a folder above has been looked at."""
+    outside, inside = tmp_path / "outside/d", tmp_path / "context/a/d"
+    for folder in (outside, inside):
+        folder.mkdir(parents=True)
+    (outside / "canary").symlink_to(TOKEN)
+    (inside / "file").touch()
+    tree = ContextTree(tmp_path / "context", IgnoreRules())
+    (a,) = tree.children(b"")
+    (d,) = tree.children(a.path)
+    held = tree.as_it_is(d)
+    (tmp_path / "context/a").rename(tmp_path / "context/b")
+    (tmp_path / "context/a").symlink_to(outside.parent)
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: list(tree.children(d.path)),
+        lambda: tree.look(b"a/d/canary"),
+        lambda: tree.state(d, lambda data: seen.append(data)),
+        lambda: tree.as_it_is(d),
+    )
+    seen: list[bytes] = []
+    for way in ways:
+        with pytest.raises(SourceError, match="changed while it was read"):
+            way()
+    assert b"canary" not in b"".join(seen)
+    assert held is not None
+    assert os.listdir(f"/proc/self/fd/{held}") == ["file"]
+    os.close(held)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Final
 
 import pytest
 from support import USER, Layerbuild
-from traces import processes, wait_until
+from traces import assert_whole, processes, wait_until
 
 from layerbuild.isolate import rootfs
 from layerbuild.isolate.mounts import tmpfs
@@ -296,3 +298,73 @@ def test_who_has_no_umask_makes_nothing_that_others_can_write(rooted: Layerbuild
     subprocess.run(rooted.command("build", context), env=rooted.environment(), umask=0, check=True, capture_output=True)
     paths = [path for path in rooted.root.rglob("*") if not path.is_symlink() and path.name != "tmp"]
     assert [path for path in paths if path.stat().st_mode & 0o002] == []
+
+
+def test_folders_to_which_no_path_leads(layerbuild: Layerbuild, context: Path) -> None:
+    """A command makes them, in its own tree and in a cache: the build says so at its place, and the store works on."""
+    dive = "i=0; while [ $i -lt 250 ]; do mkdir $deep; cd -P $deep; i=$((i+1)); done"
+    deep = "f" * 20
+    lines = {
+        f"RUN deep={deep}; {dive}": 1,
+        f"RUN --mount=type=cache,id={context.name},target=/c cd /c; deep={deep}; {dive}": 0,
+    }
+    for line, code in lines.items():
+        (context / "Dockerfile").write_text(f"FROM busybox\n{line}\n")
+        done = layerbuild.run("build", context, code=code)
+        assert ("Dockerfile:2:1: a path of the files that this step leaves is longer" in done.stderr) == bool(code)
+    layerbuild("df")
+    layerbuild("prune", "--all", "--force")
+    assert_whole(layerbuild.root)
+    assert not any((layerbuild.root / "cache-mounts").iterdir())
+
+
+def test_a_program_that_another_command_may_replace(layerbuild: Layerbuild, context: Path) -> None:
+    """CVE-2019-5736, between the look at a program in a cache and execve: by a link to /proc/self/exe, or such an
+    interpreter or loader, that another stage puts there. What can't be replaced, or is a shell's to start, is fine."""
+    cache = f"RUN --mount=type=cache,id={context.name},target=/c"
+    make = (
+        "cp /bin/busybox /c/echo && printf '#!/c/echo\\n' > /script && ln -s /c /link && chmod +x /script && mkdir /d"
+    )
+    layerbuild.build(context, f"FROM busybox\n{cache} {make} && ln -s ../link/../c/echo /d/e\n", "-t", "base")
+    refused = ('["/c/echo"]', '["/script"]', '["/d/e"]', '["/link/../c/echo"]', '["echo", "from the cache"]')
+    fine = ('["ash", "-c", "/c/echo x"]', "/script", '["/bin/busybox", "true"]')
+    for words in (*refused, *fine):
+        recipe = f"FROM base\nENV PATH=/c:/bin\n{cache} {words}\n"
+        said = layerbuild.build(context, recipe, code=int(words in refused))
+        assert ("lies in a cache, where another command may replace it" in said) == (words in refused), words
+    locked = cache.replace("target", "sharing=locked,target")
+    assert "| alone\n" in layerbuild.build(context, f'FROM base\n{locked} ["/c/echo", "alone"]\n')
+    covered = 'RUN --mount=type=tmpfs,target=/proc ["/bin/busybox", "true"]'
+    assert "a mount covers /proc/self" in layerbuild.build(context, f"FROM base\n{covered}\n", code=1)
+
+
+@pytest.mark.parametrize("folder", ["/a" * 3000, f"/{'a' * 300}", "/a\0b"])
+def test_a_base_whose_working_directory_can_not_be(rooted: Layerbuild, context: Path, folder: str) -> None:
+    rooted.build(context, "FROM busybox\nWORKDIR /x\n", "-t", "base")
+    layout = context / "base"
+    rooted.build(context, None, "-t", "base", "-o", f"type=oci,dest={layout},tar=false")
+    (described,) = json.loads((layout / "index.json").read_text())["manifests"]
+    manifest = json.loads(blob(layout, described).read_text())
+    config = json.loads(blob(layout, manifest["config"]).read_text())
+    config["config"]["WorkingDir"] = folder
+    manifest["config"] |= put(layout, config)
+    (layout / "index.json").write_text(
+        json.dumps({"schemaVersion": 2, "manifests": [described | put(layout, manifest)]})
+    )
+    rooted("import", "--tag", "odd", layout)
+    (context / "Dockerfile").write_text("FROM odd\nRUN true\n")
+    done = rooted.run("build", context, code=1)
+    assert "Dockerfile:2:1: the working directory 'a" in done.stderr
+    assert len(done.stderr) < 1000
+    rooted.build(context, "FROM odd\nWORKDIR /x\nRUN true\n")
+
+
+def blob(layout: Path, described: Mapping[str, str]) -> Path:
+    return layout / "blobs" / Path(*described["digest"].split(":"))
+
+
+def put(layout: Path, document: object) -> dict[str, object]:
+    data = json.dumps(document).encode()
+    described = {"digest": f"sha256:{hashlib.sha256(data).hexdigest()}", "size": len(data)}
+    (layout / "blobs/sha256" / hashlib.sha256(data).hexdigest()).write_bytes(data)
+    return described

@@ -318,3 +318,24 @@ with (tmp / "tar").open("rb") as tar:
             source = os.fsencode(tmp_path / "in") + b"/" + name
             stands_in = entry_of(name, os.lstat(source), source=source)
             assert replace(stands_in, digest="") == replace(index.lookup(name), digest="")
+
+
+@pytest.mark.parametrize(
+    ("odd", "says"),
+    [
+        ({"uid": 1 << 32}, "more than 32 bits"),
+        ({"gid": 1 << 40}, "more than 32 bits"),
+        ({"type": tarfile.BLKTYPE, "devmajor": 1 << 33}, "more than 32 bits"),
+        ({"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 1 << 40}, "more than 32 bits"),
+        ({"name": "d/" * 3000 + "x"}, "is a path of 6001 bytes"),
+    ],
+)
+def test_what_no_kernel_can_hold_is_refused(tmp_path: Path, odd: dict[str, object], says: str) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        member = tarfile.TarInfo("x")
+        for name, value in odd.items():
+            setattr(member, name, value)
+        tar.addfile(member)
+    with pytest.raises(FormatError, match=says):
+        applied(sink.getvalue(), tmp_path / "in")

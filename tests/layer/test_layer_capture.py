@@ -21,6 +21,7 @@ from layerbuild.layer.codecs import GZIP, NONE, WRITTEN, Codec
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.index import Index
 from layerbuild.layer.tree import remove_tree
+from layerbuild.store.space import used_bytes
 
 ME = {"uid": os.getuid(), "gid": os.getgid()}
 
@@ -196,3 +197,19 @@ def test_remove_tree_copes_with_closed_folders(tmp_path: Path) -> None:
     remove_tree(tmp_path / "tree")
     remove_tree(tmp_path / "tree")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside"]
+
+
+def test_remove_tree_copes_with_folders_to_which_no_path_leads(tmp_path: Path) -> None:
+    """As `mkdir d; cd d`, again and again, makes them."""
+    (tmp_path / "tree").mkdir()
+    folder = os.open(tmp_path / "tree", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=folder)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=folder)
+        os.close(os.open("file", os.O_CREAT, dir_fd=inner))
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    assert used_bytes(tmp_path / "tree") > 0
+    remove_tree(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import click
 from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.contexts import Place, opened_place
 from layerbuild.cli.options import sources
+from layerbuild.layer.entry import Kind
 from layerbuild.steps import masked
 from layerbuild.views import context as view
 
@@ -41,7 +42,8 @@ def context(context: str, recipe: str | None, why: str | None, output_format: st
 def _rows(tree: Tree, folder: bytes) -> Iterator[view.ContextRow]:
     for node in tree.children(folder):
         yield view.row(node.path, node.entry.kind, node.entry.size)
-        yield from _rows(tree, node.path)
+        if node.entry.kind is Kind.DIRECTORY:
+            yield from _rows(tree, node.path)
 
 
 def _why(place: Place, path: str) -> view.Why:
@@ -50,7 +52,7 @@ def _why(place: Place, path: str) -> view.Why:
     name = clean(os.fsencode(path))
     verdict = place.rules.verdict(name)
     there = os.path.lexists(os.path.join(os.fsencode(place.folder), name))
-    sent = place.tree.look(name) is not None if there else not verdict.ignored
+    sent = place.tree.get(name, follow=False) is not None if there else not verdict.ignored
     shown = os.fsdecode(name) or "."
     if verdict.rule is None:
         return view.Why(shown, sent, there)
