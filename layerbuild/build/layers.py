@@ -117,7 +117,7 @@ class LayerMaker:
                 workspace.diff,
                 lowers,
                 epoch=self._times.epoch,
-                space=runner.space(user_xattr=self._store.user_xattr),
+                spaces=runner.spaces(user_xattr=self._store.user_xattr),
                 trust_notes=runner.trusts_notes,
                 root=root,
                 owners=owners,
