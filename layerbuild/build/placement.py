@@ -215,7 +215,7 @@ class Placement:
         if kind is not None and (kind is Kind.DIRECTORY) != (entry.kind is Kind.DIRECTORY):
             if kind is Kind.DIRECTORY:
                 raise self._refused(path, "is a folder: cannot replace to directory with file")
-            raise self._refused(path, "is no folder: cannot copy to non-directory")
+            raise self._refused(path, "is no folder: cannot copy to non-directory", hint=self._link_hint(path))
         self._check_content(entry)
 
     def _check_content(self, entry: Entry) -> None:
@@ -284,8 +284,16 @@ class Placement:
             self._found[path] = self._target.look(path)
         return self._found[path]
 
-    def _refused(self, path: bytes, why: str) -> BuildError:
-        return BuildError(f"/{path.decode('utf-8', 'backslashreplace')} {why}", span=self._span)
+    def _refused(self, path: bytes, why: str, *, hint: str = "") -> BuildError:
+        return BuildError(f"/{path.decode('utf-8', 'backslashreplace')} {why}", hint=hint, span=self._span)
+
+    def _link_hint(self, path: bytes) -> str:
+        """What to do where a copied folder meets a link: /bin and /lib are links in most images today."""
+        entry = self._entry(path)
+        if entry is None or entry.kind is not Kind.SYMLINK:
+            return ""
+        name, target = (text.decode("utf-8", "backslashreplace") for text in (path, entry.target))
+        return f"it is a link to {target}: what belongs there takes a COPY of its own, with /{name}/ as its destination"
 
     # -- metadata
 

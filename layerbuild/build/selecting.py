@@ -60,7 +60,8 @@ def select(step: CopyStep, source: PathSource, tree: Tree) -> list[Match]:
     """What ``source`` names in ``tree``, in order. SourceError for a literal path that is not there."""
     pattern = source.pattern.encode("utf-8", "surrogateescape")
     try:
-        exclude = IgnoreRules.parse("\n".join(step.exclude), file="--exclude") if step.exclude else None
+        rules = tuple(read_pattern(text, file="--exclude") for text in map(str.strip, step.exclude) if text)
+        exclude = IgnoreRules(rules) if rules else None
         return _below_pivot(step, pattern, tree, exclude) if step.parents else _named(step, pattern, tree, exclude)
     except RecipeError as error:  # a malformed pattern, which knows no place in the recipe
         raise RecipeError(error.message, hint=error.hint, span=step.origin.span) from error

@@ -94,16 +94,23 @@ class IgnoreRules:
         return not any(pattern.exception and pattern.may_match_below(name) for pattern in later)
 
     def _matched(self, path: str) -> int:
-        """The rules that match ``path`` or a directory above it: bit N is rule N."""
+        """The rules that decide about ``path``, or did about a directory above it: bit N is rule N.
+
+        As in a walk of BuildKit's, an exception is only looked at where the path is left out so far. So one that names
+        a directory takes in what is below it only if the directory itself was left out: ``**/*.log`` and ``!logs``
+        leave out ``logs/a.log``.
+        """
         parent = path.rpartition("/")[0]
         bits = 0
         if parent:
             if parent not in self._known:
                 self._known[parent] = self._matched(parent)
             bits = self._known[parent]
+        ignored = False
         for index, pattern in enumerate(self.patterns):
-            if not bits >> index & 1 and pattern.matches(path):
+            if bits >> index & 1 or (pattern.exception is ignored and pattern.matches(path)):
                 bits |= 1 << index
+                ignored = not pattern.exception
         return bits
 
 
@@ -116,6 +123,8 @@ def read_pattern(text: str, *, file: str = "", line: int = 0) -> Pattern:
         raise RecipeError('illegal exclusion pattern: "!"', hint="name a path behind it", span=span)
     # As Go's path.Clean; normpath alone would keep two leading slashes, which POSIX allows to be special.
     glob = posixpath.normpath(re.sub("^/+", "/", glob))
+    if exception and glob == "/":
+        raise RecipeError(f'illegal exclusion pattern: "{text}"', hint="name a path below the context", span=span)
     glob = glob.removeprefix("/") if len(glob) > 1 else glob
     try:
         regex = re.compile(to_regex(glob), re.DOTALL)

@@ -256,11 +256,11 @@ class _Planner:
         return _Start(ScratchBase() if image == SCRATCH else ImageBase(image), platform)
 
     def _base(self, name: str, stage: Stage) -> Base:
+        index = self._roots(stage).stage(name, by_index=False)
+        if index is not None and index < stage.index:  # whatever it is called: `AS scratch` is only warned of
+            return StageBase(index)
         if name == SCRATCH:
             return ScratchBase()
-        index = self._roots(stage).stage(name, by_index=False)
-        if index is not None and index < stage.index:
-            return StageBase(index)
         try:
             Reference.parse(name)
         except UsageError as error:
@@ -387,19 +387,18 @@ class _Planner:
         config = replace(image.config, env=env, on_build=())
         scope = Scope(
             config,
-            env=config.env,
             author=image.author,
             inputs=self._inputs,
             roots=self._roots(stage),
             system=platform.os,
         )
-        return _Opening(scope, platform, replace(image, config=config, created=""))
+        return _Opening(scope.begun(), platform, replace(image, config=config, created=""))
 
     def _from_stage(self, stage: Stage) -> _Opening:
         base = self._starts[stage.index].base
         assert isinstance(base, StageBase)
         parent, before = self._plans[base.stage], self._scopes[base.stage]
-        scope = replace(before.with_config(on_build=()), cmd_set=False, roots=self._roots(stage))
+        scope = replace(before.with_config(on_build=()), cmd_set=False, roots=self._roots(stage)).begun()
         image = replace(parent.start, config=scope.config, author=scope.author)
         return _Opening(scope, parent.platform, image)
 

@@ -129,9 +129,9 @@ class Roots:
 
 @frozen
 class Scope:
-    """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, where
-    the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value). ``cmd_set``
-    tells whether this stage had a CMD. ``system`` is that of the image."""
+    """``env`` is the one list that RUN and expansion see: the configuration's variables and the ARGs in force, each
+    name once, where the later of ARG and ENV counts. ``args`` are the declared ARGs, in order (None: without a value).
+    ``cmd_set`` tells whether this stage had a CMD. ``system`` is that of the image."""
 
     config: RuntimeConfig
     env: Pairs = ()
@@ -169,15 +169,23 @@ class Scope:
     @property
     def variables(self) -> dict[str, str]:
         """The variables that expansion sees."""
-        return dict(reversed(self.env))  # the first of equal names counts, as for getenv(3)
+        return dict(self.env)
 
     def with_config(self, **changes: object) -> Scope:
         """The same with some fields of the configuration changed."""
         return replace(self, config=replace(self.config, **changes))  # type: ignore[arg-type]
 
     def with_variable(self, name: str, value: str) -> Scope:
-        """The same with a variable that expansion and RUN see."""
-        return replace(self, env=with_pair(self.env, name, value))
+        """The same with a variable that expansion and RUN see: the last of all, as in BuildKit."""
+        return replace(self, env=(*(pair for pair in self.env if pair[0] != name), (name, value)))
+
+    def begun(self) -> Scope:
+        """The same where a stage begins: what the image sets counts more than an ARG of the stage that it is from, and
+        of equal names the last."""
+        scope = self
+        for name, value in self.config.env:
+            scope = scope.with_variable(name, value)
+        return scope
 
     @property
     def working_dir(self) -> str:

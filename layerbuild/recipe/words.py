@@ -19,6 +19,9 @@ from layerbuild.recipe.lines import BACKSLASH, SPACES
 # Deep enough for any recipe, and shallow enough for Python's stack: each level of ${a:-${b:-…}} is a few frames.
 DEEPEST = 64
 
+_UNCLOSED = "close the quote, or put the escape character in front of one that is meant"
+_MODIFIERS = "known are :- - :+ + :? ? # ## % %% / and //; what a shell knows besides, RUN can use"
+
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 
@@ -242,7 +245,7 @@ class _Lexer:
     def _single_quoted(self) -> str:
         end = self._text.find("'", self._position + 1)
         if end < 0:
-            raise RecipeError("unexpected end of statement while looking for matching single-quote")
+            raise RecipeError("unexpected end of statement while looking for matching single-quote", hint=_UNCLOSED)
         inner = self._text[self._position + 1 : end]
         self._position = end + 1
         return f"'{inner}'" if self._keep_quotes else inner
@@ -252,7 +255,7 @@ class _Lexer:
         result = [mark]
         while (char := self._peek()) != '"':
             if not char:
-                raise RecipeError("unexpected end of statement while looking for matching double-quote")
+                raise RecipeError("unexpected end of statement while looking for matching double-quote", hint=_UNCLOSED)
             if char == "$":
                 result.append(self._dollar())
             elif char == self._escape:
@@ -267,7 +270,7 @@ class _Lexer:
         char = self._peek()
         # Only these three can be escaped here; before any other character the escape stands for itself.
         if not char or char not in f'"${self._escape}':
-            return mark
+            return mark * 2 if self._keep_escapes else mark
         return mark + self._next() if self._keep_escapes else self._next()
 
     def _dollar(self) -> str:
@@ -329,8 +332,9 @@ class _Lexer:
         colon = modifier == ":"
         kind = self._next() if colon else modifier
         if kind not in ("-", "+", "?", *(() if colon else ("#", "%"))):
-            raise RecipeError(f"unsupported modifier ({modifier + kind if colon else kind}) in substitution")
-        word = self._pattern("}") if kind in "#%" else self._until("}", _Words())
+            shown = modifier + kind if colon else kind
+            raise RecipeError(f"unsupported modifier ({shown}) in substitution", hint=_MODIFIERS)
+        word = self._inner("}", keep_escapes=kind in "#%")
         value = self._value(name)
         if value is None and self._keep_unset:
             return f"${{{name}{modifier if colon else ''}{kind}{word}}}"
@@ -343,9 +347,9 @@ class _Lexer:
             return "" if missing else word
         return word if missing else value or ""
 
-    def _pattern(self, stop: str) -> str:
-        """A pattern keeps its escapes: the pattern language has a use for them."""
-        before, self._keep_escapes = self._keep_escapes, True
+    def _inner(self, stop: str, *, keep_escapes: bool) -> str:
+        """A word within ``${…}``. A pattern keeps its escapes: the pattern language has a use for them."""
+        before, self._keep_escapes = self._keep_escapes, keep_escapes
         word = self._until(stop, _Words())
         self._keep_escapes = before
         return word
@@ -353,14 +357,14 @@ class _Lexer:
     def _replaced(self, name: str) -> str:
         everywhere = self._peek() == "/"
         self._position += everywhere
-        pattern = self._pattern("/")
-        replacement = self._pattern("}")
+        pattern = self._inner("/", keep_escapes=True)
+        replacement = self._inner("}", keep_escapes=True)
         value = self._value(name)
         if value is None and self._keep_unset:
             return f"${{{name}/{'/' * everywhere}{pattern}/{replacement}}}"
         matcher = re.compile(pattern_to_regex(pattern))
         if everywhere:
-            return matcher.sub(lambda match: _filled(replacement, match.group()), value or "")
+            return _replaced_everywhere(matcher, replacement, value or "")
         return matcher.sub(lambda _: replacement, value or "", count=1)
 
 
@@ -394,6 +398,20 @@ def _pattern_escape(char: str) -> str:
     if char in ("*", "?", BACKSLASH):
         return BACKSLASH + char
     raise RecipeError(f"invalid pattern: invalid escape '\\{char}'", hint="only * ? \\ } / can be escaped")
+
+
+def _replaced_everywhere(matcher: re.Pattern[str], replacement: str, value: str) -> str:
+    """As Go replaces: right behind a match nothing empty is found, so ``*`` is found once."""
+    end = -1
+
+    def filled(match: re.Match[str]) -> str:
+        nonlocal end
+        if match.start() == match.end() == end:
+            return ""
+        end = match.end()
+        return _filled(replacement, match.group())
+
+    return matcher.sub(filled, value)
 
 
 def _trimmed(value: str, word: str, *, suffix: bool) -> str:

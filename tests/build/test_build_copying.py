@@ -158,6 +158,15 @@ def test_workdir_on_a_file(tmp_path: Path, dest: str) -> None:
         placement.add_folder_itself()
 
 
+def test_a_link_where_a_folder_is_copied_is_told_with_the_remedy(tmp_path: Path) -> None:
+    source = context(tmp_path / "s", "r/bin/f=1")
+    target = context(tmp_path / "t", "usr/bin/ bin->usr/bin")
+    with pytest.raises(BuildError, match="/bin is no folder: cannot copy to non-directory") as error:
+        placed(source, target, copy_step("r /"))
+    assert "a link to usr/bin" in error.value.hint and "with /bin/ as its destination" in error.value.hint
+    placed(source, target, copy_step("r/bin /bin/"))
+
+
 def test_a_flag_behind_a_source_is_told(tmp_path: Path) -> None:
     source = context(tmp_path / "s", "f=1")
     with pytest.raises(SourceError, match="'--chown=1' not found") as error:

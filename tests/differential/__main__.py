@@ -1,6 +1,6 @@
 """Builds cases with layerbuild and with a live BuildKit, and prints in what the images differ.
 
-    .venv/bin/python tests/differential [--record] [--random 100 --seed 1000] [NAME…]
+    .venv/bin/python tests/differential [--record] [--random 100 --seed 1000 [--kind KIND]] [NAME…]
 
 Needs root, and `make docker`. --record keeps what BuildKit makes of the cases (or of those that are named); the suite
 compares with that.
@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE.parent)]
 from differential_builders import buildkit, import_busybox, ours, outcome  # noqa: E402
 from differential_cases import Case  # noqa: E402
 from differential_images import Layout, differences  # noqa: E402
-from differential_random import all_cases, random_case  # noqa: E402
+from differential_random import KINDS, all_cases  # noqa: E402
 from support import Layerbuild  # noqa: E402
 
 from bench.docker import NEWEST, Daemon  # noqa: E402
@@ -35,13 +35,14 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--random", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--kind", choices=KINDS, default="layers")
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     cases = all_cases()
     if options.names:
         cases = [case for case in cases if any(name in case.name for name in options.names)]
     if options.random:
-        cases = [random_case(options.seed + number) for number in range(options.random)]
+        cases = [KINDS[options.kind](options.seed + number) for number in range(options.random)]
     with tempfile.TemporaryDirectory(prefix="layerbuild-differential-") as name:
         folder = Path(name)
         daemon = Daemon(folder / "docker", root=NEWEST)

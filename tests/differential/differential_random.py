@@ -6,22 +6,30 @@ from pathlib import Path
 from random import Random
 
 from differential_cases import Case, read_cases
+from differential_ignoring import ignoring_case
+from differential_wording import wording_case
 
 _NAMES = ("a", "b", "c", "link")
 _DEPTH = 3
 _THERE = ("mkdir -p a", "[ -d a ] && echo 1 > a/one", "[ -e b ] || echo 22 > b", "mkdir c; echo 333 > c/a; ln -s a c/l")
 _RECORDED = 40  # seeds from 0 on
+_RECORDED_TEXTS = 24
 
 
 def all_cases() -> list[Case]:
     """The written ones, and by chance as many as are recorded."""
     written = read_cases((Path(__file__).parent / "cases.txt").read_text())
-    return [*written, *map(random_case, range(_RECORDED))]
+    texts = [make(seed) for make in (ignoring_case, wording_case) for seed in range(_RECORDED_TEXTS)]
+    return [*written, *map(random_case, range(_RECORDED)), *texts]
 
 
 def random_case(seed: int) -> Case:
     """Always the same one for a seed."""
     return _Maker(Random(seed)).case(f"random-{seed}")
+
+
+#: By the name of what is tried.
+KINDS = {"layers": random_case, "ignoring": ignoring_case, "wording": wording_case}
 
 
 class _Maker:

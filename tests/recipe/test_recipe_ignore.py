@@ -47,6 +47,11 @@ from layerbuild.recipe.ignore import IgnoreRules
         (["a", "! a/b "], "a/b", False),
         (["*", "!a", "a/x"], "a/x/y", True),
         (["\ufeffa"], "a", True),
+        # An exception for a directory takes in what is below it only if the directory was left out.
+        (["**/*.o", "!d"], "d/x.o", True),
+        (["**/*.o", "!d/x.o"], "d/x.o", False),
+        (["d", "**/*.o", "!d"], "d/x.o", False),
+        (["**/*.o", "!d", "!d/**"], "d/x.o", False),
     ],
 )
 def test_verdict(lines: list[str], path: str, ignored: bool) -> None:
@@ -61,7 +66,7 @@ def test_the_verdict_names_the_rule_that_decided() -> None:
     assert rules.verdict(b"b").rule is None
 
 
-@pytest.mark.parametrize("line", ["!", "[", "[]a]", "[a-", "[x-]", "[-x]", "[^", "a\\", "[a\\"])
+@pytest.mark.parametrize("line", ["!", "!/", "! /./", "[", "[]a]", "[a-", "[x-]", "[-x]", "[^", "a\\", "[a\\"])
 def test_malformed_patterns_have_a_line(line: str) -> None:
     with pytest.raises(RecipeError) as caught:
         IgnoreRules.parse(f"ok\n{line}\n")

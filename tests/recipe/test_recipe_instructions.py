@@ -72,6 +72,7 @@ def copy(body: str) -> CopyStep:
         ("EXPOSE 90/UDP 80", "EXPOSE [80/tcp 90/udp]", {"exposed_ports": ("80/tcp", "90/udp")}),
         ("VOLUME /b /a", "VOLUME [/b /a]", {"volumes": ("/a", "/b")}),
         ('VOLUME ["/a b"]', "VOLUME [/a b]", {"volumes": ("/a b",)}),
+        ('ARG v=" a "\nVOLUME ["$v", " /b "]', "VOLUME [ a  /b]", {"volumes": (" a ", "/b")}),
         ("USER a b", "USER a b", {"user": "a b"}),
         ("STOPSIGNAL sigterm", "STOPSIGNAL sigterm", {"stop_signal": "sigterm"}),
         ("WORKDIR /", "WORKDIR /", {"working_dir": "/"}),
@@ -100,6 +101,14 @@ def test_onbuild_is_kept_with_its_heredocs_and_has_no_history() -> None:
     assert isinstance(step, ConfigStep)
     assert step.created_by is None
     assert step.config.on_build == ("RUN <<E cat\nx\nE",)
+
+
+def test_onbuild_is_kept_up_to_the_end_of_its_line() -> None:
+    assert last("ONBUILD  RUN a \\\n b  \n").config.on_build == ("RUN a  b  ",)
+
+
+def test_what_the_arguments_of_a_trigger_mean_is_for_the_child() -> None:
+    assert last("ONBUILD COPY a\nONBUILD NOPE [1]\nONBUILD EXPOSE").config.on_build == ("COPY a", "NOPE [1]", "EXPOSE")
 
 
 def test_entrypoint_keeps_a_cmd_of_the_same_stage() -> None:
@@ -187,6 +196,8 @@ def test_a_base_without_path_gets_one() -> None:
             RunMount("secret", "/k/x", read_only=True, id="x", mode=0o400, required=True),
         ),
         ("type=secret,id=a,env=K", RunMount("secret", "", read_only=True, id="a", env="K", mode=0o400)),
+        ("id=a,env=K,type=secret", RunMount("secret", "", read_only=True, id="a", env="K", mode=0o400)),
+        ("type=ssh,from=", RunMount("ssh", "/run/buildkit/ssh_agent.0", read_only=True, id="default", mode=0o600)),
         ("type=ssh", RunMount("ssh", "/run/buildkit/ssh_agent.0", read_only=True, id="default", mode=0o600)),
         ('"target=/a,b"', RunMount("bind", "/a,b", root=ContextRoot(), read_only=True)),
     ],
@@ -226,6 +237,7 @@ def test_ssh_agents_are_numbered() -> None:
         ("target", "invalid field 'target' must be a key=value pair"),
         ("target=/a,nope=1", "unexpected key 'nope' in 'nope=1'"),
         ("required,type=secret,id=a", "unexpected key 'required' for mount type 'bind'"),
+        ("target=/a,env=A", "unexpected key 'env' for mount type 'bind'"),
         ("target=/a,size=1", "unexpected key 'size' for mount type 'bind'"),
         ("target=/a,nope", "invalid field 'nope' must be a key=value pair"),
         ("target=/", 'invalid mount target "/"'),
@@ -304,6 +316,7 @@ def test_add() -> None:
     assert copy("ADD --unpack=false a /d").unpack is False
     checksum = "sha256:" + "0" * 64
     assert copy(f"ENV c={checksum}\nADD --checksum=$c http://h/f /d").sources == (UrlSource("http://h/f", checksum),)
+    assert copy("ADD --checksum=$none a b /d/").sources == (PathSource("a"), PathSource("b"))
 
 
 @pytest.mark.parametrize(
@@ -401,6 +414,8 @@ def test_workdir_makes_its_directory_as_the_current_user() -> None:
         ("HEALTHCHECK --interval=x CMD x", "invalid duration", 24, ""),
         ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative", 23, ""),
         ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD", 9, ""),
+        ("ONBUILD ENV a=1 b", 'can\'t find = in "b"', 1, ""),
+        ('ONBUILD CMD ["a", 1]', "comprised of strings only", 1, ""),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger", 9, ""),
         ("RUN []", "RUN names no program", 1, ""),
         ('RUN ["a\\u0000"]', "NUL", 1, ""),
@@ -411,6 +426,11 @@ def test_workdir_makes_its_directory_as_the_current_user() -> None:
         ("FROM $nothing", "base name ($nothing) should not be blank", 6, ""),
         ("FROM --platform=$x a", "empty platform value from expression $x", 17, ""),
         ("FROM --platform=a/b/c/d a", "failed to parse platform", 17, ""),
+        ("LABEL a=it's", "looking for matching single-quote", 9, "close the quote"),
+        ('ENV a="b', "looking for matching double-quote", 7, "close the quote"),
+        ("ENV a=${PATH^^}", "unsupported modifier (^)", 7, "known are :- "),
+        ("ENV =x", "ENV names can not be blank", 5, "without blanks around"),
+        ("COPY --link=1 a b", "expecting boolean value for flag --link, not: 1", 6, "--link or --link=false"),
     ],
 )
 def test_errors_say_what_where_and_the_remedy(line: str, message: str, column: int, hint: str) -> None:

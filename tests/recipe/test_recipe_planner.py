@@ -204,6 +204,31 @@ def test_a_stage_inherits_from_its_parent_stage() -> None:
     assert found.target.start.config.user == "u"
 
 
+def test_what_the_image_sets_counts_more_than_an_argument_of_the_parent_stage() -> None:
+    found = planned("FROM base AS a\nENV y=env\nARG y=arg z=arg\nRUN x\nFROM a\nRUN x")
+    inherited = run_env(found)
+    assert (inherited["y"], inherited["z"]) == ("env", "arg")
+    parent = found.stage(0).steps[-1]
+    assert isinstance(parent, RunStep) and dict(parent.env)["y"] == "arg"
+
+
+def test_of_equal_names_in_a_base_the_last_counts() -> None:
+    images = Images(base=RuntimeConfig(env=(("PATH", "/bin"), ("a", "1"), ("a", "2"))))
+    step = planned("FROM base\nRUN x", images=images).target.steps[-1]
+    assert isinstance(step, RunStep) and step.env == (("PATH", "/bin"), ("a", "2"))
+
+
+def test_a_variable_that_is_set_again_is_the_last_that_a_run_is_given() -> None:
+    step = planned("FROM base\nENV a=1 b=2\nENV a=3\nRUN x").target.steps[-1]
+    assert isinstance(step, RunStep)
+    assert [name for name, _ in step.env] == ["PATH", "b", "a"]
+    assert [name for name, _ in step.config.env] == ["PATH", "a", "b"]
+
+
+def test_a_stage_may_be_called_scratch() -> None:
+    assert planned("FROM base AS scratch\nFROM scratch\nRUN x").target.base == StageBase(0)
+
+
 def test_triggers_of_a_base_image_fire_first_and_may_name_stages_of_the_recipe() -> None:
     images = Images(base=RuntimeConfig(on_build=("ENV a=$PATH", "COPY --from=files <<E x /\nb\nE")))
     found = planned("FROM scratch AS files\nFROM base\nRUN c", images=images)

@@ -13,7 +13,7 @@ from layerbuild.recipe.arguments import json_array
 from layerbuild.recipe.heredoc import read_mark
 from layerbuild.recipe.words import DEEPEST, Word, expand, expand_document, expand_words, expansion, split_words
 
-ENV = {"A": "a b", "E": "", "P": "/usr/lib/libx.so.1", "D": "$0-$$-$1"}
+ENV = {"A": "a b", "E": "", "P": "/usr/lib/libx.so.1", "D": "$0-$$-$1", "Q": "\\bc"}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,11 @@ ENV = {"A": "a b", "E": "", "P": "/usr/lib/libx.so.1", "D": "$0-$$-$1"}
         ("${P/[/x}", "/usr/lib/libx.so.1"),
         # Only // gives $0 and $$ in the replacement a meaning.
         ("${A/a/$D}|${A//a/$D}", "$0-$$-$1 b|a-$- b"),
+        # As Go, // finds nothing empty right behind a match.
+        ("${A//*/x}|${E//*/x}|${A//b*/x}|${A//x*/y}", "x|x|a x|a b"),
+        # In a pattern a quoted backslash is a backslash; a word in the pattern is no pattern.
+        ('${Q#"\\b"}|${Q%"\\bc"}', "c|"),
+        ('${A/a/${U:-"\\""}}', '" b'),
     ],
 )
 def test_expand(text: str, expected: str) -> None:

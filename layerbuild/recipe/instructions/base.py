@@ -87,7 +87,8 @@ def named(statement: Statement, names: tuple[Word, ...]) -> None:
     """RecipeError for a name that is blank."""
     for name in names:
         if not name.text:
-            raise statement.error(f"{statement.keyword} names can not be blank", at=name)
+            message = f"{statement.keyword} names can not be blank"
+            raise statement.error(message, at=name, hint="write name=value, without blanks around the =")
 
 
 def shell_or_exec(arguments: Arguments, shell: tuple[str, ...]) -> tuple[str, ...]:

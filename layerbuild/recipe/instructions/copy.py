@@ -213,7 +213,8 @@ class Add(_Transfer):
 
     def _checksum(self, expand_word: Expand) -> str:
         word = self.given.word("checksum")
-        if word is None:
+        checksum = "" if word is None else expand_word(word)
+        if word is None or not checksum:
             return ""
         if len(self.sources) + len(self.documents) != 1:
             raise self.statement.error("checksum can't be specified for multiple sources", at=word)
@@ -222,7 +223,6 @@ class Add(_Transfer):
             raise self.statement.error(
                 "checksum requires HTTP(S) or Git sources", at=word, hint="a file of the context needs none"
             )
-        checksum = expand_word(word)
         self._check_digest(checksum, word, _COMMIT if is_git(source) else _DIGEST)
         return checksum
 

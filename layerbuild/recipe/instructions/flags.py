@@ -68,7 +68,8 @@ def _switch(statement: Statement, flag: Word, name: str, text: str) -> str:
     if not text:
         raise statement.error(f"missing a value on flag: --{name}", at=flag, hint=f"write --{name} or --{name}=false")
     if text.lower() not in ("true", "false"):
-        raise statement.error(f"expecting boolean value for flag --{name}, not: {text}", at=flag)
+        message = f"expecting boolean value for flag --{name}, not: {text}"
+        raise statement.error(message, at=flag, hint=f"write --{name} or --{name}=false")
     return text.lower()
 
 

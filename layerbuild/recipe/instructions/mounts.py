@@ -86,7 +86,7 @@ class _Keys:
                 raise RecipeError(f"invalid field '{field}' must be a key=value pair", hint=_allowed(key, kind))
             if key not in _KNOWN:
                 raise RecipeError(f"unexpected key '{key}' in '{field}'", hint=_allowed(key, kind))
-            if kind not in _ONLY.get(key, KINDS):
+            if key != "env" and kind not in _ONLY.get(key, KINDS):
                 raise RecipeError(f"unexpected key '{key}' for mount type '{kind}'", hint=_allowed(key, kind))
             value = _switch(key, raw, expand) if raw is None or key in _SWITCHES else _value(key, raw, expand)
             if key == "type":
@@ -94,6 +94,8 @@ class _Keys:
                 _one_of("mount type", kind, KINDS)
             else:
                 values[key] = value
+        if "env" in values and kind not in _ONLY["env"]:  # the one key that may stand before the type it hangs on
+            raise RecipeError(f"unexpected key 'env' for mount type '{kind}'", hint=_allowed("env", kind))
         return cls(kind, values)
 
     def get(self, key: str) -> str:
@@ -169,7 +171,7 @@ def _check_combination(keys: _Keys) -> None:
             raise RecipeError(f'{key} not allowed for "{kind}" type mounts')
     if "sharing" in keys.values and kind != "cache":
         raise RecipeError(f"invalid cache sharing set for {kind} mount")
-    if "from" in keys.values and kind in ("secret", "ssh"):
+    if keys.get("from") and kind in ("secret", "ssh"):
         raise RecipeError(f"{kind} mount should not have a from")
     if keys.get("source") and kind == "ssh":
         raise RecipeError(f"{kind} mount should not have a source")

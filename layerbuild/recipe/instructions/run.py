@@ -158,7 +158,7 @@ def environment(scope: Scope) -> Pairs:
 
 def _history(command: tuple[str, ...], scope: Scope) -> str:
     """The command behind its ARGs: ``|2 a=1 b= /bin/sh -c text``. Each name once, with the value that RUN sees."""
-    current = dict(reversed(scope.env))
+    current = scope.variables
     shown = {name: current.get(name, value or "") for name, value in scope.args}
     args = [f"|{len(shown)}", *(f"{name}={value}" for name, value in shown.items())] if shown else []
     return " ".join((*args, *command))

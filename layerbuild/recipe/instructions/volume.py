@@ -27,14 +27,15 @@ class Volume(Instruction):
     def parse(cls, statement: Statement) -> Self:
         flags.read(statement)
         words = at_least_one(statement, json_or_blanks).words
-        for word in words:
-            if not word.text.strip(SPACES):
+        bare = tuple(Word(word.text.strip(SPACES), word.offset) for word in words)
+        for word in bare:
+            if not word.text:
                 raise statement.error("VOLUME specified can not be an empty string", at=word)
-        return cls(statement=statement, words=words)
+        return cls(statement=statement, words=bare)
 
     def lower(self, scope: Scope) -> Lowered:
         expand_word = scope.expander(self.statement)
-        paths = [expand_word(word).strip(SPACES) for word in self.words]
+        paths = [expand_word(word) for word in self.words]
         for word, path in zip(self.words, paths, strict=True):
             if not path:
                 raise self.statement.error("VOLUME specified can not be an empty string", at=word)
