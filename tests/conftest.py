@@ -9,14 +9,16 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import places
 import pytest
 import registries
 from hypothesis import settings
+from loopback import Web
 from places import fresh
 from stores import Templates, write_busybox
 from support import PROJECT, USER, Layerbuild, missing
@@ -57,6 +59,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
         reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
         if "corpus absent" not in reason:
             report.outcome, report.longrepr = "failed", f"LAYERBUILD_REQUIRE=all: {reason}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked(request: pytest.FixtureRequest) -> Iterator[None]:
+    with forkserver.used() if request.node.get_closest_marker("forked") is not None else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -164,26 +172,16 @@ def closed_registry(
 def templates(
     request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
 ) -> Iterator[Templates]:
-    with _templates(request, as_user, busybox_tar, in_memory=False) as made:
-        yield made
-
-
-@pytest.fixture(scope="session")
-def templates_in_memory(
-    request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path
-) -> Iterator[Templates]:
-    with _templates(request, as_user, busybox_tar, in_memory=True) as made:
-        yield made
-
-
-@contextmanager
-def _templates(
-    request: pytest.FixtureRequest, as_user: Callable[[Path], Layerbuild], busybox_tar: Path, *, in_memory: bool
-) -> Iterator[Templates]:
-    folder = fresh("stores", in_memory=in_memory)
     make = {"root": Layerbuild, "user": as_user, "ranged": lambda root: request.getfixturevalue("as_ranged")(root)}
-    yield Templates(folder, make, busybox_tar)
-    shutil.rmtree(folder, ignore_errors=True)
+    yield Templates(fresh("stores"), fresh("stores", in_memory=True), make, busybox_tar)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    """A web server on loopback, of the files in its ``www``."""
+    (tmp_path / "www").mkdir()
+    with Web(tmp_path / "www") as web:
+        yield web
 
 
 def _in_memory(request: pytest.FixtureRequest) -> bool:
@@ -192,7 +190,8 @@ def _in_memory(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture(params=["root", "user"])
 def layerbuild(request: pytest.FixtureRequest) -> Iterator[Layerbuild]:
-    """The command line with a fresh store that holds ``busybox`` and ``base:host``; each test runs as root and user."""
+    """The command line with a fresh store that holds ``busybox``, and ``base:host`` for tests that are marked with
+    ``host``; each test runs as root and user."""
     if request.param == "root" and os.geteuid() != 0:
         missing("not run as root")
     yield from _fresh(request, request.param)
@@ -207,9 +206,10 @@ def rooted(request: pytest.FixtureRequest) -> Iterator[Layerbuild]:
 
 
 def _fresh(request: pytest.FixtureRequest, who: str) -> Iterator[Layerbuild]:
-    templates = request.getfixturevalue("templates_in_memory" if _in_memory(request) else "templates")
-    folder = templates.folder / f"{who}-{next(_counter)}"
-    yield templates.copy(who, folder)
+    templates, in_memory = request.getfixturevalue("templates"), _in_memory(request)
+    folder = (templates.memory if in_memory else templates.folder) / f"{who}-{next(_counter)}"
+    host = request.node.get_closest_marker("host") is not None
+    yield templates.copy(who, folder, in_memory=in_memory, host=host)
     shutil.rmtree(folder, ignore_errors=True)
 
 

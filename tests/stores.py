@@ -14,29 +14,34 @@ from support import USER, Layerbuild, add_member
 
 @dataclass(frozen=True)
 class Templates:
-    """Stores that hold the bases ``busybox`` and ``base:host``, made once for each kind of user, to be copied."""
+    """Stores with the base ``busybox``, and with ``base:host`` where it is wanted: one for each kind of user, made when
+    it is first asked for, and copied. ``folder`` is on the disk, ``memory`` in memory."""
 
     folder: Path
+    memory: Path
     make: Mapping[str, Callable[[Path], Layerbuild]]
     busybox_tar: Path
 
-    def copy(self, who: str, to: Path) -> Layerbuild:
-        template = self.folder / who / "store"
+    def copy(self, who: str, to: Path, *, in_memory: bool = False, host: bool = False) -> Layerbuild:
+        """A copy in the folder ``to``, which is made; ``in_memory`` if that lies there, too."""
+        template = (self.memory if in_memory else self.folder) / (f"{who}-host" if host else who)
         if not template.exists():
-            self._fill(who)
-        to.mkdir()
-        os.chown(to, *((USER, USER) if who != "root" and os.geteuid() == 0 else (-1, -1)))
-        subprocess.run(["cp", "-a", template, to / "store"], check=True)
+            self._fill(who, template, in_memory=in_memory, host=host)
+        _own(who, to)
+        subprocess.run(["cp", "-a", template / "store", to / "store"], check=True)
         return self.make[who](to / "store")
 
-    def _fill(self, who: str) -> None:
-        folder = self.folder / who
-        folder.mkdir()
-        if who != "root" and os.geteuid() == 0:
-            os.chown(folder, USER, USER)
-        layerbuild = self.make[who](folder / "store")
-        layerbuild("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
-        layerbuild("base", "host")
+    def _fill(self, who: str, template: Path, *, in_memory: bool, host: bool) -> None:
+        if host:
+            self.copy(who, template, in_memory=in_memory)("base", "host")
+        else:
+            _own(who, template)
+            self.make[who](template / "store")("import", "--tag", "busybox", "-", stdin=self.busybox_tar.read_bytes())
+
+
+def _own(who: str, folder: Path) -> None:
+    folder.mkdir()
+    os.chown(folder, *((USER, USER) if who != "root" and os.geteuid() == 0 else (-1, -1)))
 
 
 def write_busybox(busybox: str, path: Path) -> None:

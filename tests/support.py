@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import forkserver
 import pytest
 import yaml
 from places import fresh
@@ -93,6 +94,21 @@ class Layerbuild:
             **self.env,
         }
 
+    def attempt(
+        self,
+        *arguments: str | Path,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path = "/",
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run to the end, however that comes."""
+        command, usual = self.command(*arguments), self.environment()
+        environment = {**usual, **(env or {})}
+        if forkserver.active:
+            interpreter, words = command[: command.index("-m")], command[command.index("-m") + 2 :]
+            return forkserver.run(interpreter, words, environment, str(cwd), stdin, usual=usual)
+        return subprocess.run(command, input=stdin, capture_output=True, env=environment, cwd=cwd, check=False)
+
     def run(
         self,
         *arguments: str | Path,
@@ -102,14 +118,7 @@ class Layerbuild:
         cwd: str | Path = "/",
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end; ``code`` is the exit code that it must have."""
-        done = subprocess.run(
-            self.command(*arguments),
-            input=stdin,
-            capture_output=True,
-            env={**self.environment(), **(env or {})},
-            cwd=cwd,
-            check=False,
-        )
+        done = self.attempt(*arguments, stdin=stdin, env=env, cwd=cwd)
         out, err = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         assert done.returncode == code, f"{arguments}: exit code {done.returncode} instead of {code}\n{out}\n{err}"
         return subprocess.CompletedProcess(done.args, done.returncode, out, err)

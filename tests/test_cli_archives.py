@@ -20,6 +20,8 @@ import zstandard
 from support import Layerbuild, add_member, missing
 from traces import assert_whole
 
+pytestmark = pytest.mark.forked
+
 if TYPE_CHECKING:
     from stores import Templates
 

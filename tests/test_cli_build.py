@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import Layerbuild
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 STAGES = """\
 ARG FLAVOUR=plain

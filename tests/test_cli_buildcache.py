@@ -17,7 +17,7 @@ from upload_server import UploadServer
 
 from layerbuild.digest import BlobDigest
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 if TYPE_CHECKING:
     from stores import Templates
@@ -51,9 +51,9 @@ Machines = Callable[..., Layerbuild]
 @pytest.fixture
 def machines(templates: Templates, context: Path) -> Iterator[Machines]:
     """Makes machines with a store of their own, which has nothing but the bases; of root, or of a user."""
-    folder = templates.folder / f"machines-{context.name}"
+    folder = templates.memory / f"machines-{context.name}"
     folder.mkdir()
-    yield lambda who="root": templates.copy(who, folder / str(len(list(folder.iterdir()))))
+    yield lambda who="root": templates.copy(who, folder / str(len(list(folder.iterdir()))), in_memory=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -70,8 +70,8 @@ def staged(context: Path) -> Path:
 @pytest.fixture(scope="module")
 def wholesome(templates: Templates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """The image of ONE_STAGE, and its cache."""
-    folder = templates.folder / "wholesome"
-    machine = templates.copy("root", folder)
+    folder = templates.memory / "wholesome"
+    machine = templates.copy("root", folder, in_memory=True)
     context, cache = tmp_path_factory.mktemp("context"), tmp_path_factory.mktemp("cache") / "cache"
     image, _ = build(machine, fill(context, ONE_STAGE), "--cache-to", f"type=local,dest={cache}")
     yield image, cache

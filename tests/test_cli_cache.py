@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import Layerbuild
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox

@@ -21,6 +21,8 @@ from support import USER, Layerbuild, compile_setter, missing
 
 from layerbuild.build.drivers.table import RUNGS
 
+pytestmark = pytest.mark.forked
+
 # All that a step can do to a tree. ``scratch`` has none of the mount points; /app is made by the sandbox.
 RECIPE = r"""
 FROM busybox AS base

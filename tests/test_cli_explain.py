@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support import Layerbuild
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox AS tools
@@ -202,6 +202,7 @@ def test_a_step_alone_and_all_as_text(rooted: Layerbuild, context: Path) -> None
         assert rooted.run("explain", *wrong, code=2 if "busybox" in wrong else 1).stderr
 
 
+@pytest.mark.host
 def test_a_pruned_layer_and_a_base_that_is_another(rooted: Layerbuild, context: Path) -> None:
     recipe = "FROM {}\nRUN echo 1 > /one\nRUN echo 2 > /two\n"
     rooted.build(context, recipe.format("busybox"))
@@ -226,6 +227,7 @@ def test_a_step_that_never_ran_is_compared_with_no_other(rooted: Layerbuild, con
     assert misses(rooted, "--plan", context)["COPY b"] == ["it has not run here before"]
 
 
+@pytest.mark.host
 def test_steps_taken_out_or_moved_are_not_blamed_on_the_base(rooted: Layerbuild, context: Path) -> None:
     one, two = "RUN echo 1 > /one", "RUN echo 2 > /two"
     moved = "the layers below changed: a step before it was taken out, put in or moved, or hit what an older build made"

@@ -14,7 +14,7 @@ import yaml
 from support import Layerbuild
 from traces import assert_whole
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox
@@ -100,7 +100,7 @@ def test_what_is_no_image_is_refused(rooted: Layerbuild, context: Path, content:
 def test_names(built: Layerbuild) -> None:
     built("tag", "built", "third:x")
     rows = {f"{row['repository']}:{row['tag']}": row for row in built.json("images")}
-    assert {"built:latest", "other/name:v2", "third:x", "busybox:latest", "base:host"} == set(rows)
+    assert {"built:latest", "other/name:v2", "third:x", "busybox:latest"} == set(rows)
     assert rows["third:x"]["image_id"] == rows["built:latest"]["image_id"]
     assert "Untagged: built:latest" in built("rmi", "built")
     assert "Deleted" not in built("rmi", "third:x")
@@ -232,6 +232,7 @@ def test_prune_waits_for_nobody(rooted: Layerbuild) -> None:
     rooted("prune", "-a")
 
 
+@pytest.mark.host
 def test_df_counts(built: Layerbuild, context: Path) -> None:
     rows = used(built)
     assert rows["images"]["count"] == 3

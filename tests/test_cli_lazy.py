@@ -14,6 +14,8 @@ import pytest
 from support import Layerbuild, add_member
 from traces import assert_whole
 
+pytestmark = pytest.mark.forked
+
 ROWS = "root:x:0:0::/:/bin/sh\\napp:x:1234:99::/:/bin/sh\\n"
 LOOKUPS = """\
 FROM base

@@ -13,6 +13,8 @@ from support import Layerbuild
 from layerbuild.errors import RecipeError, RecipeWarning, Span
 from layerbuild.views.lint import as_sarif, as_text
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 RECIPE = """\
 FROM busybox AS tools
 COPY notes.txt /

@@ -14,7 +14,7 @@ import pytest
 from support import USER, Layerbuild
 from traces import mounts, wait_until
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 SECRET = "correct-horse"
 NO_LAYER = "no layer: no file changed"

@@ -31,6 +31,7 @@ def see(rooted: Layerbuild) -> Iterator[See]:
         yield seen
 
 
+@pytest.mark.host
 def test_lists_have_room(rooted: Layerbuild, context: Path, see: See) -> None:
     rooted.build(context, f"FROM base:host\nLABEL a=b\nRUN {LONG}\nRUN rm /other\n", "-t", "narrow")
     layers = rooted.layers("narrow")
@@ -47,6 +48,7 @@ def test_lists_have_room(rooted: Layerbuild, context: Path, see: See) -> None:
     assert "the files that the command changes" in plan and "a label: configuration" in plan
 
 
+@pytest.mark.host
 def test_a_pipe_gets_whole_rows(rooted: Layerbuild) -> None:
     header, row, _ = rooted("layers", "base:host").splitlines()
     assert header.split()[-1] == "FOLDER" and row.endswith("/diff")

@@ -15,7 +15,7 @@ import pytest
 from registries import Registry
 from support import Layerbuild, missing
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox

@@ -19,6 +19,8 @@ from layerbuild.cli.options.command import HEADINGS, Command, Option
 from layerbuild.cli.options.elsewhere import COMMANDS_OF_OTHERS, OF_RUN, REASONS
 from layerbuild.cli.overview import OVERVIEW
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 
 def config_of(layerbuild: Layerbuild, image: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(layerbuild("inspect", image))[0]["Config"]

@@ -20,6 +20,8 @@ from traces import assert_whole
 
 from layerbuild.isolate import emulation
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 OWN = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 OTHER = "riscv64"  # which no machine of the tests executes
 BINFMT = Path("/proc/sys/fs/binfmt_misc")

@@ -20,6 +20,8 @@ from upload_server import UploadServer
 
 from layerbuild.digest import BlobDigest
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 RECIPE = "FROM busybox\nRUN echo one > /one\nRUN echo two > /two && ln /two /three && rm /one\nLABEL a=b\n"
 
 

@@ -16,6 +16,8 @@ from support import Layerbuild
 
 from layerbuild.store.store import Store
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 FILES = 100_000
 
 

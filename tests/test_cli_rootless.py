@@ -16,6 +16,8 @@ import pytest
 from stores import Templates
 from support import USER, Layerbuild, compile_setter, missing
 
+pytestmark = pytest.mark.forked
+
 
 @pytest.fixture
 def three(templates: Templates, context: Path, request: pytest.FixtureRequest) -> Iterator[dict[str, Layerbuild]]:

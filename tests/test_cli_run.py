@@ -22,6 +22,8 @@ import pytest
 from support import Layerbuild
 from traces import processes, wait_until
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 RECIPE = """\
 FROM busybox
 ENV GREETING=hello PLACE=image

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support import Layerbuild
 from test_leaks import TOKENS
+
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 TOKEN = TOKENS["GitHub token"]
 RECIPE = f"FROM busybox\nRUN echo {TOKEN[:10]}{TOKEN[10:]} > /root/token\nRUN rm /root/token\n"

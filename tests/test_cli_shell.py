@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from support import Layerbuild
+
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 RECIPE = """\
 FROM busybox

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import tarfile
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -20,14 +20,7 @@ import pytest
 from loopback import EPOCH, Asked, Reply, Web, commit, git, publish, ssh_server
 from support import Layerbuild, missing
 
-pytestmark = pytest.mark.memory
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[Web]:
-    (tmp_path / "www").mkdir()
-    with Web(tmp_path / "www") as web:
-        yield web
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 
 @pytest.fixture

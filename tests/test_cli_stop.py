@@ -6,6 +6,7 @@ On a quiet machine it tidies up in that time, too: tests/test_cli_kill.py.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,11 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import Layerbuild
+from places import fresh
+from stores import Templates
+from support import USER, Layerbuild, missing
 from test_cli_kill import fresh_mark
 from traces import assert_whole, groups_left_behind, mounts, processes, wait_until
 
 pytestmark = pytest.mark.machine
+
+LARGE = "FROM busybox\nRUN dd if=/dev/urandom of=/many bs=1M count=400\n"
 
 
 def limit() -> float:
@@ -100,28 +105,37 @@ def test_while_a_large_folder_is_copied(layerbuild: Layerbuild, context: Path) -
 
 def test_while_a_layer_is_written(layerbuild: Layerbuild, context: Path) -> None:
     mark = fresh_mark()
-    (context / "Dockerfile").write_text(
-        f"FROM busybox\nRUN dd if=/dev/urandom of=/many bs=1M count=400\nRUN sleep {mark}\n"
-    )
+    (context / "Dockerfile").write_text(f"{LARGE}RUN sleep {mark}\n")
     took = told_to_stop(layerbuild, lambda: processes(mark), context, mark=mark)
     assert took < limit()
     assert_tidied(layerbuild, context)
 
 
+@pytest.fixture(scope="module", params=["root", "user"])
+def filled(request: pytest.FixtureRequest, templates: Templates) -> Iterator[Layerbuild]:
+    """The command line with a store that holds the image of LARGE."""
+    if request.param == "root" and os.geteuid() != 0:
+        missing("not run as root")
+    folder = fresh("large")
+    layerbuild = templates.copy(request.param, folder / "copied")
+    layerbuild.build(folder / "context", LARGE)
+    yield layerbuild
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.mark.parametrize("kind", ["oci", "tar", "local"])
-def test_while_an_export_is_written(layerbuild: Layerbuild, context: Path, kind: str) -> None:
-    (context / "Dockerfile").write_text("FROM busybox\nRUN dd if=/dev/urandom of=/many bs=1M count=400\n")
-    layerbuild.build(context)
+def test_while_an_export_is_written(filled: Layerbuild, context: Path, kind: str) -> None:
+    (context / "Dockerfile").write_text(LARGE)
     out = context.with_name(f"{context.name}-out")
     out.mkdir()
-    os.chown(out, *((12345, 12345) if layerbuild.rootless and os.geteuid() == 0 else (-1, -1)))
+    os.chown(out, *((USER, USER) if filled.rootless and os.geteuid() == 0 else (-1, -1)))
     try:
-        took = told_to_stop(layerbuild, lambda: written(out) > 10**6, "-o", f"type={kind},dest={out}/made", context)
+        took = told_to_stop(filled, lambda: written(out) > 10**6, "-o", f"type={kind},dest={out}/made", context)
         assert took < limit()
         assert list(out.iterdir()) == []
     finally:
         subprocess.run(["rm", "-rf", out], check=True)
-    assert_tidied(layerbuild, context)
+    assert_tidied(filled, context)
 
 
 def written(folder: Path) -> int:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support import Layerbuild
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 RECIPE = """\
 FROM busybox
 LABEL a=b

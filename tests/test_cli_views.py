@@ -16,11 +16,12 @@ from registries import Registry
 from support import PROJECT, Layerbuild
 from test_recipes import RECIPES
 
-pytestmark = pytest.mark.memory
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
 
 # -- golden: what each recipe's expected.yaml says of its views --------------------------------------------------------
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_the_views_of_each_recipe(rooted: Layerbuild, context: Path, recipe: Path) -> None:
     expected = yaml.safe_load((recipe / "expected.yaml").read_text())["views"]
@@ -288,6 +289,7 @@ def test_rules_of_dive_as_a_gate(rooted: Layerbuild, context: Path, rules: str, 
 # -- a recipe built twice ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.host
 def test_a_recipe_that_gives_the_same_bytes(layerbuild: Layerbuild, context: Path) -> None:
     shutil.copytree(PROJECT / "recipes" / "textbook", context, dirs_exist_ok=True)
     before = layerbuild("images")

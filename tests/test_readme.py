@@ -78,6 +78,7 @@ def test_exit_codes() -> None:
     assert {int(code) for code in said} >= {0, *(code for _, code in _CODES)}
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("title", SECTIONS)
 def test_sessions(rooted: Layerbuild, context: Path, title: str) -> None:
     """Each section begins where `make demo` ends."""
@@ -94,6 +95,7 @@ def test_every_view_is_shown() -> None:
         assert any(view <= set(shlex.split(line)) for line in lines), view
 
 
+@pytest.mark.host
 def test_the_example_of_a_failure(rooted: Layerbuild, context: Path) -> None:
     said = rooted.build(context, "FROM base:host\nRUN exit 2\n", code=1)
     for words in ("did not complete successfully: exit code: 2", "    2 | RUN exit 2", "hint:", "shell"):

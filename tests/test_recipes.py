@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from support import PROJECT, Layerbuild
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 # The application is built on a Debian base: test_debian.py.
 RECIPES = sorted(path.parent for path in (PROJECT / "recipes").glob("*/Dockerfile") if "debian" not in path.read_text())
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_recipe(layerbuild: Layerbuild, recipe: Path) -> None:
     layerbuild.check_recipe(recipe)

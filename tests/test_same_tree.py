@@ -6,7 +6,10 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from support import Layerbuild
+
+pytestmark = pytest.mark.forked
 
 PARENT = """\
 FROM busybox

@@ -14,9 +14,9 @@ from support import Layerbuild
 # Slow to import, and each of use for one thing that most commands do not do.
 LIBRARIES = ("asyncio", "concurrent", "deflate", "email", "http", "isal", "jinja2", "ssl", "subprocess", "tempfile")
 LIBRARIES += ("urllib3", "yaml", "zstandard")
-RUNS = ("build.copying", "build.drivers", "build.layers", "build.mounting", "build.running", "isolate.container")
-RUNS += ("isolate.helper", "isolate.job", "isolate.mounts", "isolate.sandbox", "isolate.seccomp", "isolate.spares")
-RUNS += ("layer.capture",)
+RUNS = ("build.copying", "build.drivers", "build.layers", "build.mounting", "build.placement", "build.running")
+RUNS += ("isolate.container", "isolate.helper", "isolate.job", "isolate.mounts", "isolate.sandbox", "isolate.seccomp")
+RUNS += ("isolate.spares", "layer.capture")
 ELSEWHERE = ("crew", "export", "intake", "lessons", "network", "registry", "build.fetching", "build.repositories")
 READS = ("layer.apply", "layer.codecs", "layer.folder", "layer.index", "layer.union", "store.unpack")
 

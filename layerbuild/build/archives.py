@@ -13,7 +13,7 @@ from layerbuild.layer import codecs
 from layerbuild.layer.apply import apply
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.index import Index
-from layerbuild.layer.tar import TarReader, is_tar
+from layerbuild.layer.tarreader import TarReader, is_tar
 from layerbuild.layer.tree import remove_tree
 from layerbuild.layer.union import LayerView, Union, in_folder
 from layerbuild.store.store import Store

@@ -14,10 +14,11 @@ from typing import Protocol, assert_never
 from layerbuild.build.accounts import names_account, owner
 from layerbuild.build.archives import Archive, unpacked
 from layerbuild.build.captures import Sealed
-from layerbuild.build.copying import Placement, told_stream, write, write_stream
+from layerbuild.build.copying import told_stream, write, write_stream
 from layerbuild.build.guard import Guard, Scan
 from layerbuild.build.lookup import Lookup, Miss
 from layerbuild.build.mounting import Mounted
+from layerbuild.build.placement import Placement
 from layerbuild.build.running import Command, Ended, Runner, remembered
 from layerbuild.build.selecting import Listing, Match, State, listing, only_folder
 from layerbuild.build.times import Times
@@ -116,7 +117,7 @@ class LayerMaker:
                 workspace.diff,
                 lowers,
                 epoch=self._times.epoch,
-                space=runner.space(user_xattr=self._store.user_xattr),
+                spaces=runner.spaces(user_xattr=self._store.user_xattr),
                 trust_notes=runner.trusts_notes,
                 root=root,
                 owners=owners,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -19,35 +18,29 @@ from layerbuild.build.entitlements import check_entitlements
 from layerbuild.build.guard import Guard
 from layerbuild.build.images import ImageWriter
 from layerbuild.build.imports import CacheSource, Imports, Unusable
-from layerbuild.build.keys import Keys
-from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located, read_name
+from layerbuild.build.lookup import Hit, Lookup, Metadata, Miss, Progress, located
 from layerbuild.build.options import Options
 from layerbuild.build.platforms import check_platforms
 from layerbuild.build.recording import Recorder
 from layerbuild.build.remote import Remote
-from layerbuild.build.schedule import Abandoned, Schedule, needs
-from layerbuild.build.selecting import listing
+from layerbuild.build.schedule import Schedule, needs
 from layerbuild.build.times import Times
 from layerbuild.build.trail import Trail
-from layerbuild.build.tree import Tree, changed_meanwhile
-from layerbuild.build.unnamed import Promise, Stack, Unnamed, chain_of, recorded
-from layerbuild.digest import BlobDigest, ChainID, DiffID
+from layerbuild.build.tree import Tree
+from layerbuild.build.unnamed import Promise, Stack, chain_of, recorded
+from layerbuild.build.workers import Workers
+from layerbuild.digest import BlobDigest, DiffID
 from layerbuild.errors import BuildError
 from layerbuild.image.config import History, Platform
 from layerbuild.steps import ConfigStep, CopyStep, LayerPlan, RunStep, SkippedStage, StagePlan, Step
 from layerbuild.store.buildcache import BuildCache
-from layerbuild.store.cache import StepRecord
 from layerbuild.store.images import StoredImage
-from layerbuild.store.layers import LayerRecord
 from layerbuild.store.store import Store
-from layerbuild.store.workspaces import Workspace
 
 if TYPE_CHECKING:
-    from layerbuild.build.layers import Copied, LayerMaker
-    from layerbuild.build.mounting import Mounter
+    from layerbuild.build.making import Making
     from layerbuild.build.running import Runner
 
-_OFTEN = 0.25  # seconds between two events about a layer that is being made
 COMMENT = "layerbuild"  # of each history entry that a build adds: who made it
 
 
@@ -84,8 +77,6 @@ class Build:
     ) -> None:
         self._plan = plan
         self._here = here
-        self._begin_runner = begin
-        self._prepare_runner = prepare
         self._store = store
         self._images = ImageWriter(plan, store, bases, options)
         self._options = options
@@ -112,13 +103,18 @@ class Build:
         self._glances: dict[object, str] = {}
         self._lookup = self._new_lookup(copies_unread=not options.fail_on_miss, glances=self._glances)
         self._known: Mapping[int, Build] = {}
-        self._common = ExitStack()
         self._guard = Guard(store, gate=options.gate, allowed=options.allowed, tell=self.note)
-        self._making = threading.Lock()
-        self._made: LayerMaker | None = None
-        self._started: Runner | None = None
-        self._mounts: Mounter | None = None
-        self._stopped: Exception | None = None
+        self._workers = Workers(
+            plan,
+            store,
+            self._lookup,
+            self._guard,
+            begin=begin,
+            prepare=prepare,
+            options=options,
+            times=times,
+            tell=self.note,
+        )
         self._begin()
 
     @property
@@ -159,7 +155,7 @@ class Build:
         self._known = known
         if known:
             self._decide()
-        with self._common:
+        with self._workers:
             while True:
                 try:
                     self._go()
@@ -228,55 +224,7 @@ class Build:
     def _stop(self, error: Exception) -> None:
         for promise in self._lookup.results.values():
             promise.fail(error)
-        with self._making:
-            self._stopped = error
-            if self._made is not None:
-                self._made.stop(error)
-            if self._started is not None:
-                self._started.stop()
-
-    # A build that finds all in the cache needs none of these, nor their modules.
-
-    def _runner(self) -> Runner:
-        """What executes RUN steps."""
-        with self._making:
-            if self._stopped is not None:
-                raise self._stopped
-            if self._started is None:
-                self._started = self._begin_runner()
-                for note in self._started.notes(self._plan):
-                    self.note(note)
-            return self._started
-
-    def _mounter(self) -> Mounter:
-        """What prepares the mounts of RUN steps."""
-        from layerbuild.build.mounting import Mounter
-
-        with self._making:
-            if self._mounts is None:
-                self._mounts = self._common.enter_context(
-                    Mounter(self._store, self._lookup, self._options, tell=self.note)
-                )
-            return self._mounts
-
-    def _maker(self) -> LayerMaker:
-        """What carries steps out."""
-        from layerbuild.build.layers import LayerMaker
-
-        with self._making:
-            if self._stopped is not None:
-                raise self._stopped
-            if self._made is None:
-                options = self._options
-                self._made = LayerMaker(
-                    self._store,
-                    self._lookup,
-                    self._guard,
-                    times=self._times,
-                    codec=options.codec,
-                    one_id=options.one_id,
-                )
-            return self._made
+        self._workers.stop(error)
 
     def _seconds(self, step: Step) -> float:
         """How long ``step`` took when it last ran; who never ran is taken for a second."""
@@ -344,117 +292,24 @@ class Build:
                 if self._options.fail_on_miss:
                     raise self._missed(stage, step, progress, verdict)
                 self._observe(events.StepStarted(stage, number, step))
-                again = self._made_again(stage, number, step, progress, verdict, began)
-                if again is not None:
-                    return again
-                unnamed, keys = self._make(stage, number, step, progress, verdict, began)
-                layer = unnamed.diff_id if unnamed else None
-                return self._grown(step, progress, keys.definition, unnamed or progress.stack, layer)
+                made = self._making().carry_out(stage, number, step, progress, verdict, began=began)
+                return self._grown(step, progress, made.definition, made.stack, made.layer)
 
-    def _made_again(
-        self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> Progress | None:
-        """Where the stage stands after a COPY whose layer is here already, made on another stack; None: it is not."""
-        keys = miss.keys
-        if not isinstance(step, CopyStep) or keys is None or not miss.alike:
-            return None
-        parent = recorded(progress.stack)  # its name has been waited for already: there is a record of the same step
-        self._imports.bring(parent)
-        layer = self._maker().known(step, parent, miss)
-        if layer is None:
-            return None
-        self._guard.judge_cached(step, layer.diff_id)
-        chain = self._store.add_known(parent, layer.diff_id).chain
-        seconds = time.perf_counter() - began
-        self._observe(events.StepFinished(stage, number, step, seconds, layer=True))
-        self._recorder.settle(stage, number, below=parent, keys=keys)
-        made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
-        self._trail.add(stage.index, number, made, miss.reads)
-        self._sealed(stage, number, layer, chain)
-        return self._grown(step, progress, keys.definition, chain, layer.diff_id)
+    def _making(self) -> Making:
+        from layerbuild.build.making import Making
 
-    def _make(
-        self, stage: StagePlan, number: int, step: RunStep | CopyStep, progress: Progress, miss: Miss, began: float
-    ) -> tuple[Unnamed | None, Keys]:
-        """Carry the step out; its layer, if it made one, is made and recorded in the background. With its keys, which
-        for some steps are known only now."""
-        if not isinstance(progress.stack, Unnamed):
-            self._imports.bring(progress.stack, unpacked=isinstance(step, RunStep))
-        tell = self._growing(stage, number)
-        after = next((later for later in stage.steps[number:] if isinstance(later, RunStep)), None)
-        match step:
-            case RunStep():
-
-                def output(data: bytes) -> None:
-                    self._observe(events.StepOutput(stage, number, data))
-
-                def watch(workspace: Workspace, *, written: bool) -> None:
-                    if not written or self._options.step_by_step:
-                        self._show(stage, number, workspace, written=written)
-
-                runner = self._runner()
-                self._keep_listings(miss)
-                with self._mounter().mounted(stage, step) as mounted:
-                    sealed = self._maker().run(
-                        step, progress.stack, runner, mounted, after=after, output=output, watch=watch, tell=tell
-                    )
-                keys, reads = miss.keys, miss.reads
-                assert keys is not None
-            case CopyStep():
-                soon = after is not None
-                if soon:
-                    with self._making:
-                        self._prepare_runner()
-                copied = self._maker().copy(step, progress.stack, miss.matches, mounted_soon=soon, tell=tell)
-                sealed = copied.sealed
-                keys, reads = miss.keys, miss.reads
-                if keys is None:
-                    keys, reads = self._lookup.keys_of(stage, step, progress, copied.digests)
-                _check(keys, miss, copied)
-        seconds = time.perf_counter() - began
-        self._observe(events.StepFinished(stage, number, step, seconds, layer=sealed is not None))
-
-        def record(parent: ChainID | None, layer: LayerRecord | None, chain: ChainID | None) -> None:
-            self._recorder.settle(stage, number, below=parent, keys=keys)
-            made = self._record(step, keys, seconds, parent=parent, layer=layer, chain=chain)
-            self._trail.add(stage.index, number, made, reads)
-            if layer is not None and chain is not None:
-                self._sealed(stage, number, layer, chain)
-
-        if sealed is not None:
-            return self._captures.add(step, progress.stack, sealed, then=record), keys
-        self._captures.after(step, progress.stack, then=record)
-        return None, keys
-
-    def _show(self, stage: StagePlan, number: int, workspace: Workspace, *, written: bool) -> None:
-        lowers, upper = tuple(str(below.diff) for below in workspace.below), str(workspace.diff)
-        if written:
-            self._observe(events.UpperWritten(stage, number, lowers, upper))
-            return
-        work, merged = str(workspace.work), str(workspace.merged)
-        runner = self._runner()
-        user_xattr = self._store.user_xattr
-        mount = runner.mount_line(workspace, user_xattr=user_xattr) if self._options.step_by_step else ""
-        tree = runner.tree(workspace)
-        self._observe(events.RootMounting(stage, number, runner.driver, lowers, upper, work, merged, mount, tree))
-
-    def _growing(self, stage: StagePlan, number: int) -> Callable[[int], None]:
-        """Takes the size of a layer's tar whenever it has grown, and tells the observer at times."""
-        told = time.monotonic()
-
-        def tell(done: int) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now - told >= _OFTEN:
-                told = now
-                self._observe(events.LayerProgress(stage, number, done))
-
-        return tell
-
-    def _keep_listings(self, miss: Miss) -> None:
-        """Keep what the files that a RUN mounts are, so that a later miss can be told as a difference."""
-        for group in miss.groups if self._options.remember else ():
-            self._store.cache.put_listing(*listing(group).finish())
+        return Making(
+            self._store,
+            self._lookup,
+            self._workers,
+            self._captures,
+            self._imports,
+            self._guard,
+            self._recorder,
+            self._trail,
+            self._options,
+            self._observe,
+        )
 
     def _missed(self, stage: StagePlan, step: RunStep | CopyStep, progress: Progress, miss: Miss) -> BuildError:
         reason = self._lookup.reason(stage, step, miss, chain=chain_of(progress.stack))
@@ -471,50 +326,6 @@ class Build:
     ) -> Progress:
         change = Change(step.config, self._history(step.created_by), layer)
         return Progress(progress.draft.then(change), definition, stack)
-
-    # -- what is known when a layer is whole, on the threads of the captures
-
-    def _record(
-        self,
-        step: RunStep | CopyStep,
-        keys: Keys,
-        seconds: float,
-        *,
-        parent: ChainID | None,
-        layer: LayerRecord | None,
-        chain: ChainID | None,
-    ) -> StepRecord:
-        record = StepRecord(
-            definition_key=keys.definition,
-            content_key=keys.content(parent),
-            parent=parent,
-            chain=chain,
-            diff_id=layer.diff_id if layer else None,
-            inputs=keys.inputs(parent),
-            instruction=step.origin.text,
-            image=self._options.names[0].familiar if self._options.names else "",
-            seconds=seconds,
-            created=time.time(),
-            step_key=keys.step,
-        )
-        if self._options.remember:
-            self._store.cache.put(record)
-        return record
-
-    def _sealed(self, stage: StagePlan, number: int, layer: LayerRecord, chain: ChainID) -> None:
-        blob = layer.blobs[0]
-        self._observe(
-            events.LayerSealed(
-                stage,
-                number,
-                diff_id=layer.diff_id,
-                digest=blob.digest,
-                chain=chain,
-                size=blob.size,
-                tar_size=layer.tar_size,
-                entries=layer.entries,
-            )
-        )
 
     # -- the image
 
@@ -536,14 +347,3 @@ class Build:
         names = tuple(name.familiar for name in self._options.names)
         self._observe(events.ImageWritten(stored.image_id, stored.manifest_digest, names))
         return stored
-
-
-def _check(keys: Keys, miss: Miss, copied: Copied) -> None:
-    """SourceError if what a COPY read is not any more what the keys took it for."""
-    inputs = keys.inputs(None)
-    for source, digest in copied.digests.items():
-        if inputs[read_name(source)] != digest:
-            if copied.sealed is not None:
-                copied.sealed.drop(Abandoned())
-            match = miss.matches[source][0]
-            raise changed_meanwhile(match.tree.name, match.node.path)

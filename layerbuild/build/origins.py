@@ -113,7 +113,7 @@ class Origins:
     def _of_file(self, path: Path, name: str) -> Origin:
         from layerbuild.layer import codecs
         from layerbuild.layer.apply import apply
-        from layerbuild.layer.tar import is_tar
+        from layerbuild.layer.tarreader import is_tar
 
         top = temporary_folder(self._store, self._cleaning)
         files = top / "files"

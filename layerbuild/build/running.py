@@ -117,9 +117,9 @@ class Runner:
         tree = self._driver.tree(workspace)
         return "" if tree is None else str(tree)
 
-    def space(self, *, user_xattr: bool) -> str | None:
-        """How overlay's marks begin in the diff folder of a workspace; None: there are none."""
-        return self._driver.space(user_xattr=user_xattr)
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
+        """How overlay's marks begin in the diff folder of a workspace."""
+        return self._driver.spaces(user_xattr=user_xattr)
 
     @property
     def trusts_notes(self) -> bool:

@@ -39,7 +39,7 @@ from layerbuild.intake.oci_layout import INDEX_FILE, LAYOUT_FILE, blob_name, tag
 from layerbuild.layer.codecs import MAGIC_SIZE, detect
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import join, split
-from layerbuild.layer.tar import TarReader
+from layerbuild.layer.tarreader import TarReader
 from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, hidden_name
 
 _PIECE = 1 << 20

@@ -26,7 +26,7 @@ from layerbuild.image.manifest import SIZE_LIMIT
 from layerbuild.layer.codecs import NONE, decompress
 from layerbuild.layer.entry import Kind
 from layerbuild.layer.paths import clean, resolve
-from layerbuild.layer.tar import TarReader
+from layerbuild.layer.tarreader import TarReader
 
 # An image archive has some thousand blobs at most; a root file system may have a million files, and needs no table.
 _MOST_MEMBERS = 20_000

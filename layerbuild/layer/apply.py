@@ -24,7 +24,7 @@ from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of, sort_key
 from layerbuild.layer.index import IndexWriter
 from layerbuild.layer.paths import join, resolve, split
 from layerbuild.layer.pipeline import Prefetch
-from layerbuild.layer.tar import TarReader
+from layerbuild.layer.tarreader import TarReader
 from layerbuild.layer.tree import Tree, explained
 from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, PREFIX, hidden_name
 

@@ -51,7 +51,6 @@ _SECOND = 1_000_000_000
 # What overlay, or the machine, put on a file and the image does not have. Security labels stay: the kernel sets them
 # anew on every file, and gives no leave to remove them.
 _STRIPPED = ("trusted.", "user.overlay.", "user.fuseoverlayfs.", "system.posix_acl_", standin.OPAQUE)
-_NO_SPACE = "no overlay."  # begins no name
 _NOTES = standin.SPACE.decode()
 
 
@@ -67,7 +66,7 @@ def seal(
     lowers: Sequence[Path],
     *,
     epoch: int | None,
-    space: str | None = TRUSTED,
+    spaces: tuple[str, ...] = (TRUSTED,),
     trust_notes: bool = False,
     root: RootMetadata | None = None,
     owners: Owners = NOBODY,
@@ -76,15 +75,15 @@ def seal(
     """Make ``upper`` equal to what its layer says, relative to the diff folders ``lowers`` (top first).
 
     Modification times are cut to whole seconds, and to ``epoch`` (seconds since 1970) where they are later; None keeps
-    them. Marks begin with ``space``, in which no command can set any; None: there are none. What looks like one and
-    begins otherwise says nothing, and is removed. So is a note of what a file stands in for (standin.py), unless the
+    them. Marks begin with one of ``spaces``, in which no command can set any. What looks like a mark and begins
+    otherwise says nothing, and is removed. So is a note of what a file stands in for (standin.py), unless the
     file below has the same: ``trust_notes`` says that no command could set or remove one, and then all count.
     ``owners`` and ``owners_below`` tell the owners that the files can't, of the upper and of the lowers. The root
     folder gets ``root``, else RootMetadata's defaults: a tar of ours says nothing about it. BuildError for what a layer
     can't hold: a name that begins with ``.wh.``, or a mark of overlay's redirect or metacopy.
     Sealing a sealed folder again changes nothing. Nothing may write to the folders meanwhile.
     """
-    sealer = _Sealer(os.fsencode(upper), epoch, space or _NO_SPACE, owners, owners_below, trust_notes=trust_notes)
+    sealer = _Sealer(os.fsencode(upper), epoch, spaces, owners, owners_below, trust_notes=trust_notes)
     entries = sealer.run([os.fsencode(lower) for lower in lowers])
     if entries:
         (root or RootMetadata()).put(upper)
@@ -119,7 +118,7 @@ class _Sealer:
         self,
         upper: bytes,
         epoch: int | None,
-        space: str,
+        spaces: tuple[str, ...],
         owners: Owners,
         owners_below: Owners,
         *,
@@ -127,7 +126,7 @@ class _Sealer:
     ) -> None:
         self._upper = upper
         self._trust_notes = trust_notes
-        self._space = space
+        self._spaces = spaces
         self._owners = owners
         self._owners_below = owners_below
         self._epoch = epoch
@@ -173,7 +172,7 @@ class _Sealer:
         _check_name(path, entry.name)
         found = entry.stat(follow_symlinks=False)
         lowers = contributing(parent.lowers, entry.name)
-        hides = bool(lowers) and (parent.hides or is_opaque(entry.path, (self._space,)))
+        hides = bool(lowers) and (parent.hides or is_opaque(entry.path, self._spaces))
         self._clean(path, entry.path, found.st_uid, lowers[0] if lowers else None)
         if parent.hides:
             parent.names.add(entry.name)
@@ -213,7 +212,7 @@ class _Sealer:
             return below is not None
         link = stat.S_ISLNK(found.st_mode)
         names = [] if link else self._clean(path, entry.path, found.st_uid, below[0] if below else None)
-        if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names, self._space)):
+        if stat.S_ISSOCK(found.st_mode) or (found.st_size == 0 and bears_whiteout(names, self._spaces)):
             os.unlink(entry.path)
             if below is not None:
                 make_whiteout(entry.path)
@@ -281,7 +280,7 @@ class _Sealer:
         except OSError:  # a file system without extended attributes
             return []
         if names:
-            refuse_marks(names, path, self._space)
+            refuse_marks(names, path, self._spaces)
             for name in names:
                 strange = name.startswith(_STRIPPED) and not is_copied(os.fsencode(name))
                 if strange or (name.startswith(_NOTES) and not self._is_ours(name, full, uid, below)):

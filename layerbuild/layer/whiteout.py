@@ -67,12 +67,12 @@ def is_whiteout(found: os.stat_result, path: bytes | None = None) -> bool:
     return path is not None and standin.bears_whiteout(path, found)
 
 
-def bears_whiteout(names: list[str], space: str) -> bool:
-    """Whether the xattr ``names`` of an empty file make it a whiteout; marks begin with ``space``.
+def bears_whiteout(names: list[str], spaces: tuple[str, ...]) -> bool:
+    """Whether the xattr ``names`` of an empty file make it a whiteout; marks begin with one of ``spaces``.
 
     Overlay takes this form only for an overlay inside an overlay, where a device can't be made.
     """
-    return f"{space}whiteout" in names
+    return any(f"{space}whiteout" in names for space in spaces)
 
 
 def set_opaque(target: bytes | int, *, user_xattr: bool) -> None:
@@ -124,15 +124,15 @@ def adopt_fuse_marks(folder: Path, *, user_xattr: bool) -> None:
             os.setxattr(place, (FUSE if user_xattr else TRUSTED) + "opaque", b"y")
 
 
-def refuse_marks(names: list[str], path: bytes, space: str) -> None:
+def refuse_marks(names: list[str], path: bytes, spaces: tuple[str, ...]) -> None:
     """Raise BuildError if the xattr ``names`` of ``path`` hold a mark that moves a folder or keeps a file's data below;
-    marks begin with ``space``.
+    marks begin with one of ``spaces``.
 
     Such an upperdir does not hold what the step wrote, so a layer made from it would be wrong.
     """
-    for mark in _REFUSED:
-        if space + mark in names:
+    for mark in (space + refused for space in spaces for refused in _REFUSED):
+        if mark in names:
             raise BuildError(
-                f"/{os.fsdecode(path)} bears overlay's mark {space}{mark}: its content is not in the upper folder",
+                f"/{os.fsdecode(path)} bears overlay's mark {mark}: its content is not in the upper folder",
                 hint="mount overlay with redirect_dir=off and metacopy=off",
             )

@@ -19,7 +19,7 @@ from layerbuild.digest import ChainID, DiffID, chain_id
 from layerbuild.errors import DigestMismatch, FormatError
 from layerbuild.layer import codecs
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.tar import TarReader
+from layerbuild.layer.tarreader import TarReader
 from layerbuild.layer.union import in_folder
 from layerbuild.store.arrivals import ComesAgain
 from layerbuild.store.layers import BlobRecord, LayerRecord

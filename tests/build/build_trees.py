@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbuild.build.context import ContextTree
-from layerbuild.build.copying import Item, Placement
+from layerbuild.build.placement import Item, Placement
 from layerbuild.build.selecting import select
 from layerbuild.build.times import DEFAULT_EPOCH, Times
 from layerbuild.build.tree import StackTree, Tree

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support import Layerbuild
 
+pytestmark = pytest.mark.forked
+
 
 def archive(path: Path, *members: tuple[str, bytes, str]) -> None:
     """A tar of (name, type, link target or content)."""

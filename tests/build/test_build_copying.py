@@ -10,7 +10,7 @@ import pytest
 from build_trees import TIMES, context, placed, shown, stack, step
 
 from layerbuild.build.archives import Archive
-from layerbuild.build.copying import Placement
+from layerbuild.build.placement import Placement
 from layerbuild.build.times import Times
 from layerbuild.errors import BuildError, SourceError
 from layerbuild.image.config import Platform

@@ -18,13 +18,6 @@ from layerbuild.store.store import Store
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Web]:
-    (tmp_path / "www").mkdir()
-    with Web(tmp_path / "www") as web:
-        yield web
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "store") as store:
         yield store

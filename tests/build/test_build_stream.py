@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from build_trees import TIMES, context, placed, stack, step
 
-from layerbuild.build.copying import Item, Placement, write_stream
+from layerbuild.build.copying import write_stream
+from layerbuild.build.placement import Item, Placement
 from layerbuild.build.selecting import listing, only_folder, select
 from layerbuild.build.tree import Tree
 from layerbuild.errors import BuildError

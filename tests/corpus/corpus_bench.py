@@ -10,7 +10,6 @@ import lzma
 import os
 import re
 import socket
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -72,13 +71,7 @@ class Bench:
 
     def build(self, *arguments: str | Path) -> Outcome:
         """Build, whatever comes of it; but never may the program itself fall over."""
-        done = subprocess.run(
-            self.layerbuild.command("build", "--progress", "plain", *arguments),
-            capture_output=True,
-            env=self.layerbuild.environment(),
-            cwd="/",
-            check=False,
-        )
+        done = self.layerbuild.attempt("build", "--progress", "plain", *arguments)
         out, text = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         assert "Traceback" not in text, text
         return Outcome(done.returncode, out.strip(), text)

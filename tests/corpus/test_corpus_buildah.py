@@ -13,6 +13,8 @@ from corpus_bases import NAMES
 from corpus_bench import Bench, fill
 from corpus_rows import CORPUS, Row, corpus, differs
 
+pytestmark = pytest.mark.forked
+
 _DATA = CORPUS / "buildah" / "conformance" / "testdata"
 _MTIME = 1485449953  # what the suite gives all that it copies
 

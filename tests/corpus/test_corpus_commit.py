@@ -14,6 +14,8 @@ from corpus_bases import NAMES
 from corpus_bench import Bench
 from corpus_rows import Row, corpus
 
+pytestmark = pytest.mark.forked
+
 Config = dict[str, Any]
 
 

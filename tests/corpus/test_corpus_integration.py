@@ -20,6 +20,8 @@ from corpus_bench import Bench, Outcome, content, fill
 from corpus_rows import Row, corpus, differs, nanoseconds
 from loopback import Web
 
+pytestmark = pytest.mark.forked
+
 REGISTRY = "localhost:5000"  # never asked: an image that a case pushes stays in the store, under that name
 IMAGE = f"{REGISTRY}/case:latest"
 MODIFIED = 1_500_000_000

@@ -77,7 +77,7 @@ def sealed(row: Row, tmp_path: Path, *, epoch: int | None = None) -> tuple[Path,
     else:
         with overlay([lower], upper, tmp_path) as merged:
             perform(merged, row["change"])
-    seal(upper, [lower], epoch=epoch, space=USER if raw else TRUSTED)  # that one is of an overlay with userxattr
+    seal(upper, [lower], epoch=epoch, spaces=(USER if raw else TRUSTED,))  # that one is of an overlay with userxattr
     return lower, upper
 
 

@@ -10,6 +10,8 @@ import pytest
 from corpus_bench import Bench, Outcome
 from corpus_rows import Row, corpus, differs
 
+pytestmark = pytest.mark.forked
+
 _NAME = ("-t", "--tag")
 
 

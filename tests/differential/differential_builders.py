@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Mapping
@@ -26,10 +25,9 @@ def ours(layerbuild: Layerbuild) -> Build:
     def build(context: Path, options: tuple[str, ...], out: Path) -> None:
         # A copy of the same files is the same step to the cache, and would lend their times.
         same = ("-q", "--no-cache", "--network=none", "--timestamp=keep", "--secrets=off")
-        command = layerbuild.command("build", *same, *options, "-o", f"type=oci,tar=false,dest={out}", context)
-        done = subprocess.run(command, env=layerbuild.environment(), capture_output=True, text=True, check=False)
+        done = layerbuild.attempt("build", *same, *options, "-o", f"type=oci,tar=false,dest={out}", context)
         if done.returncode:
-            raise RuntimeError(_reason(done.stderr))
+            raise RuntimeError(_reason(done.stderr.decode()))
 
     return build
 

@@ -1,5 +1,7 @@
 """What layerbuild makes of a recipe is what BuildKit makes of it: configuration, history, and the merged file system.
 
+pytestmark = pytest.mark.forked
+
 ``recorded.json`` is what a live BuildKit made of the cases; `.venv/bin/python tests/differential` compares with one
 anew, and with as many recipes by chance as one likes. The suite takes a third of the cases, and all of them with
 LAYERBUILD_DIFFERENTIAL=all. Differences that are decided stand in docs/differences.md.
@@ -19,6 +21,7 @@ from differential_builders import Build, import_busybox, ours, outcome
 from differential_cases import Case
 from differential_images import Layout, differences
 from differential_random import all_cases
+from places import fresh
 from support import Layerbuild, missing
 
 HERE = Path(__file__).parent
@@ -32,19 +35,21 @@ Base = Mapping[str, Mapping[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Build, Base, Path]:
+def base() -> Iterator[tuple[Build, Base, Path]]:
     """layerbuild on a store that holds the base, the base's tree, and the folder of all that."""
     if os.geteuid() != 0:
         missing("not run as root")
-    folder = tmp_path_factory.mktemp("differential")
+    folder = fresh("differential", in_memory=True)
     layerbuild = Layerbuild(folder / "store")
-    return ours(layerbuild), Layout(import_busybox(layerbuild, folder)).tree(), folder
+    yield ours(layerbuild), Layout(import_busybox(layerbuild, folder)).tree(), folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path
-    shutil.rmtree(tmp_path)
+def place() -> Iterator[Path]:
+    folder = fresh("case", in_memory=True)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_every_case_is_recorded() -> None:

@@ -221,7 +221,7 @@ def test_an_upperdir_that_does_not_hold_its_content_is_refused(tmp_path: Path, s
     (tmp_path / "upper/d/f").touch()
     os.setxattr(tmp_path / "upper/d/f", space + mark, b"/elsewhere")
     with pytest.raises(BuildError, match=space + mark):
-        seal(tmp_path / "upper", (), epoch=EPOCH, space=space)
+        seal(tmp_path / "upper", (), epoch=EPOCH, spaces=(space,))
 
 
 def test_a_mark_that_overlay_has_not_set_says_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from layerbuild.errors import FormatError
 from layerbuild.layer.entry import Entry, Kind
-from layerbuild.layer.tar import END, TarReader, header, is_tar, padding
+from layerbuild.layer.tar import END, header, padding
+from layerbuild.layer.tarreader import TarReader, is_tar
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 LONG = "long/" + "n" * 90 + "/" + "m" * 140

@@ -26,6 +26,8 @@ from layerbuild.cli.bars import Blobs
 from layerbuild.digest import BlobDigest
 from layerbuild.events import BlobMoved
 
+pytestmark = [pytest.mark.memory, pytest.mark.forked]
+
 
 def push(program: Callable[[str], str], archive: Path, registry: Registry, name: str, *options: str) -> str:
     """Put the image in an archive into a registry; its name there."""
@@ -143,6 +145,7 @@ def test_when_to_ask(layerbuild: Layerbuild, app: str, registry: Registry, conte
     assert "--pull can't be 'often'" in layerbuild.run("build", "--pull=often", context, code=2).stderr
 
 
+@pytest.mark.host
 def test_a_base_that_no_registry_has(rooted: Layerbuild, registry: Registry, context: Path) -> None:
     (context / "Dockerfile").write_text(f"FROM busybox\nRUN true\nFROM {registry.name('absent')}\n")
     said = rooted.run("build", context, code=69).stderr

@@ -20,8 +20,8 @@ class Driver(Protocol):
         """Where the job of ``rootfs`` finds the complete tree that it writes to, which has that name once it is whole.
         None: it writes to ``folder.diff``."""
 
-    def space(self, *, user_xattr: bool) -> str | None:
-        """How the marks begin that it leaves in ``folder.diff``, and lets no command set; None: it leaves none."""
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
+        """How the marks begin that it leaves in ``folder.diff``, and lets no command set."""
 
     def rootfs(self, folder: StackedFolder) -> AbstractContextManager[Rootfs | WholeTree]:
         """The root for one job, on top of ``folder.below``, which is unpacked, and of what ``folder.diff`` holds.

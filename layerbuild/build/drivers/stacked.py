@@ -33,9 +33,9 @@ class OverlayDriver:
     def tree(self, folder: StackedFolder) -> None:
         """See ``driver.Driver``."""
 
-    def space(self, *, user_xattr: bool) -> str:
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
         """See ``driver.Driver``."""
-        return USER if user_xattr else TRUSTED
+        return (USER if user_xattr else TRUSTED,)
 
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[Rootfs]:
@@ -57,9 +57,9 @@ class FuseOverlayDriver:
     def tree(self, folder: StackedFolder) -> None:
         """See ``driver.Driver``."""
 
-    def space(self, *, user_xattr: bool) -> str:
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
         """See ``driver.Driver``."""
-        return FUSE if user_xattr else TRUSTED
+        return (FUSE if user_xattr else TRUSTED,)
 
     def __init__(self, *, user_xattr: bool) -> None:
         self._user_xattr = user_xattr

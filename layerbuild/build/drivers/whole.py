@@ -26,8 +26,9 @@ class CopyDriver:
         """See ``driver.Driver``."""
         return folder.folder / "tree"
 
-    def space(self, *, user_xattr: bool) -> None:
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
         """See ``driver.Driver``."""
+        return ()
 
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
@@ -55,8 +56,9 @@ class BtrfsDriver:
         """See ``driver.Driver``."""
         return folder.folder / "run"
 
-    def space(self, *, user_xattr: bool) -> None:
+    def spaces(self, *, user_xattr: bool) -> tuple[str, ...]:
         """See ``driver.Driver``."""
+        return ()
 
     @contextmanager
     def rootfs(self, folder: StackedFolder) -> Iterator[WholeTree]:
