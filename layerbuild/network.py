@@ -7,7 +7,8 @@ Proxies are looked up in an environment that the caller hands over: ``http_proxy
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -53,7 +54,7 @@ class Network:
 
     def pool(self, url: str, *, verify: bool = True) -> PoolManager:
         """The pool for requests to ``url``; ``verify`` False takes any certificate. OSError for a certificate that
-        can't be read."""
+        can't be read names its file."""
         parts = urlsplit(url)
         proxy = self._proxies.get(parts.scheme) or self._proxies.get("all", "")
         if _is_near(parts, self._proxies.get("no", "")):
@@ -90,10 +91,24 @@ def _tls(trust: Trust, *, verify: bool) -> SSLContext:
     context = create_urllib3_context(cert_reqs=CERT_REQUIRED if verify else CERT_NONE)
     context.load_default_certs()
     for authority in trust.authorities:
-        context.load_verify_locations(authority)
+        with _named(authority, "is no certificate in PEM form"):
+            context.load_verify_locations(authority)
     for certificate, key in trust.pairs:
-        context.load_cert_chain(certificate, key)
+        with _named(certificate, f"and {key.name} are no certificate and its key in PEM form, without a passphrase"):
+            context.load_cert_chain(certificate, key, password=str)  # else OpenSSL asks the terminal for one
     return context
+
+
+@contextmanager
+def _named(path: Path, wrong: str) -> Iterator[None]:
+    """Say of what can't be read that it is ``path``: OpenSSL names no file."""
+    from ssl import SSLError
+
+    try:
+        yield
+    except OSError as error:
+        text = wrong if isinstance(error, SSLError) else error.strerror
+        raise OSError(error.errno, text, str(path)) from error
 
 
 def without_user(parts: SplitResult) -> str:

@@ -565,6 +565,23 @@ def test_inline_in_a_registry(machines: Machines, one: Path, registry: Registry)
     assert (again, ran(told), notes(told)) == (image, [], "")
 
 
+def test_inline_in_each_image_of_an_index(machines: Machines, context: Path, registry: Registry) -> None:
+    name = registry.name("caches/inline-index:1")
+    fill(context, "FROM scratch\nARG TARGETARCH\nCOPY first /$TARGETARCH\n")
+    both = ("--platform", "linux/arm64,linux/riscv64", "-t", name)
+    first = machines()
+    index, told = build(first, context, *both, "--cache-to", "type=inline", "--push")
+    assert len(ran(told)) == 2
+    _, told = build(machines(), context, *both, "--cache-from", name)
+    assert (ran(told), notes(told)) == ([], "")
+    # So does an index of the store, and nobody is asked for one.
+    first("save", "--format", "oci", "-o", context.parent / f"{context.name}.tar", name)
+    fresh, start = machines(), registry.position
+    fresh("load", "-i", context.parent / f"{context.name}.tar")
+    again, told = build(fresh, context, *both, "--cache-from", name, "--cache-to", "type=inline")
+    assert (again, ran(told), notes(told), registry.requests(start)) == (index, [], "", [])
+
+
 def test_what_is_no_cache_in_a_registry(
     machines: Machines, one: Path, registry: Registry, closed_registry: Registry
 ) -> None:

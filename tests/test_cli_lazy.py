@@ -81,6 +81,16 @@ def test_one_small_file_of_an_image_unpacks_nothing(layerbuild: Layerbuild, cont
     layerbuild.build(context / "app", "FROM base\nCOPY --from=app /etc/passwd /copied\nRUN cat /copied\n")
 
 
+@pytest.mark.parametrize("size", [1 << 18, (1 << 18) + 1, 1 << 20, (1 << 20) + 1])
+def test_a_file_of_any_size_of_an_image_that_has_no_folder(rooted: Layerbuild, context: Path, size: int) -> None:
+    with tarfile.open(context / "base.tar", "w") as tar:
+        add_member(tar, "file", content=b"x" * size)
+    rooted("import", "--tag", "sized", context / "base.tar")
+    rooted.build(context / "app", "FROM scratch\nCOPY --from=sized /file /\n", "-t", "app")
+    assert rooted.names("app") == ["file"] and rooted.layers("app")[-1]["tar_size"] > size
+    assert (folders(rooted, "sized") == [""]) is (size <= 1 << 20)
+
+
 @pytest.mark.parametrize("source", ["src", "src/a*"], ids=["a folder", "files"])
 def test_the_same_files_on_another_base_are_not_read_again(
     rooted: Layerbuild, context: Path, program: Callable[[str], str], source: str

@@ -15,7 +15,8 @@ from support import Layerbuild
 LIBRARIES = ("asyncio", "concurrent", "deflate", "email", "http", "isal", "jinja2", "ssl", "subprocess", "tempfile")
 LIBRARIES += ("urllib3", "yaml", "zstandard")
 RUNS = ("build.copying", "build.drivers", "build.layers", "build.mounting", "build.running", "isolate.container")
-RUNS += ("isolate.helper", "isolate.job", "isolate.mounts", "isolate.sandbox", "isolate.seccomp", "layer.capture")
+RUNS += ("isolate.helper", "isolate.job", "isolate.mounts", "isolate.sandbox", "isolate.seccomp", "isolate.spares")
+RUNS += ("layer.capture",)
 ELSEWHERE = ("crew", "export", "intake", "lessons", "network", "registry", "build.fetching", "build.repositories")
 READS = ("layer.apply", "layer.codecs", "layer.folder", "layer.index", "layer.union", "store.unpack")
 

@@ -45,8 +45,9 @@ class Fault:
 class UploadServer:
     """A registry in memory. ``asked`` is every request, as ``METHOD path``; ``sent`` counts bytes of upload bodies.
 
-    ``pieces`` False: it knows no PATCH. ``largest``: bytes of a body that it takes. ``smallest``: what it says of
-    pieces. ``token``: what Authorization must hold; it is asked for anew by ``renew``.
+    ``pieces`` False: it knows no PATCH; ``whole`` False: no PUT with a body. ``largest``: bytes of a body that it
+    takes. ``smallest``: what it says of pieces. ``token``: what Authorization must hold; it is asked for anew by
+    ``renew``.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class UploadServer:
         self.asked: list[str] = []
         self.sent = 0
         self.pieces = True
+        self.whole = True
         self.largest = 1 << 40
         self.smallest = 0
         self.token = ""
@@ -159,7 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(404, errors=(("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),))
         elif self.command == "GET":
             self._accept(name, upload, 204)
-        elif self.command == "PATCH" and not self._state.pieces:
+        elif (self.command == "PATCH" and not self._state.pieces) or (
+            self.command == "PUT" and self._left and not self._state.whole
+        ):
             self._say(405, errors=(("UNSUPPORTED", "the operation is unsupported"),))
         elif self.command == "PATCH" and int(self.headers["Content-Range"].partition("-")[0]) != len(there):
             self._say(416)

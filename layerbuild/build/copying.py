@@ -8,6 +8,7 @@ link; a file never replaces a folder, nor a folder a file; folders that have to 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -440,7 +441,7 @@ def _write_file(entry: Entry, tree: Tree, node: Node, writer: LayerWriter) -> st
     found: os.stat_result | None
     if entry.size > _SMALL:
         with tree.open(node) as file:
-            found = os.fstat(file.fileno())
+            found = os.fstat(file.fileno()) if isinstance(file, io.FileIO) else None  # one of a blob is in memory
             digest = writer.add(entry, file)
     else:
         content, found = tree.read(node)

@@ -91,6 +91,7 @@ class LayerMaker:
         runner: Runner,
         mounted: Mounted,
         *,
+        after: RunStep | None,
         output: Callable[[bytes], None],
         watch: Watch,
         tell: Tell,
@@ -105,7 +106,7 @@ class LayerMaker:
             watch(workspace, written=False)
             root = RootMetadata.of(workspace.diff)
             tree = self._lookup.stacks.below(workspace, name="the image")
-            ended = runner.run(step, tree, workspace, mounted, output=output)
+            ended = runner.run(step, tree, workspace, mounted, after=after, output=output)
             if ended.code:
                 raise self._failed(step, stack, workspace, runner.command(step), ended)
             watch(workspace, written=True)

@@ -381,6 +381,7 @@ class Build:
         if not isinstance(progress.stack, Unnamed):
             self._imports.bring(progress.stack, unpacked=isinstance(step, RunStep))
         tell = self._growing(stage, number)
+        after = next((later for later in stage.steps[number:] if isinstance(later, RunStep)), None)
         match step:
             case RunStep():
 
@@ -395,12 +396,12 @@ class Build:
                 self._keep_listings(miss)
                 with self._mounter().mounted(stage, step) as mounted:
                     sealed = self._maker().run(
-                        step, progress.stack, runner, mounted, output=output, watch=watch, tell=tell
+                        step, progress.stack, runner, mounted, after=after, output=output, watch=watch, tell=tell
                     )
                 keys, reads = miss.keys, miss.reads
                 assert keys is not None
             case CopyStep():
-                soon = any(isinstance(later, RunStep) for later in stage.steps[number:])
+                soon = after is not None
                 if soon:
                     with self._making:
                         self._prepare_runner()

@@ -69,11 +69,19 @@ class Runner:
         self._unusual = unusual
 
     def run(
-        self, step: RunStep, tree: Tree, workspace: Workspace, mounted: Mounted, *, output: Callable[[bytes], None]
+        self,
+        step: RunStep,
+        tree: Tree,
+        workspace: Workspace,
+        mounted: Mounted,
+        *,
+        after: RunStep | None,
+        output: Callable[[bytes], None],
     ) -> Ended:
         """Execute ``step`` on ``tree``, the stack below ``workspace``, with what its mounts bring; ``output`` gets its
-        output as it comes, less the secrets."""
+        output as it comes, less the secrets. ``after`` is the step that will be executed next, if there is one."""
         command = self.command(step)
+        following = self.command(after) if after is not None else None
         command = replace(
             command,
             env=_merged(command.env, mounted.env),
@@ -91,7 +99,8 @@ class Runner:
         mask = Mask(mounted.secrets, collect)
         try:
             with self._driver.rootfs(workspace) as root:
-                code, how, hint = _outcome(self._sandbox.run(job(command, tree, root), mask.write))
+                what = job(command, tree, root, followed=following is not None and _alike(command, following))
+                code, how, hint = _outcome(self._sandbox.run(what, mask.write))
         except StepFailed as error:  # the image has no such program, or can't execute it
             code, how = error.exit_code, f"{error.message} (exit code: {error.exit_code})"
             hint = error.hint
@@ -161,6 +170,11 @@ class Runner:
         return (*self._unusual, free)
 
 
+def _alike(first: Command, second: Command) -> bool:
+    """Whether the place in which they are executed is made in the same way."""
+    return (first.network, first.security) == (second.network, second.security)
+
+
 def script_files(step: RunStep) -> tuple[File, ...]:
     """The heredocs of ``step``, as files that it can execute."""
     return tuple(File(f"/dev/pipes/{name}", content, mode=0o755) for name, content in step.files)
@@ -189,7 +203,9 @@ def _pairs(text: str) -> Pairs:
     return tuple((str(key), str(value)) for key, value in json.loads(text))
 
 
-def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False) -> Job:
+def job(
+    command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False, followed: bool = False
+) -> Job:
     """The job that executes ``command`` in ``root``; ``tree`` is what lies below it. Makes the working directory if the
     image has none."""
     who = account(tree, command.user)
@@ -212,6 +228,7 @@ def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: boo
         security=command.security,
         terminal=terminal,
         private=command.private,
+        followed=followed,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layerbuild.cli.options.caches import Asked, CacheFrom, CacheTo
     from layerbuild.cli.options.sources import Request
     from layerbuild.events import Observer
+    from layerbuild.image.config import Platform
     from layerbuild.image.manifest import Descriptor, Index
     from layerbuild.store.buildcache import BuildCache
     from layerbuild.store.store import Store
@@ -40,9 +41,9 @@ class Caches:
         inline = inline or request.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
         return cls(() if request.no_cache else taken, given, inline)
 
-    def sources(self, store: Store) -> list[CacheSource]:
-        """The caches to ask, which nobody has looked at yet."""
-        return [_source(store, taken) for taken in self.taken]
+    def sources(self, store: Store, platform: Platform, observe: Observer) -> list[CacheSource]:
+        """The caches to ask for a build for ``platform``, which nobody has looked at yet."""
+        return [_source(store, taken, platform, observe) for taken in self.taken]
 
     def write(self, store: Store, builds: Sequence[Build], observe: Observer) -> None:
         """Give away what ``builds``, which have ended well, went through: one for each platform."""
@@ -60,27 +61,27 @@ class Caches:
                 builds[0].note(f"the cache was not written to {target.place}: {error.message}")
 
 
-def _source(store: Store, taken: CacheFrom) -> CacheSource:
+def _source(store: Store, taken: CacheFrom, platform: Platform, observe: Observer) -> CacheSource:
     if taken.bare:
-        with suppress(NotFoundError):
-            from layerbuild.store.buildcache import ImageCache
+        from layerbuild.store.buildcache import ImageCache
 
-            return ImageCache(store.images.resolve(taken.place), store.blobs)
+        for wanted in (platform, None):  # one for another platform tells of what is copied
+            with suppress(NotFoundError):
+                return ImageCache(store.images.resolve(taken.place, platform=wanted), store.blobs)
     if taken.type == "local":
         from layerbuild.intake.cache_layout import CacheLayout
 
         return CacheLayout(Path(taken.place), tag=taken.tag, digest=taken.digest)
     from layerbuild.cli.registries import client
+    from layerbuild.events import Note
+    from layerbuild.image.platforms import best
     from layerbuild.registry.cache import RegistryCache
 
-    return RegistryCache(client(), Reference.parse(taken.place), choose=_for_this_platform)
+    def choose(index: Index) -> Descriptor | None:
+        return best(((entry.platform, entry) for entry in index.manifests), platform)
 
-
-def _for_this_platform(index: Index) -> Descriptor | None:
-    from layerbuild.cli.options.platforms import this_platform
-    from layerbuild.image.platforms import best
-
-    return best(((entry.platform, entry) for entry in index.manifests), this_platform())
+    reference = Reference.parse(taken.place)
+    return RegistryCache(client(), reference, choose=choose, note=lambda text: observe(Note(text)))
 
 
 def _write(store: Store, target: CacheTo, cache: BuildCache, observe: Observer) -> None:

@@ -341,22 +341,22 @@ def _flag(given: dict[str, list[str]], key: str) -> bool | None:
     if key not in given:
         return None
     value = given[key][-1].lower()
-    if value not in ("true", "false", "1", "0"):
+    if value not in ("true", "false", "1", "0", ""):
         raise UsageError(f"{key}={value}: expected true or false")
-    return value in ("true", "1")
+    return value in ("true", "1", "")  # BuildKit takes a key without a value for a wish
 
 
 def read_compression(given: dict[str, list[str]]) -> Compression | None:
-    """What the keys ``compression``, ``compression-level`` and ``force-compression`` say together; UsageError."""
+    """What the keys ``compression``, ``compression-level`` and ``force-compression`` say together, None: nothing; the
+    last two alone mean gzip, as BuildKit has it. UsageError."""
+    if not any(key in given for key in _COMPRESSION):
+        return None
+    from layerbuild.layer.codecs import GZIP, named
+
     force = _flag(given, "force-compression")
     level = given.get("compression-level", [None])[-1]
-    if "compression" not in given:
-        if force is not None or level is not None:
-            raise UsageError("compression-level and force-compression need a compression", hint="compression=gzip")
-        return None
-    from layerbuild.layer.codecs import named
-
-    codec = named({"uncompressed": "none"}.get(given["compression"][-1], given["compression"][-1]))
+    name = given.get("compression", [GZIP.name])[-1]
+    codec = named({"uncompressed": "none"}.get(name, name))
     if level is not None and (not level.isdigit() or int(level) not in codec.levels):
         known = f"levels {codec.levels.start} to {codec.levels.stop - 1}"
         raise UsageError(f"compression-level={level}: {codec.name} has {known}")

@@ -95,6 +95,9 @@ def _blob(store: Store, members: Members, member: str, diff_id: DiffID) -> BlobR
     known = next((blob for blob in record.blobs if store.blobs.has(blob.digest)), None) if record else None
     if known is not None:
         return known
+    if not member:  # as some builders save for a daemon that has the base
+        hint = "load or pull the image that it was made from first"
+        raise FormatError(f"{members.origin} leaves the layer {diff_id} out, and it is not here", hint=hint)
     with members.open(member) as source:
         found, blob = take_tar(store, source)
     if found != diff_id:

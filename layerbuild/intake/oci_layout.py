@@ -261,7 +261,12 @@ def _load_image(store: Store, members: Members, descriptor: Descriptor) -> BlobD
         )
     config_bytes = read_blob(members, manifest.config)
     parent: ChainID | None = None
-    for claim in _claims(manifest, ImageConfig.from_json(config_bytes)):
+    config = ImageConfig.from_json(config_bytes)
+    if len(manifest.layers) != len(config.diff_ids):
+        counts = f"{len(manifest.layers)} layers, its configuration {len(config.diff_ids)}"
+        hint = "" if manifest.layers else "Docker 25.0.0 saved images so; save it again with another version"
+        raise FormatError(f"{descriptor.digest} in {members.origin} has {counts}", hint=hint)
+    for claim in _claims(manifest, config):
         parent = add_layer(store, parent, claim.diff_id, _blob(store, members, claim))
     return store.images.put(manifest_bytes, config_bytes).manifest_digest
 
@@ -276,8 +281,6 @@ def _blob(store: Store, members: Members, claim: Claim) -> BlobRecord:
 
 
 def _claims(manifest: Manifest, config: ImageConfig) -> list[Claim]:
-    if len(manifest.layers) != len(config.diff_ids):
-        raise FormatError(f"a manifest has {len(manifest.layers)} layers, its configuration {len(config.diff_ids)}")
     for layer in manifest.layers:
         layer_codec(layer.media_type)  # refuses what is no layer; how it is compressed, its own bytes tell
     pairs = zip(manifest.layers, config.diff_ids, strict=True)

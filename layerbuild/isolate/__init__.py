@@ -10,9 +10,10 @@ look at it. No recipe, no image and no store is known here.
     └── helper       pid 1 of a pid namespace: when it dies, the kernel ends all below it (helper.py)
         ├── pretender    for users: answers calls that the kernel would refuse (pretender.py), for one job after the
         │                other (pretenders.py)
-        └── command      one per job, in fresh mount, pid, ipc, uts and cgroup namespaces: mounts (rootfs.py, mounts.py,
-                         standard.py), changes its root, drops its rights (capabilities.py, seccomp.py, rlimits.py),
-                         executes (container.py, executable.py); or becomes an OCI runtime (oci.py)
+        └── command      one per job, forked ahead of it (spares.py), in fresh mount, pid, ipc, uts and cgroup
+                         namespaces: mounts (rootfs.py, mounts.py, standard.py), changes its root, drops its rights
+                         (capabilities.py, seccomp.py, rlimits.py), executes (container.py, executable.py); or becomes
+                         an OCI runtime (oci.py)
 
 The build makes the control groups in which commands keep to their limits (cgroups.py).
 

@@ -1,7 +1,8 @@
 """C, the process that becomes the command: mounts, changes its root, drops its rights, executes.
 
-It is forked by the helper into fresh namespaces, is pid 1 there, and has no way back: it ends in execve, or tells
-through ``report`` (a socket that execve closes) why it could not come so far.
+It is forked by the helper into fresh namespaces, as a rule before there is a job for it (spares.py), is pid 1 there,
+and has no way back: it ends in execve, or tells through ``report`` (a socket that execve closes) why it could not come
+so far.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import socket
 import stat
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -25,7 +27,7 @@ from layerbuild.isolate.job import Job, Process, WholeTree
 from layerbuild.isolate.mounts import Bind, Extra, Overlay, Whole
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import forbid_core_dumps, set_rlimit
-from layerbuild.isolate.standard import Surroundings, make_devices, staging
+from layerbuild.isolate.standard import Surroundings
 
 
 class Entering(Protocol):
@@ -37,12 +39,12 @@ class Entering(Protocol):
 
 
 class Container:
-    """The steps from a fork to execve. ``doing`` is the one that goes on, for the report if it fails.
+    """The steps from a job to execve. ``doing`` is the one that goes on, for the report if it fails.
 
-    ``root`` has its mount points (rootfs.py), and ``surroundings`` are what is mounted in it besides: values that the
-    helper makes, since what a fork makes it makes for the first time, at several times the price.
-    ``filter``, of system calls, is None where the machine can compile none; ``notices``, a filter whose listener goes
-    through ``report``, is None where there is nothing to pretend (pretender.py).
+    ``root`` has its mount points (rootfs.py), and ``surroundings`` are what is mounted in it besides. ``staged`` is a
+    descriptor of a tree with these, mounted nowhere; or why there is none. ``filter``, of system calls, is None where
+    the machine can compile none; ``notices``, a filter whose listener goes through ``report``, is None where there is
+    nothing to pretend (pretender.py).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Container:
         *,
         root: Overlay | Whole,
         surroundings: Surroundings,
+        staged: int | LayerbuildError,
         filter: bytes | None,
         notices: bytes | None,
     ) -> None:
@@ -65,6 +68,7 @@ class Container:
         self._report = report
         self._root = root
         self._surroundings = surroundings
+        self._staged = staged
         self._filter = filter
         self._notices = notices
         self._programs: tuple[str, ...] = ()  # that may be executed
@@ -77,7 +81,9 @@ class Container:
         self.doing = "enter its control group"
         cgroups.enter(self._job.cgroup)
         linux.unshare(linux.CLONE_NEWCGROUP)  # here and not in the fork: its root is the group that this process is in
-        self._mount_all()
+        if isinstance(self._staged, LayerbuildError):
+            raise self._staged
+        self._mount_all(self._staged)
         self._change_root()
         self._take_descriptors()
         self._set_limits()
@@ -86,36 +92,29 @@ class Container:
 
     # -- what it sees --------------------------------------------------------------------------------------------------
 
-    def _mount_all(self) -> None:
-        job, folders = self._job, self._job.rootfs
+    def _mount_all(self, staged: int) -> None:
+        folders = self._job.rootfs
         self.doing = self._root
         self._root.attach()
         # On top of the work folder: the overlay has its own hold on it, and this path leaves with the old root.
-        staging(folders.work).attach(folders.work, staging="")
+        linux.move_mount(staged, folders.work)
+        os.close(staged)
         top = os.open(folders.merged, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        places = {}
-        for mount in self._surroundings.mounts:
-            places[mount.target] = self._attach(mount, top)
-            if mount.target == "/dev":
-                make_devices(places["/dev"], rootless=self._identity.rootless)
-        for mask in self._surroundings.masks:
-            self.doing = mask
-            # Nothing of the image is on the way: /proc and /sys are the kernel's, and their paths hold no links.
-            _, first, rest = mask.target.split("/", 2)
-            mask.attach(f"{places[f'/{first}']}/{rest}", staging=folders.work)
-        for extra in job.mounts:
-            self._attach(extra, top)
+        for mount in self._surroundings.tops:
+            with self._mount_point(mount, top) as at:
+                # Not moved: mountinfo has mounts in the order in which they were made, and a root comes first.
+                linux.mount(folders.work + mount.target, at, flags=linux.MS_BIND | linux.MS_REC)
+        for further in (*self._surroundings.groups, *self._job.mounts):
+            with self._mount_point(further, top) as at:
+                further.attach(at, staging=folders.work)
         os.close(top)
 
-    def _attach(self, mount: Extra, top: int) -> str:
-        """Where it is now."""
+    @contextlib.contextmanager
+    def _mount_point(self, mount: Extra, top: int) -> Iterator[str]:
         self.doing = mount
         place = rootfs.mount_point(top, mount)
-        at = f"/proc/self/fd/{place}"
-        path = os.readlink(at)
-        mount.attach(at, staging=self._job.rootfs.work)
+        yield f"/proc/self/fd/{place}"
         os.close(place)
-        return path
 
     def _change_root(self) -> None:
         self.doing = "change the root"
@@ -196,13 +195,13 @@ class Container:
         execute(self._programs, process.argv, dict(process.env))
 
 
-def root_mount(job: Job, identity: Identity) -> Overlay | Whole:
-    """The mount that becomes the root of ``job``, the init folder apart."""
+def root_mount(job: Job, identity: Identity, *, has_init: bool = False) -> Overlay | Whole:
+    """The mount that becomes the root of ``job``; ``has_init`` says whether there is an init folder."""
     folders = job.rootfs
     if isinstance(folders, WholeTree):
         return Whole(folders.tree, folders.merged, devices=job.security == "insecure")
     return Overlay(
-        folders.lowers,
+        (init_folder(folders.merged), *folders.lowers) if has_init else folders.lowers,
         folders.upper,
         folders.work,
         folders.merged,
@@ -254,18 +253,25 @@ def _is_null(fd: int) -> bool:
 
 
 def start(container: Entering, report: socket.socket) -> NoReturn:
-    """``container.enter()``, and the reason through ``report`` if that failed.
+    """``container.enter()`` in a new mount namespace, and the reason through ``report`` if that failed.
 
-    The first message in ``report`` is a hold on this process's mount namespace, for the helper to let go of at the end.
+    The first message in ``report`` is a hold on that namespace, for the helper to let go of at the end.
     """
     try:
+        # A copy of what is mounted in the build's now: some drivers mount a job's tree there.
+        linux.unshare(linux.CLONE_NEWNS)
         mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         socket.send_fds(report, [b"mounts"], [mounts])
         os.close(mounts)
         container.enter()
     except BaseException as error:  # whatever it is: this process must not go on as a second helper
-        with contextlib.suppress(OSError):
-            report.send(json.dumps(failure(container.doing, error)).encode())
+        give_up(report, container.doing, error)
+
+
+def give_up(report: socket.socket, doing: object, error: BaseException) -> NoReturn:
+    """End this process, which has not become a command, and say why."""
+    with contextlib.suppress(OSError):
+        report.send(json.dumps(failure(doing, error)).encode())
     os._exit(NOT_FOUND)
 
 

@@ -11,12 +11,10 @@ import signal
 import socket
 import threading
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import NoReturn, Self
 
 from layerbuild.errors import MachineError
 from layerbuild.isolate import linux
-
-BEGIN: Final = "begin "  # the first message to the helper, and the name of an OCI runtime, if one makes the containers
 
 
 class Helper:

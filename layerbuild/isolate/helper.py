@@ -1,14 +1,13 @@
 """H, the helper: starts the commands, waits for them, takes their mounts down, reports.
 
 It is pid 1 of a pid namespace, has one thread and the build's mount namespace. It never mounts: each command starts in
-fresh namespaces (container.py) and mounts there. What it gets on its control socket, and what it answers, is drawn in
-sandbox.py.
+fresh namespaces (container.py) and mounts there; the process for the next one stands ready when a job has ended
+(spares.py). What it gets on its control socket, and what it answers, is drawn in sandbox.py.
 """
 
 from __future__ import annotations
 
 import errno
-import functools
 import gc
 import json
 import os
@@ -23,32 +22,28 @@ from importlib.machinery import BuiltinImporter, FrozenImporter
 from pathlib import Path
 from typing import Final
 
-from layerbuild.isolate import linux, notices, oci, rootfs, seccomp
-from layerbuild.isolate.capabilities import kept
-from layerbuild.isolate.container import Container, Entering, as_error, failure, init_folder, root_mount, start
-from layerbuild.isolate.fork import BEGIN
-from layerbuild.isolate.job import Exit, Job, Rootfs, WholeTree, decode, encode
-from layerbuild.isolate.mounts import Overlay, Whole
-from layerbuild.isolate.namespaces import Identity
+from layerbuild.errors import LayerbuildError
+from layerbuild.isolate import linux, oci, rootfs
+from layerbuild.isolate.container import as_error, failure, init_folder, root_mount, start
+from layerbuild.isolate.job import Begin, Exit, Job, Kind, Rootfs, WholeTree, decode, encode
 from layerbuild.isolate.pretenders import Lent, Pretenders, Stage
-from layerbuild.isolate.standard import Surroundings, surroundings
+from layerbuild.isolate.spares import DESCRIPTORS, Spares
+from layerbuild.isolate.standard import surroundings
 
-DESCRIPTORS: Final = 5  # that come with a job at most: connection, job, stdin, stdout, stderr
 _MESSAGE: Final = 65536  # bytes; a failure's text is far shorter
 
 
 def serve(control: socket.socket) -> None:
-    """Start what comes on ``control`` until the build is gone. The first message says ``BEGIN``, and behind that which
-    OCI runtime makes the containers; nothing: they are the helper's own."""
-    begun = control.recv(_MESSAGE).decode()
-    if not begun:
+    """Start what comes on ``control`` until the build is gone. The first message is a ``Begin``."""
+    told = control.recv(_MESSAGE)
+    if not told:
         return
-    runtime = begun.removeprefix(BEGIN)
+    begin: Begin = decode(json.loads(told))
     # After pivot_root every path is the image's: a module loaded then would be the image's program with our rights.
     sys.meta_path[:] = [BuiltinImporter, FrozenImporter]
     gc.disable()  # a collection would only write to pages that are shared with the build
     gc.freeze()
-    _Helper(control, _own_keyring(), runtime).serve()
+    _Helper(control, _own_keyring(), begin.runtime).serve(begin.likely)
 
 
 def _own_keyring() -> OSError | None:
@@ -74,6 +69,7 @@ class _Running:
     """
 
     job: Job
+    kind: Kind
     pid: int
     ended: int
     connection: socket.socket
@@ -86,7 +82,10 @@ class _Running:
 
     def hear(self) -> bool:
         """Take one message of ``report``; False after the last."""
-        message, fds, _, _ = socket.recv_fds(self.report, _MESSAGE, 1)
+        try:
+            message, fds, _, _ = socket.recv_fds(self.report, _MESSAGE, 1)
+        except ConnectionError:  # it was killed before it had taken its job
+            return False
         match message:
             case b"mounts":
                 self.mounts = fds[0]
@@ -106,10 +105,13 @@ class _Helper:
         self._runtime = runtime
         self._running: dict[int, _Running] = {}  # by pidfd and by connection
         self._pretenders = Pretenders()
+        self._spares = Spares()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
-    def serve(self) -> None:
+    def serve(self, likely: Kind) -> None:
+        if not self._poll.poll(0):
+            self._prepare(likely)  # the build has still to find out how layers are mounted here
         while True:
             for fd, _ in self._poll.poll():
                 running = self._running.get(fd)
@@ -131,17 +133,33 @@ class _Helper:
         try:
             if self._trouble is not None:
                 raise self._trouble
-            running = _start_command(connection, plain, stdio, self._runtime)
+            running = self._start_command(connection, plain, stdio)
         except Exception as error:  # whatever it is, the other jobs go on
             _answer(connection, {"failure": failure("start a container", error)})
             connection.close()
             return
         finally:
             # Else whoever reads the output would wait for this process too.
-            for fd in stdio:
+            for fd in (plain, *stdio):
                 os.close(fd)
         for fd in (running.ended, connection.fileno(), running.report.fileno()):
             self._watch(fd, running)
+
+    def _start_command(self, connection: socket.socket, plain: int, stdio: tuple[int, ...]) -> _Running:
+        with open(plain, "rb", closefd=False) as file:
+            job, identity = decode(json.load(file))
+        kind = Kind.of(job, identity)
+        log = os.memfd_create("log") if self._runtime else None
+        try:
+            if log is not None:
+                pid, report = _fork_runtime(oci.Runtime(job, identity, stdio, program=self._runtime, log=log))
+            else:
+                has_init = _make_points(job, kind)
+                pid, report = self._spares.start(kind, connection, plain, stdio, has_init=has_init)
+        except (OSError, LayerbuildError):
+            _take_down(job)
+            raise
+        return _Running(job, kind, pid, os.pidfd_open(pid), connection, report, log)
 
     def _watch(self, fd: int, running: _Running) -> None:
         self._running[fd] = running
@@ -177,6 +195,12 @@ class _Helper:
             except Exception as error:  # whatever it is, the other jobs go on
                 answer = {"failure": failure("take the container down", error)}
             _answer(running.connection, answer)
+        if running.job.followed and "exit" in answer:
+            self._prepare(running.kind)
+
+    def _prepare(self, kind: Kind) -> None:
+        if not self._runtime:
+            self._spares.prepare(kind)
 
     def _outcome(self, running: _Running) -> dict[str, object]:
         os.close(running.ended)
@@ -216,19 +240,6 @@ class _Helper:
             self._poll.unregister(fd)
 
 
-@functools.cache
-def _filter() -> bytes | None:
-    """The system call filter, compiled when the first command needs it; None without libseccomp. All capabilities that
-    a command may have bring the same calls."""
-    return seccomp.compile(seccomp.policy(kept("none"))) if seccomp.library() else None
-
-
-@functools.cache
-def _notices(*, one_id: bool) -> bytes | None:
-    """The filter that tells of what is pretended; None on a machine whose calls have numbers not known here."""
-    return notices.program(one_id=one_id) if notices.names() else None
-
-
 def _stage(running: _Running) -> Stage:
     root, process = running.job.rootfs, running.job.process
     upper = (root.upper or root.tree) if isinstance(root, WholeTree) else root.upper
@@ -243,63 +254,30 @@ def _diffs(root: Rootfs | WholeTree) -> list[Path]:
     return [*(Path(lower).resolve() for lower in reversed(root.lowers)), Path(root.upper)]
 
 
-def _start_command(connection: socket.socket, plain: int, stdio: tuple[int, ...], runtime: str) -> _Running:
-    with os.fdopen(plain, "rb") as file:
-        job, identity = decode(json.load(file))
-    program = _filter() if job.security == "sandbox" and not runtime else None
-    told = _notices(one_id=identity.one_id) if identity.rootless and not runtime else None
-    log = os.memfd_create("log") if runtime else None
-    report, write_report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    entering: Entering
-    if log is not None:
-        entering = oci.Runtime(job, identity, stdio, program=runtime, log=log)
-    else:
-        around = surroundings(identity, network=job.network, security=job.security, shm_size=job.limits.shm_size)
-        root = _root_with_points(job, identity, around)
-        entering = Container(
-            job,
-            identity,
-            stdio,
-            connection,
-            write_report,
-            root=root,
-            surroundings=around,
-            filter=program,
-            notices=told,
-        )
-    with write_report:
-        try:
-            pid = linux.fork_into(_RUNTIME_NAMESPACES if log is not None else _namespaces(job))
-        except OSError:
-            _take_down(job)
-            raise
-        if pid == 0:
-            start(entering, write_report)
-    return _Running(job, pid, os.pidfd_open(pid), connection, report, log)
-
-
-def _root_with_points(job: Job, identity: Identity, around: Surroundings) -> Overlay | Whole:
-    """What the container will mount as its root. Its mount points are made here, and not by the fork: half of what a
-    fork needs for something is the pages that it writes to first."""
-    root = root_mount(job, identity)
+def _make_points(job: Job, kind: Kind) -> bool:
+    """Make the container's mount points, here and not in the fork: half of what a fork needs for something is the pages
+    that it writes to first. Whether there is an init folder then."""
+    around = surroundings(kind)
+    mounts = (*around.mounts, *around.groups, *job.mounts)
     try:
-        return rootfs.with_points(root, (*around.mounts, *job.mounts), init=init_folder(job.rootfs.merged))
+        return rootfs.make_points(job.rootfs, mounts, init=init_folder(job.rootfs.merged))
     except OSError as error:
-        _take_down(job)
-        raise as_error(failure(root, error)) from error
+        raise as_error(failure(root_mount(job, kind.identity), error)) from error
+
+
+def _fork_runtime(runtime: oci.Runtime) -> tuple[int, socket.socket]:
+    """Its pid, and where it reports. The runtime makes the container's namespaces; in this one it ends with all that it
+    started."""
+    report, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        pid = linux.fork_into(linux.CLONE_NEWPID)
+        if pid == 0:
+            start(runtime, theirs)
+    return pid, report
 
 
 def _take_down(job: Job) -> None:
     rootfs.take_down(job.rootfs, init=init_folder(job.rootfs.merged))
-
-
-def _namespaces(job: Job) -> int:
-    network = linux.CLONE_NEWNET if job.network == "none" else 0
-    return linux.CLONE_NEWNS | linux.CLONE_NEWPID | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | network
-
-
-# A runtime makes those of the container; in these it ends with all that it started, and its mounts with it.
-_RUNTIME_NAMESPACES: Final = linux.CLONE_NEWNS | linux.CLONE_NEWPID
 
 
 def _answer(connection: socket.socket, answer: dict[str, object]) -> None:

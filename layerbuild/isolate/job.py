@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import fields, is_dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from layerbuild.frozen import frozen
 from layerbuild.isolate.limits import NO_LIMITS, Limits
@@ -72,7 +72,8 @@ class Job:
     ``security`` "insecure" keeps all capabilities, has no system call filter, and leaves /proc and /sys as they are.
     With ``terminal`` the process has a terminal of its own, made in the container. ``private``: secrets are lent to it,
     so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the control
-    group that has them, and ``name``, which no other job of the machine has.
+    group that has them, and ``name``, which no other job of the machine has. ``followed``: as a rule one of the same
+    kind comes next, so that a process for that may be made ready (spares.py).
     """
 
     rootfs: Rootfs | WholeTree
@@ -82,9 +83,33 @@ class Job:
     security: Security = "sandbox"
     terminal: bool = False
     private: bool = False
+    followed: bool = False
     limits: Limits = NO_LIMITS
     cgroup: tuple[str, ...] = ()
     name: str = ""
+
+
+@frozen
+class Kind:
+    """What of a job decides how the place is made in which its command runs; jobs are mostly alike in it."""
+
+    identity: Identity
+    network: Network
+    security: Security
+    shm_size: int
+
+    @classmethod
+    def of(cls, job: Job, identity: Identity) -> Self:
+        return cls(identity, job.network, job.security, job.limits.shm_size)
+
+
+@frozen
+class Begin:
+    """What the helper is told first. ``runtime`` is the OCI runtime that makes the containers; empty: they are its own.
+    ``likely`` is the kind of the first job, as a rule."""
+
+    runtime: str
+    likely: Kind
 
 
 @frozen
@@ -107,11 +132,14 @@ class Exit:
 
 _KINDS: Final = {
     kind.__name__: kind
-    for kind in (Rootfs, WholeTree, Process, Rlimit, Limits, Job, Exit, Identity, Bind, View, File, Filesystem)
+    for kind in (
+        *(Begin, Kind, Job, Exit, Rootfs, WholeTree, Process, Rlimit, Limits, Identity),
+        *(Bind, View, File, Filesystem),
+    )
 }
 
 
-def encode(value: Job | Exit | tuple[Job, Identity]) -> object:
+def encode(value: Begin | Exit | tuple[Job, Identity]) -> object:
     """``value`` in JSON's own types; ``decode`` is the way back."""
     return _plain(value)
 

@@ -148,6 +148,15 @@ def close_on_exec_from(first: int) -> None:
     _check(_libc.syscall(_SYS_CLOSE_RANGE, ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), _CLOSE_RANGE_CLOEXEC))
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor from 3 on that is not in ``kept``."""
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
 def seccomp(operation: int, flags: int, arguments: int) -> int:
     """seccomp(2); ``arguments`` is an address."""
     return _check(

@@ -19,7 +19,7 @@ from layerbuild.isolate import cgroups, linux, rootfs, seccomp
 from layerbuild.isolate.capabilities import held, kept
 from layerbuild.isolate.container import check_ids, init_folder, root_mount
 from layerbuild.isolate.executable import NOT_EXECUTABLE, NOT_FOUND
-from layerbuild.isolate.job import Job
+from layerbuild.isolate.job import Job, Kind
 from layerbuild.isolate.mounts import Bind, Extra, Filesystem, View
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.standard import staging, standard_masks, standard_mounts
@@ -45,15 +45,12 @@ class Runtime:
         check_ids(job.process, self._identity)
         if job.terminal:
             raise MachineError(f"{self._program} gives no terminal here", hint="use the isolation `namespaces`")
-        standard = standard_mounts(
-            self._identity, network=job.network, security=job.security, shm_size=job.limits.shm_size
-        )
-        mounts = (*standard, *job.mounts)
+        mounts = (*standard_mounts(Kind.of(job, self._identity)), *job.mounts)
         if not _VERSION_2.exists():
             cgroups.enter(job.cgroup)
-        root = root_mount(job, self._identity)
-        self.doing = root
-        rootfs.with_points(root, mounts, init=init_folder(folders.merged)).attach()
+        self.doing = root_mount(job, self._identity)
+        has_init = rootfs.make_points(folders, mounts, init=init_folder(folders.merged))
+        root_mount(job, self._identity, has_init=has_init).attach()
         staging(folders.work).attach(folders.work, staging="")
         # The runtime looks for its own processes by their numbers, and those of the host's /proc are others.
         Filesystem("proc", "/proc").attach("/proc", staging="")

@@ -108,7 +108,7 @@ def stand_by(control: socket.socket) -> NoReturn:
     answered when nothing of the job is held any more.
     """
     try:
-        _close_all_but(control.fileno())
+        linux.close_all_but(control.fileno())
         one_id = [mapping.count for mapping in ids.current("uid")] == [1]
         proc = linux.own_proc()
         home = os.open(f"{os.getpid()}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
@@ -121,7 +121,7 @@ def stand_by(control: socket.socket) -> NoReturn:
                 break
             _pretend(control, *fds, proc=proc, one_id=one_id)
             linux.setns(home, linux.CLONE_NEWNS)
-            _close_all_but(control.fileno(), proc, home)
+            linux.close_all_but(control.fileno(), proc, home)
             control.send(b"home")
     finally:
         os._exit(0)
@@ -139,11 +139,3 @@ def _pretend(control: socket.socket, listener: int, mounts: int, described: int,
         Listener(listener), stage.first, who, upper=upper, around=around, known=known, proc=proc, one_id=one_id
     )
     pretender.serve(control)
-
-
-def _close_all_but(*kept: int) -> None:
-    first = 3
-    for fd in sorted(kept):
-        os.closerange(first, fd)
-        first = fd + 1
-    os.closerange(first, os.sysconf("SC_OPEN_MAX"))

@@ -15,14 +15,13 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from layerbuild.errors import BuildError
 from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
 from layerbuild.isolate.job import Rootfs, WholeTree
-from layerbuild.isolate.mounts import Mount, Overlay, Whole
+from layerbuild.isolate.mounts import Mount
 from layerbuild.layer.paths import clean, join, resolve, split
 from layerbuild.layer.whiteout import is_opaque, is_whiteout
 
@@ -126,15 +125,15 @@ def _others(paths: list[bytes], point: MountPoint) -> tuple[bytes, ...]:
     return tuple(path for path in paths if path != point.path + b"/")
 
 
-def with_points(root: Overlay | Whole, mounts: Iterable[Mount], *, init: str) -> Overlay | Whole:
-    """``root``, to be attached, with a mount point for each of ``mounts`` in it. ``init`` is a free name beside it, for
-    what ``take_down`` will need to know."""
-    if isinstance(root, Overlay):
-        return _stack_with_points(root, mounts, init=init)
+def make_points(root: Rootfs | WholeTree, mounts: Iterable[Mount], *, init: str) -> bool:
+    """Make a mount point for each of ``mounts`` that ``root`` lacks. ``init`` is a free name beside it, for what
+    ``take_down`` will need to know. True: it is a folder that is to be the topmost lower."""
+    if isinstance(root, Rootfs):
+        return _make_init_folder(root, mounts, init=init)
     points = Stack((root.tree,)).missing(mounts)
     if points:
         _make_points(os.fsencode(root.tree), points, note=Path(init))
-    return root
+    return False
 
 
 def take_down(root: Rootfs | WholeTree, *, init: str) -> None:
@@ -146,18 +145,15 @@ def take_down(root: Rootfs | WholeTree, *, init: str) -> None:
     forget_work(root.work)
 
 
-def _stack_with_points(overlay: Overlay, mounts: Iterable[Mount], *, init: str) -> Overlay:
-    """``overlay`` with a mount point for each of ``mounts`` in it, and nothing of that in the upper.
-
-    Most images have all of them. For the others the folder ``init`` is made and becomes the topmost lower; it is also
-    the only one of an empty stack.
-    """
-    stack = Stack((overlay.upper, *overlay.lowers))
+def _make_init_folder(root: Rootfs, mounts: Iterable[Mount], *, init: str) -> bool:
+    """Whether the folder ``init`` was made. Most images have all mount points. For the others it becomes the topmost
+    lower, so that nothing of that is in the upper; it is also the only one of an empty stack."""
+    stack = Stack((root.upper, *root.lowers))
     missing = stack.missing(mounts)
-    if missing or not overlay.lowers:
+    if missing or not root.lowers:
         _make_init(os.fsencode(init), stack, missing)
-        return replace(overlay, lowers=(init, *overlay.lowers))
-    return overlay
+        return True
+    return False
 
 
 def _make_init(init: bytes, stack: Stack, points: Iterable[MountPoint]) -> None:

@@ -6,7 +6,7 @@ while there are none (fork.py), and starts all commands from plain data.
 ::
 
     build                                               helper ─ fork ─▶ command
-    Sandbox ────── control: begin ──────────────────────▶│ loads its modules
+    Sandbox ────── control: Begin ──────────────────────▶│ loads its modules; forks a command ahead
     run(job) ── control: b"job" and descriptors ────────▶│                 │
        │        (connection, job, stdin, stdout, stderr) │                 │
        │◀─────── output: whatever the command writes ──────────────────────│
@@ -34,8 +34,8 @@ from layerbuild.errors import BuildError
 from layerbuild.isolate import cgroups
 from layerbuild.isolate.cgroups import Group, Groups
 from layerbuild.isolate.container import as_error
-from layerbuild.isolate.fork import BEGIN, Helper
-from layerbuild.isolate.job import Exit, Job, Network, Process, Rootfs, Security, decode, encode
+from layerbuild.isolate.fork import Helper
+from layerbuild.isolate.job import Begin, Exit, Job, Kind, Network, Process, Rootfs, Security, decode, encode
 from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import reached
@@ -62,7 +62,8 @@ class Sandbox:
         if runtime:
             cgroups.remove_stale()  # it makes groups whether there are limits or not
         with suppress(OSError):  # it was killed: the first job says so
-            helper.control.send((BEGIN + runtime).encode())
+            begin = Begin(runtime, Kind(identity, "host", "sandbox", limits.shm_size))
+            helper.control.send(json.dumps(encode(begin)).encode())
 
     @classmethod
     def start(cls, identity: Identity, limits: Limits = NO_LIMITS, *, runtime: str = "") -> Self:

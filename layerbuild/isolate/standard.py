@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from layerbuild.frozen import frozen
 from layerbuild.isolate import linux
-from layerbuild.isolate.job import Network, Security
+from layerbuild.isolate.job import Kind, Network, Security
 from layerbuild.isolate.mounts import Bind, File, Filesystem, Mask, tmpfs
 from layerbuild.isolate.namespaces import Identity
 
@@ -38,35 +39,42 @@ _FIXED: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 
 @frozen
 class Surroundings:
-    """What a container finds around its files: ``mounts``, in their order, and what of them is masked."""
+    """What a container finds around its files: ``mounts``, in their order, what of them is masked, and at last
+    ``groups``, which shows the control group of whoever mounts it."""
 
     mounts: tuple[Filesystem | Bind, ...]
     masks: tuple[Mask, ...]
+    groups: tuple[Filesystem, ...]
+
+    @property
+    def tops(self) -> tuple[Filesystem | Bind, ...]:
+        """Those of ``mounts`` that all others lie in."""
+        return tuple(mount for mount in self.mounts if mount.target.count("/") == 1)
 
 
 @functools.cache
-def surroundings(identity: Identity, *, network: Network, security: Security, shm_size: int) -> Surroundings:
-    """Those of the containers of a build, which are mostly alike."""
-    mounts = standard_mounts(identity, network=network, security=security, shm_size=shm_size)
-    return Surroundings(mounts, standard_masks(security))
+def surroundings(kind: Kind) -> Surroundings:
+    """Those of the containers of ``kind``."""
+    return Surroundings(_own_mounts(kind), standard_masks(kind.security), _cgroups(kind.security))
 
 
-def standard_mounts(
-    identity: Identity, *, network: Network, security: Security, shm_size: int
-) -> tuple[Filesystem | Bind, ...]:
+def standard_mounts(kind: Kind) -> tuple[Filesystem | Bind, ...]:
     """The file systems of the container besides its root, in the order in which they are mounted."""
+    return (*_own_mounts(kind), *_cgroups(kind.security))
+
+
+def _own_mounts(kind: Kind) -> tuple[Filesystem | Bind, ...]:
     # The id of group tty; the kernel refuses it where it is not mapped.
-    tty = "" if identity.rootless else ",gid=5"
+    tty = "" if kind.identity.rootless else ",gid=5"
     return (
         Filesystem("proc", "/proc"),
         Filesystem("tmpfs", "/dev", linux.MS_NOSUID | linux.MS_STRICTATIME, "mode=755,size=65536k"),
         Filesystem(
             "devpts", "/dev/pts", linux.MS_NOSUID | linux.MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{tty}"
         ),
-        Filesystem("tmpfs", "/dev/shm", options=f"mode=1777,size={shm_size}"),
+        Filesystem("tmpfs", "/dev/shm", options=f"mode=1777,size={kind.shm_size}"),
         Filesystem("mqueue", "/dev/mqueue"),
-        _sys(identity, network, security),
-        *_cgroups(security),
+        _sys(kind.identity, kind.network, kind.security),
     )
 
 
@@ -101,6 +109,23 @@ def standard_masks(security: Security) -> tuple[Mask, ...]:
         *(Mask(path, hidden=True) for path in heat),
         *(Mask(f"/proc/{name}") for name in _FIXED),
     )
+
+
+def stage(around: Surroundings, at: str, *, rootless: bool) -> Iterator[Filesystem | Bind | Mask]:
+    """Mount all of ``around``, its groups apart, below the folder ``at``, as it would be below a root. What comes next
+    is told before it is done."""
+    staging(at).attach(at, staging="")
+    for mount in around.mounts:
+        yield mount
+        place = at + mount.target
+        os.mkdir(place, 0o755)
+        mount.attach(place, staging=at)
+        if mount.target == "/dev":
+            make_devices(place, rootless=rootless)
+    for mask in around.masks:
+        yield mask
+        # Nothing of an image is on the way: /proc and /sys are the kernel's, and their paths hold no links.
+        mask.attach(at + mask.target, staging=at)
 
 
 def make_devices(dev: str, *, rootless: bool) -> None:

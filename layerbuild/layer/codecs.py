@@ -35,7 +35,8 @@ class Compressor(Protocol):
 
 @frozen
 class Codec:
-    """``suffix`` follows ``…layer.v1.tar`` in an OCI media type. ``level`` is the default one, of ``levels``.
+    """``suffix`` follows ``…layer.v1.tar`` in an OCI media type; a stream begins with one of ``magic``. ``level`` is
+    the default one, of ``levels``.
 
     ``compressor(sink, level)`` is None for a codec that is only read. ``decompressor(source)`` gives a stream that
     raises FormatError for corrupt or truncated input; closing it leaves ``source`` open.
@@ -43,7 +44,7 @@ class Codec:
 
     name: str
     suffix: str
-    magic: bytes
+    magic: tuple[bytes, ...]
     level: int
     levels: range
     compressor: Callable[[Sink, int], Compressor] | None
@@ -288,17 +289,19 @@ def _unxz(source: BinaryIO) -> BinaryIO:
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
-NONE = Codec("none", "", b"", 0, range(1), _Plain, _plain)
+NONE = Codec("none", "", (b"",), 0, range(1), _Plain, _plain)
 # libdeflate at level 1 makes about 220 MB/s of each core (igzip 480, but of one; zlib at 6: 40), some 6 % smaller than
 # igzip's.
-GZIP = Codec("gzip", "+gzip", b"\x1f\x8b\x08", 1, range(13), _Gzip, _gunzip)
-ZSTD = Codec("zstd", "+zstd", b"\x28\xb5\x2f\xfd", 3, range(1, 23), _Zstd, _unzstd)
-BZIP2 = Codec("bzip2", "", b"BZh", 0, range(0), None, _bunzip2)
-XZ = Codec("xz", "", b"\xfd7zXZ\x00", 0, range(0), None, _unxz)
+GZIP = Codec("gzip", "+gzip", (b"\x1f\x8b\x08",), 1, range(13), _Gzip, _gunzip)
+# RFC 8878, section 3.1: a frame, or one that is to be skipped; pzstd(1) begins with those.
+_FRAMES = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + user, 0x2A, 0x4D, 0x18)) for user in range(16)))
+ZSTD = Codec("zstd", "+zstd", _FRAMES, 3, range(1, 23), _Zstd, _unzstd)
+BZIP2 = Codec("bzip2", "", (b"BZh",), 0, range(0), None, _bunzip2)
+XZ = Codec("xz", "", (b"\xfd7zXZ\x00",), 0, range(0), None, _unxz)
 
 READ = (GZIP, ZSTD, BZIP2, XZ, NONE)
 WRITTEN = {codec.name: codec for codec in (GZIP, ZSTD, NONE)}
-MAGIC_SIZE = max(len(codec.magic) for codec in READ)
+MAGIC_SIZE = max(len(magic) for codec in READ for magic in codec.magic)
 
 
 def detect(start: bytes) -> Codec:

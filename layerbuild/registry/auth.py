@@ -89,6 +89,7 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._secure = True
         self._tokens: dict[Scopes, _Token] = {}
+        self._demanded: dict[Scopes, Scopes] = {}
         self._credential: Credential | None = None
         self._looked_up = False
 
@@ -106,8 +107,13 @@ class Authorizer:
             self._challenge, self._secure = self._chosen(answer), answer.url.startswith("https:")
             refused = self._tokens.get(scopes)
             if refused is not None and sent == f"Bearer {refused.text}":
-                if self._challenge.parameters.get("error") == "insufficient_scope":  # RFC 6750, section 3.1
-                    return False
+                # Behind a proxy a repository may have another name: what the registry wants is asked for, too.
+                demanded = self._challenge.parameters.get("scope", "").split()
+                known = (*scopes, *self._demanded.get(scopes, ()))
+                more = tuple(scope for scope in demanded if scope not in known)
+                if not more and self._challenge.parameters.get("error") == "insufficient_scope":
+                    return False  # RFC 6750, section 3.1
+                self._demanded[scopes] = (*self._demanded.get(scopes, ()), *more)
                 del self._tokens[scopes]
             return self._header(scopes) not in ("", sent)
 
@@ -159,7 +165,8 @@ class Authorizer:
     def _fetch(self, challenge: Challenge, scopes: Scopes, credential: Credential | None) -> _Token:
         realm = challenge.parameters.get("realm", "")
         self._check_realm(realm)
-        wanted = scopes or tuple(filter(None, [challenge.parameters.get("scope")]))
+        wanted = (*scopes, *self._demanded.get(scopes, ()))
+        wanted = wanted or tuple(filter(None, [challenge.parameters.get("scope")]))
         fields = [(key, value) for key, value in (("service", challenge.parameters.get("service")),) if value]
         fields += [("client_id", _CLIENT)]
         began = time.monotonic()

@@ -23,10 +23,18 @@ class RegistryCache:
     """The cache that ``reference`` names: an artifact, or an image that carries one; of an image for several platforms
     ``choose`` says which, None: none will do."""
 
-    def __init__(self, client: Client, reference: Reference, *, choose: Callable[[Index], Descriptor | None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        reference: Reference,
+        *,
+        choose: Callable[[Index], Descriptor | None],
+        note: Callable[[str], None],
+    ) -> None:
         self._client = client
         self._reference = reference
         self._choose = choose
+        self._note = note
         self._place: Repository | None = None
 
     @property
@@ -35,19 +43,13 @@ class RegistryCache:
 
     def read(self) -> BuildCache:
         """Its records; NotFoundError, FormatError, RegistryError."""
-        failed: RegistryError | None = None
-        for repository in self._client.pull(self._reference):
-            try:
-                manifest = self._manifest(repository, self._reference.digest or self._reference.tag)
-            except RegistryError as error:
-                failed = error
-                continue
-            self._place = repository
-            return buildcache.read_cache(manifest, self._read)
-        if failed is not None and failed.status == HTTPStatus.NOT_FOUND:
-            raise NotFoundError("there is no cache yet") from failed
-        assert failed is not None  # the registry itself is always among the places
-        raise failed
+        try:
+            self._place, manifest = self._client.first(self._reference, self._found, note=self._note)
+        except RegistryError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise NotFoundError("there is no cache yet") from error
+            raise
+        return buildcache.read_cache(manifest, self._read)
 
     def fetch(self, layer: Descriptor, blobs: Blobs, told: Callable[[int], None]) -> None:
         """Bring a layer's blob into ``blobs``; ``told`` hears how many bytes have come."""
@@ -57,17 +59,17 @@ class RegistryCache:
                 told(writer.tell())
             writer.commit(layer.digest)
 
-    def _manifest(self, repository: Repository, target: str) -> Manifest:
-        found = read_manifest(repository.manifest(target).data)
+    def _found(self, repository: Repository) -> tuple[Repository, Manifest]:
+        found = read_manifest(repository.manifest(self._reference.digest or self._reference.tag).data)
         if isinstance(found, Manifest):
-            return found
+            return repository, found
         entry = self._choose(found)
         if entry is None:
             raise FormatError("it is an index without an image for this platform, and no cache of layerbuild's")
         inner = read_manifest(repository.manifest(entry.digest).data)
         if isinstance(inner, Index):
             raise FormatError("it is an index of indexes, and no cache of layerbuild's")
-        return inner
+        return repository, inner
 
     def _read(self, descriptor: Descriptor) -> bytes:
         with self._open(descriptor) as reader:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, RegistryError
@@ -35,15 +35,19 @@ from layerbuild.registry.transport import (
     Body,
     Broken,
     Transport,
+    Unreachable,
     UntrustedError,
     UnusableCertificate,
     asked_for,
     failure,
 )
 
+_T = TypeVar("_T")
+
 _ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 _SHOWN = 300  # characters of a server's own words
-_NO_SUCH_RANGE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+# RFC 9110, section 15.5.17, and what caches in front of registries answer to a range that they can't give.
+_NO_RANGES = (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_IMPLEMENTED)
 _MOST_CHALLENGES = 3  # a token that ended, and one that ended again meanwhile
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d*/(?:\d+|\*)")
 
@@ -66,11 +70,35 @@ class Client:
         self._transport = transport
         self._guard = threading.Lock()
         self._schemes: dict[tuple[str, bool], str] = {}
+        self._left: frozenset[str] = frozenset()
         self._repositories: dict[Endpoint, Repository] = {}
 
     def pull(self, reference: Reference) -> tuple[Repository, ...]:
-        """Where to ask for an image: mirrors, then the registry itself."""
-        return tuple(self.open(endpoint) for endpoint in self.hosts.pull(reference))
+        """Where to ask for an image: mirrors that were not left, then the registry itself."""
+        *mirrors, last = self.hosts.pull(reference)
+        kept = [endpoint for endpoint in mirrors if endpoint.host not in self._left]
+        return tuple(self.open(endpoint) for endpoint in (*kept, last))
+
+    def first(self, reference: Reference, ask: Callable[[Repository], _T], *, note: Callable[[str], None]) -> _T:
+        """What ``ask`` gives of the first place that has an image; ``note`` is told of mirrors that failed, and the
+        RegistryError of the registry itself is raised."""
+        *mirrors, last = self.pull(reference)
+        for mirror in mirrors:
+            try:
+                return ask(mirror)
+            except RegistryError as error:
+                left = self.leave(mirror, error)
+                what = "is not asked any more in this run" if left else f"does not have {reference.familiar}"
+                note(f"{mirror.endpoint}, a mirror, {what}: {error.message}")
+        return ask(last)
+
+    def leave(self, place: Repository, error: RegistryError) -> bool:
+        """Ask a mirror's host no more, if ``error`` says that it is in trouble, whatever it is asked for; whether so.
+        To wait for it again with each blob would take longer than the registry itself."""
+        if not place.endpoint.mirror or not (isinstance(error, Unreachable) or error.status in PASSING):
+            return False
+        self._left |= {place.host}
+        return True
 
     def push(self, reference: Reference) -> Repository:
         """Where to push an image to."""
@@ -191,6 +219,8 @@ class Repository:
     ) -> Answer:
         """The answer, after challenges were met; from another host than ``home`` none are."""
         own = origin(url) == origin(home)
+        # A mirror that has never answered is tried once: there is another place.
+        repeat = repeat and (not self.endpoint.mirror or self._transport.knows(self.host))
         if origin(home)[0] == "https" and origin(url)[0] != "https":
             raise RegistryError(f"{self.host} sends to {shown(url)}, which anybody can read")
         for number in range(_MOST_CHALLENGES + 1):
@@ -316,10 +346,12 @@ class Repository:
             raise RegistryError(f"{self.host} sent {BlobDigest.of(data)} as the blob {digest}")
         return data
 
-    def open_blob(self, digest: BlobDigest, start: int) -> Answer:
-        """The bytes of a blob from ``start`` on. Of a server that knows no ranges: all of them (200), or none (416)."""
-        headers = {"Range": f"bytes={start}-"} if start else {}
-        found = (HTTPStatus.OK, *((HTTPStatus.PARTIAL_CONTENT, _NO_SUCH_RANGE) if start else ()))
+    def open_blob(self, digest: BlobDigest, start: int, size: int) -> Answer:
+        """The bytes of a blob of ``size`` bytes from ``start`` on. Of a server that knows no ranges: all of them (200),
+        or none (416, and what others say instead)."""
+        # Its end is named, since go-containerregistry's registry knows no other ranges.
+        headers = {"Range": f"bytes={start}-{size - 1}"} if start else {}
+        found = (HTTPStatus.OK, *((HTTPStatus.PARTIAL_CONTENT, *_NO_RANGES) if start else ()))
         return self.request("GET", f"blobs/{digest}", scopes=self.pulling, headers=headers, expect=found)
 
     def pause(self, number: int, broken: Broken, digest: BlobDigest) -> None:
@@ -371,12 +403,12 @@ class BlobReader:
 
     def _open(self) -> Answer:
         if self._ranges and self.tell:
-            answer = self._repository.open_blob(self._digest, self.tell)
+            answer = self._repository.open_blob(self._digest, self.tell, self._size)
             if answer.status == HTTPStatus.OK or self._is_rest(answer):
                 return self._positioned(answer)
             answer.close()
             self._ranges = False
-        return self._positioned(self._repository.open_blob(self._digest, 0))
+        return self._positioned(self._repository.open_blob(self._digest, 0, self._size))
 
     def _is_rest(self, answer: Answer) -> bool:
         said = _CONTENT_RANGE.match(answer.headers.get("Content-Range", ""))
@@ -428,6 +460,7 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
     for a request. One that speaks TLS answers 400, or hangs up.
     """
     order = ("http", "https") if endpoint.local else ("https", "http")
+    failed: UntrustedError | None = None
     for scheme in order:
         try:
             with transport.send(
@@ -440,8 +473,11 @@ def _spoken(transport: Transport, endpoint: Endpoint) -> str:
         except UntrustedError as error:
             if error.spoken:
                 raise
+            failed = failed if error.plain else error
         except RegistryError:
             continue
+    if failed is not None:
+        raise failed
     return order[0]
 
 

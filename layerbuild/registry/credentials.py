@@ -35,11 +35,12 @@ from layerbuild.reference import DEFAULT_REGISTRY
 
 #: How Docker calls its own registry in such files.
 DOCKER_KEY = "https://index.docker.io/v1/"
+#: What it is called besides.
+DOCKER_HOSTS = (DEFAULT_REGISTRY, "index.docker.io", "registry-1.docker.io")
 
 _OLDEST = ".dockercfg"  # its whole content is what later files call auths
 _TOKEN_USER = "<token>"  # docker-credential-helpers: the secret is an identity token
 _ABSENT = "credentials not found in native keychain"
-_HELPER_SECONDS = 60
 
 
 @frozen
@@ -59,11 +60,13 @@ class Credential:
 
 
 class Keychain:
-    """The credentials of a user. ``files`` are read in order; ``environment`` is what helper programs see."""
+    """The credentials of a user. ``files`` are read in order; ``environment`` is what helper programs see, ``seconds``
+    how long they may take."""
 
-    def __init__(self, files: tuple[Path, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, files: tuple[Path, ...], environment: Mapping[str, str], *, seconds: float = 60) -> None:
         self.files = files
         self._environment = environment
+        self._seconds = seconds
 
     def find(self, registry: str, repository: str = "") -> Credential | None:
         """The credential for a repository, or for its whole registry; None: there is none. RegistryError for a file or
@@ -77,7 +80,7 @@ class Keychain:
     def store(self, registry: str, credential: Credential, *, file: Path) -> str:
         """Keep it, in ``file`` or in the program that the file names; where it went."""
         raw = _read(file)
-        helper = _helper_for(raw, registry)
+        helper = _helper_for(raw, registry, file)
         if helper:
             secret = credential.identity_token or credential.password
             user = _TOKEN_USER if credential.identity_token else credential.username
@@ -95,7 +98,7 @@ class Keychain:
 
     def _erase(self, path: Path, registry: str) -> Iterator[str]:
         raw = _read(path)
-        helper = _helper_for(raw, registry)
+        helper = _helper_for(raw, registry, path)
         if helper and self._from_helper(helper, registry) is not None:
             self._call(helper, "erase", _key(registry))
             yield f"docker-credential-{helper}"
@@ -106,30 +109,26 @@ class Keychain:
             yield str(path)
 
     def _in_file(self, raw: dict[str, Any], registry: str, repository: str, *, path: Path) -> Credential | None:
-        helpers = raw.get("credHelpers") or {}
-        for key in _keys(registry):
-            if key in helpers:
-                return self._from_helper(helpers[key], registry)
+        own = _own_helper(raw, registry, path)
+        if own:
+            return self._from_helper(own, registry)
         auths = _auths(raw, path)
         for key in (*_narrower(registry, repository), *_keys(registry)):
-            found = _credential(auths[key], path) if key in auths else None
+            found = _credential(auths[key], f"{path} has a credential for {key}") if key in auths else None
             if found is not None:
                 return found
-        return self._from_helper(raw["credsStore"], registry) if raw.get("credsStore") else None
+        helper = _helper_for(raw, registry, path)
+        return self._from_helper(helper, registry) if helper else None
 
     # -- programs
 
     def _from_helper(self, name: str, registry: str) -> Credential | None:
-        for key in (_key(registry), *([] if registry == DEFAULT_REGISTRY else [f"https://{registry}"])):
+        # The containers tools call Docker's registry as image names do.
+        for key in (_key(registry), DEFAULT_REGISTRY if registry in DOCKER_HOSTS else f"https://{registry}"):
             said = self._call(name, "get", key)
-            if said is None:
-                continue
-            try:
-                raw = json.loads(said)
-                user, secret = str(raw["Username"]), str(raw["Secret"])
-            except (ValueError, TypeError, KeyError) as error:
-                raise RegistryError(f"docker-credential-{name} gives no credential for {registry}") from error
-            return Credential(identity_token=secret) if user == _TOKEN_USER else Credential(user, secret)
+            found = None if said is None else _said(said, name, registry)
+            if found is not None:
+                return found
         return None
 
     def _call(self, name: str, verb: str, text: str) -> str | None:
@@ -143,14 +142,19 @@ class Keychain:
                 input=text.encode(),
                 capture_output=True,
                 env=dict(self._environment),
-                timeout=_HELPER_SECONDS,
+                timeout=self._seconds,
                 check=False,
             )
         except FileNotFoundError as error:
             hint = "install it, or take it out of the configuration file of credentials"
             raise RegistryError(f"the credential helper {program} is not installed", hint=hint) from error
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise RegistryError(f"the credential helper {program} can't be asked") from error
+        except OSError as error:
+            raise RegistryError(f"the credential helper {program} can't be started: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise RegistryError(
+                f"the credential helper {program} did not answer {verb!r} in {self._seconds:g} seconds",
+                hint="does it wait for a key store that is locked?",
+            ) from error
         said = done.stdout.decode("utf-8", "replace")
         if done.returncode and _ABSENT in said:
             return None
@@ -192,9 +196,9 @@ def _read(path: Path) -> dict[str, Any]:
         return raw
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except PermissionError as error:
+    except OSError as error:
         raise RegistryError(f"can't read the credentials in {path}: {error.strerror}") from error
-    except ValueError as error:  # its text is not shown: it may quote the file
+    except (ValueError, RecursionError) as error:  # its text is not shown: it may quote the file
         raise RegistryError(
             f"{path} is no file of credentials: it is not JSON", hint="mend it, or log in again"
         ) from error
@@ -230,12 +234,12 @@ def _auths(raw: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _key(registry: str) -> str:
-    return DOCKER_KEY if registry == DEFAULT_REGISTRY else registry
+    return DOCKER_KEY if registry in DOCKER_HOSTS else registry
 
 
 def _keys(registry: str) -> tuple[str, ...]:
     """What a file may call a registry."""
-    hosts = ("docker.io", "index.docker.io", "registry-1.docker.io") if registry == DEFAULT_REGISTRY else (registry,)
+    hosts = DOCKER_HOSTS if registry in DOCKER_HOSTS else (registry,)
     spelled = [f"{scheme}{host}{path}" for host in hosts for scheme in ("", "https://", "http://") for path in _PATHS]
     return tuple(dict.fromkeys((_key(registry), *spelled)))
 
@@ -250,24 +254,53 @@ def _narrower(registry: str, repository: str) -> Iterator[str]:
         repository = repository.rpartition("/")[0]
 
 
-def _helper_for(raw: dict[str, Any], registry: str) -> str:
+def _own_helper(raw: dict[str, Any], registry: str, path: Path) -> str | None:
+    """The program that ``credHelpers`` names for a registry; empty: for this one none, None: nothing is said of it."""
     helpers = raw.get("credHelpers") or {}
-    found = next((helpers[key] for key in _keys(registry) if key in helpers), raw.get("credsStore") or "")
-    return str(found)
+    found = [helpers.get(key) for key in _keys(registry)] if isinstance(helpers, dict) else [helpers]
+    name = next((each for each in found if each is not None), None)
+    if name is not None and not isinstance(name, str):
+        raise RegistryError(f"{path} is no file of credentials: credHelpers is not an object of names")
+    return name
 
 
-def _credential(entry: Any, path: Path) -> Credential | None:
-    """An entry of ``auths``; None for an empty one, as Docker leaves it beside a store."""
+def _helper_for(raw: dict[str, Any], registry: str, path: Path) -> str:
+    """The program that keeps a registry's credential; empty: the file does."""
+    own = _own_helper(raw, registry, path)
+    found = (raw.get("credsStore") or "") if own is None else own
+    if not isinstance(found, str):
+        raise RegistryError(f"{path} is no file of credentials: credsStore is not a name")
+    return found
+
+
+def _credential(entry: Any, place: str) -> Credential | None:
+    """An entry of ``auths``; None for an empty one, as Docker leaves it beside a store. ``place`` is for messages."""
     try:
         user, password = str(entry.get("username", "")), str(entry.get("password", ""))
-        if entry.get("auth"):
-            user, _, password = b64decode(entry["auth"].strip(), validate=True).decode().partition(":")
         identity, token = str(entry.get("identitytoken") or ""), str(entry.get("registrytoken") or "")
+        if entry.get("auth"):
+            user, colon, password = b64decode(entry["auth"].strip(), validate=True).decode().partition(":")
+            if not colon:
+                raise ValueError("it is not USER:PASSWORD")
     except (AttributeError, TypeError, ValueError, BadBase64) as error:
-        raise RegistryError(f"{path} has a credential that can't be read", hint="log in again") from error
+        hint = "its auth is the Base64 form of USER:PASSWORD; or log in again"
+        raise RegistryError(f"{place} that can't be read", hint=hint) from error
     if not (user or identity or token):
         return None
     return Credential(user, password.rstrip("\0"), identity, token)
+
+
+def _said(text: str, helper: str, registry: str) -> Credential | None:
+    """A helper's answer; None for an empty one, as for what it does not have."""
+    try:
+        raw = json.loads(text)
+        user, secret = str(raw["Username"]), str(raw["Secret"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        hint = f"`docker-credential-{helper} get` must write JSON with Username and Secret"
+        raise RegistryError(f"docker-credential-{helper} gives no credential for {registry}", hint=hint) from error
+    if not user and not secret:
+        return None
+    return Credential(identity_token=secret) if user == _TOKEN_USER else Credential(user, secret)
 
 
 def _entry(credential: Credential) -> dict[str, str]:

@@ -18,8 +18,9 @@ The longest prefix wins; of two equal ones the later. Short names are Docker's, 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
-from dataclasses import field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field, replace
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,12 @@ _KINDS = ("all", "digest-only", "tag-only")
 @frozen
 class Endpoint:
     """A repository at one place. ``registry`` is a host as image names and credentials have it; ``insecure``: any
-    certificate will do, and plain HTTP where no TLS is spoken."""
+    certificate will do, and plain HTTP where no TLS is spoken; ``mirror``: another place has the same."""
 
     registry: str
     repository: str
     insecure: bool = False
+    mirror: bool = False
 
     @property
     def host(self) -> str:
@@ -111,7 +113,7 @@ class Hosts:
         plain = Rule(reference.registry, reference.registry)
         found = [self._endpoint(plain, Mirror(place), reference) for place in self.mirrors.get(reference.registry, ())]
         found += [self._endpoint(rule, mirror, reference) for mirror in rule.mirrors if mirror.kind != unwanted]
-        return (*found, self.push(reference))
+        return (*(replace(endpoint, mirror=True) for endpoint in found), self.push(reference))
 
     def push(self, reference: Reference) -> Endpoint:
         """Where an image is pushed to: never a mirror."""
@@ -223,11 +225,19 @@ def certificate_folders(environment: Mapping[str, str], *, home: Path) -> tuple[
 
 
 def trust(host: str, folders: Iterable[Path]) -> Trust:
-    """What the first of ``folders`` says that knows ``host``."""
+    """What the first of ``folders`` says that knows ``host``; OSError names the file that is wrong."""
     for folder in folders:
         place = folder / host
         if place.is_dir():
             files = sorted(place.iterdir())
+            _check_pairs(files)
             pairs = tuple((path, path.with_suffix(".key")) for path in files if path.suffix == ".cert")
             return Trust(tuple(path for path in files if path.suffix == ".crt"), pairs)
     return Trust()
+
+
+def _check_pairs(files: Sequence[Path]) -> None:
+    for path in files:
+        missing = path.with_suffix({".cert": ".key", ".key": ".cert"}.get(path.suffix, path.suffix))
+        if missing not in files:
+            raise FileNotFoundError(ENOENT, f"is not there, and {path.name} is of no use without it", str(missing))

@@ -38,7 +38,7 @@ Told = Callable[[BlobDigest, str, int, int], None]
 
 _PARALLEL = 4  # more take nothing from a slow line, and from registries that count requests
 _PIECE = 1 << 18  # bytes that are waited for at once: what breaks or is killed loses less than that
-MOST_NESTED = 8  # indexes in each other
+_MOST_NESTED = 8  # indexes in each other
 _PATIENCE = 2.0  # seconds for all transfers to notice that nobody waits for them
 
 
@@ -65,7 +65,7 @@ class Puller:
     def pull(self, reference: Reference, platform: Platform, *, tag: bool = True) -> StoredImage:
         """The image, in the store, with its layers expected. ``tag`` gives it the name; it is found under name and
         platform in any case. RegistryError if no place has it, or has it for ``platform``."""
-        found = self._anywhere(reference, platform)
+        found = self._client.first(reference, lambda place: self._found(place, reference, platform), note=self._note)
         self._store.sources.expect(self._sources(found, reference))
         image = self._store.images.put(found.manifest_bytes, found.config_bytes)
         if tag:
@@ -75,36 +75,10 @@ class Puller:
 
     # -- what it is
 
-    def _anywhere(self, reference: Reference, platform: Platform) -> _Found:
-        """From the first place that has it."""
-        *mirrors, last = self._client.pull(reference)
-        for repository in mirrors:
-            try:
-                return self._found(repository, reference, platform)
-            except RegistryError as error:
-                self._note(f"{repository.endpoint}, a mirror, does not have {reference.familiar}: {error.message}")
-        return self._found(last, reference, platform)
-
     def _found(self, repository: Repository, reference: Reference, platform: Platform) -> _Found:
-        try:
-            return self._read(repository, reference, platform)
-        except FormatError as error:  # what a registry sends is the registry's affair
-            raise RegistryError(
-                f"{reference.familiar} at {repository.host}: {error.message}", hint=error.hint
-            ) from error
-
-    def _read(self, repository: Repository, reference: Reference, platform: Platform) -> _Found:
-        target = reference.digest or reference.tag
-        data = repository.manifest(target).data
-        document = read_manifest(data)
-        seen: list[Index] = []
-        while len(seen) <= MOST_NESTED:
-            if isinstance(document, Manifest):
-                return self._image(repository, reference, platform, document, data)
-            seen.append(document)
-            data = repository.manifest(chosen(seen, reference, platform).digest).data
-            document = read_manifest(data)
-        raise FormatError(f"it nests more than {MOST_NESTED} indexes in each other")
+        with blamed(repository, reference):
+            manifest, _, data = manifest_for(repository, reference, platform)
+            return self._image(repository, reference, platform, manifest, data)
 
     def _image(
         self, repository: Repository, reference: Reference, platform: Platform, manifest: Manifest, data: bytes
@@ -210,12 +184,41 @@ class Puller:
                 done = 0
             except RegistryError as error:
                 places.pop(0)
+                self._client.leave(place, error)
                 if not places:
                     raise
                 self._note(f"{place.endpoint} failed, the next place goes on: {error.message}")
 
 
-def chosen(indexes: Sequence[Index], reference: Reference, platform: Platform) -> Descriptor:
+def manifest_for(
+    repository: Repository, reference: Reference, platform: Platform
+) -> tuple[Manifest, Descriptor, bytes]:
+    """The manifest for ``platform`` that a name leads to in ``repository``, through indexes; what its index, or the
+    registry, says of it, and its bytes. RegistryError, FormatError if there is none."""
+    fetched = repository.manifest(reference.digest or reference.tag)
+    document = read_manifest(fetched.data)
+    described = Descriptor(document.media_type, fetched.digest, len(fetched.data))
+    seen: list[Index] = []
+    while len(seen) <= _MOST_NESTED:
+        if isinstance(document, Manifest):
+            return document, described, fetched.data
+        seen.append(document)
+        described = _chosen(seen, reference, platform)
+        fetched = repository.manifest(described.digest)
+        document = read_manifest(fetched.data)
+    raise FormatError(f"it nests more than {_MOST_NESTED} indexes in each other")
+
+
+@contextmanager
+def blamed(repository: Repository, reference: Reference) -> Iterator[None]:
+    """What a registry sends is the registry's affair: a FormatError becomes a RegistryError that names it."""
+    try:
+        yield
+    except FormatError as error:
+        raise RegistryError(f"{reference.familiar} at {repository.host}: {error.message}", hint=error.hint) from error
+
+
+def _chosen(indexes: Sequence[Index], reference: Reference, platform: Platform) -> Descriptor:
     """The manifest for ``platform`` in the last of ``indexes``, each of which is in the one before. RegistryError if
     there is none."""
     candidates = [entry for entry in indexes[-1].manifests if not entry.is_attestation]

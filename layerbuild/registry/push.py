@@ -54,7 +54,8 @@ class Shipment:
         """All that ``manifests`` name. A configuration is over at once, and behind the layers it would come alone: so
         configurations go first. Then the largest layer: begun last, it would go on alone, on one connection, and a
         registry hashes that on one core."""
-        layers = [layer for manifest in manifests for layer in manifest.layers]
+        # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
+        layers = [layer for manifest in manifests for layer in manifest.layers if not layer.urls]
         layers.sort(key=lambda layer: layer.size, reverse=True)
         blobs = {blob.digest: blob for blob in (*(manifest.config for manifest in manifests), *layers)}
         return cls(tuple(blobs.values()), tuple(documents))
@@ -114,11 +115,15 @@ class Pusher:
 
     def send(self, shipment: Shipment, *, by_digest: bool = False, lenders: Sequence[str] = ()) -> None:
         """Bring all that ``shipment`` is made of, but for its last document; ``by_digest``: that one, too."""
-        if self._has(shipment.top.digest) is not None:
+        if not self.lacks(shipment):
             return  # a registry takes no manifest before what it names
         self._bring(shipment, lenders)
         for document in shipment.documents if by_digest else shipment.documents[:-1]:
             self._put(document.digest, document, shipment)
+
+    def lacks(self, shipment: Shipment) -> bool:
+        """Whether something of it is not there yet."""
+        return self._has(shipment.top.digest) is None
 
     def tag(self, shipment: Shipment, tag: str) -> None:
         """Let ``tag`` mean the shipment, all of which is there but for the last document."""
@@ -134,8 +139,7 @@ class Pusher:
         return self.repository.manifest_digest(target, scopes=self.repository.pushing)
 
     def _bring(self, shipment: Shipment, lenders: Sequence[str] = ()) -> None:
-        # A layer may lie elsewhere for legal reasons: its descriptor says where (image-spec layer.md).
-        uploads = [self.start(blob, lenders=lenders) for blob in shipment.blobs if not blob.urls]
+        uploads = [self.start(blob, lenders=lenders) for blob in shipment.blobs]
         for upload in uploads:
             upload.result()
 
@@ -183,8 +187,15 @@ class Pusher:
 def push(shipment: Shipment, pushers: Sequence[tuple[Pusher, Sequence[str]]], *, by_digest: bool = False) -> None:
     """Push ``shipment`` to several repositories, each with its tags; ``by_digest``: under no tag.
 
-    Tags are set when all of it has come to all of them.
+    Registries get it side by side; of one, the other repositories borrow from the first. Tags are set when all of it
+    has come to all of them.
     """
+    firsts = {pusher.repository.host: pusher for pusher, _ in reversed(pushers)}
+    if len(firsts) > 1:
+        lacking = [pusher for pusher in firsts.values() if pusher.lacks(shipment)]
+        for blob in shipment.blobs:
+            for pusher in lacking:
+                pusher.start(blob)
     for number, (pusher, tags) in enumerate(pushers):
         before = [other.repository.endpoint for other, _ in pushers[:number]]
         lenders = [place.repository for place in before if place.host == pusher.repository.host]

@@ -29,12 +29,26 @@ _MOST_REDIRECTS = 10
 _SMALL = 64 << 10  # bytes of an error's body that are read at most
 _ONLINE = "is the machine online? http_proxy and https_proxy are honoured"
 _SETUP = "its set-up is wrong"
-_OWN = (
-    "its certificates are *.crt (authorities), *.cert and *.key (pairs) in /etc/containers/certs.d/{host} and the like"
-)
-_CERTIFICATE = (
+_OWN = "certificates for it are *.crt (authorities), *.cert and *.key (pairs), in /etc/containers/certs.d/{host}"
+_UNKNOWN = (
     "its certificate must be one that this machine trusts: SSL_CERT_FILE names further ones, so does "
     "/etc/containers/certs.d/{host}/ca.crt; --insecure-registry {host} goes without"
+)
+_CLOCK = "it needs a new one, if this machine's clock is right: it says {today}; --insecure-registry {host} takes any"
+_NONE = "it speaks none"
+_PLAIN = "--insecure-registry {host} takes plain HTTP"
+#: What OpenSSL says → why, empty: its own words, and a hint. The first row that fits counts.
+_UNTRUSTED = (
+    ("certificate has expired", "", _CLOCK),
+    ("certificate is not yet valid", "", _CLOCK),
+    ("mismatch, certificate is not valid for", "", "name it as its certificate does, or --insecure-registry {host}"),
+    ("WRONG_VERSION_NUMBER", _NONE, _PLAIN),
+    ("RECORD_LAYER_FAILURE", _NONE, _PLAIN),  # the same, from OpenSSL 3.2 on
+    ("CERTIFICATE_REQUIRED", "it wants a certificate of its clients", _OWN),
+    ("ALERT_UNKNOWN_CA", "it does not trust the certificate that it is shown", _OWN),
+    # So ends, too, who was not shown a certificate: it hangs up while the request is being written.
+    ("EOF occurred", "it hangs up; perhaps it wants a certificate of its clients", _OWN),
+    ("", "", _UNKNOWN),
 )
 
 
@@ -136,6 +150,11 @@ class Transport:
         self.patience = patience or Patience()
         self._network = Network(environment, connections=8, trust=trust)
         self._sleep = sleep
+        self._answered: set[str] = set()
+
+    def knows(self, host: str) -> bool:
+        """Whether it has given an answer that was no passing trouble."""
+        return host in self._answered
 
     def send(
         self,
@@ -220,33 +239,48 @@ class Transport:
             raise UntrustedError(host, error) from error
         except exceptions.LocationValueError as error:
             raise RegistryError(f"{shown(url)} is no URL of a registry") from error
-        except exceptions.NameResolutionError as error:  # tried again it is as unknown as before
-            raise RegistryError(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
+        except exceptions.NameResolutionError as error:
+            if self.knows(host):
+                raise Broken(reason(error), url) from error
+            # Tried again it is as unknown as before.
+            raise Unreachable(f"{host} can't be found: {reason(error)}", hint=_ONLINE) from error
         except (exceptions.HTTPError, OSError) as error:
             raise Broken(reason(error) or "the connection broke", url) from error
+        if response.status not in PASSING:
+            self._answered.add(host)
         return Answer(response, url)
 
 
-class UnusableCertificate(RegistryError):
+class Unreachable(RegistryError):
+    """There was no answer, whatever a host was asked for."""
+
+
+class UnusableCertificate(Unreachable):
     """A file with a certificate for a host can't be read, or holds none."""
 
     def __init__(self, host: str, error: OSError) -> None:
-        super().__init__(f"a certificate for {host} can't be used: {error}", hint=_OWN.format(host=host))
+        what = f"{error.filename} {error.strerror}" if error.filename else str(error)
+        super().__init__(f"a certificate for {host} can't be used: {what}", hint=_OWN.format(host=host))
 
 
-class UntrustedError(RegistryError):
-    """TLS failed. ``spoken``: the server speaks it, but its certificate is not trusted."""
+class UntrustedError(Unreachable):
+    """TLS failed. ``spoken``: the server speaks it for sure, but a certificate is not trusted; ``plain``: it speaks
+    none."""
 
     def __init__(self, host: str, error: BaseException) -> None:
         text = str(error)
-        self.spoken = "CERTIFICATE_VERIFY_FAILED" in text or "doesn't match" in text
-        why = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "the handshake failed"
-        super().__init__(f"no TLS with {host}: {why}", hint=_CERTIFICATE.format(host=host))
+        self.spoken = any(mark in text for mark in ("CERTIFICATE_VERIFY_FAILED", "doesn't match", "_ALERT_"))
+        own = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or "the handshake failed"
+        _, why, hint = next(row for row in _UNTRUSTED if row[0] in text)
+        self.plain = why == _NONE
+        super().__init__(
+            f"no TLS with {host}: {why or own}", hint=hint.format(host=host, today=time.strftime("%Y-%m-%d"))
+        )
 
 
-def failure(url: str, broken: Broken) -> RegistryError:
+def failure(url: str, broken: Broken) -> Unreachable:
     """The error of a request for ``url`` that failed for good, there or where it was redirected to."""
-    return RegistryError(f"{broken.host} can't be reached for {shown(url)}: {broken}", hint=_ONLINE)
+    return Unreachable(f"{broken.host} can't be reached for {shown(url)}: {broken}", hint=_ONLINE)
 
 
 def _is_redirect(method: str, status: int) -> bool:

@@ -8,10 +8,10 @@ from typing import BinaryIO
 from layerbuild.digest import BlobDigest
 from layerbuild.errors import FormatError, RegistryError
 from layerbuild.image.config import Platform
-from layerbuild.image.manifest import Descriptor, Index, Manifest, read_manifest
+from layerbuild.image.manifest import Descriptor
 from layerbuild.reference import Reference
 from layerbuild.registry.client import Client, Repository
-from layerbuild.registry.pull import MOST_NESTED, chosen
+from layerbuild.registry.pull import blamed, manifest_for
 
 _BLOBS = "blobs/sha256/"  # image-spec image-layout.md
 _PIECE = 1 << 20
@@ -72,29 +72,12 @@ def unverified(
 ) -> tuple[Unverified, Descriptor]:
     """The image for ``platform`` under a name, and what describes it: its index, or the registry. RegistryError if no
     place has it."""
-    *mirrors, last = client.pull(reference)
-    for repository in mirrors:
-        try:
-            return _found(repository, reference, platform, folder)
-        except RegistryError:
-            continue  # as for a pull: the next place is asked
-    return _found(last, reference, platform, folder)
 
+    def ask(repository: Repository) -> tuple[Unverified, Descriptor]:
+        with blamed(repository, reference):
+            _, described, data = manifest_for(repository, reference, platform)
+        blobs = Unverified(repository, folder)
+        blobs.put(described.digest, data)
+        return blobs, described
 
-def _found(
-    repository: Repository, reference: Reference, platform: Platform, folder: Path
-) -> tuple[Unverified, Descriptor]:
-    blobs = Unverified(repository, folder)
-    fetched = repository.manifest(reference.digest or reference.tag)
-    document = read_manifest(fetched.data)
-    described = Descriptor(document.media_type, fetched.digest, len(fetched.data))
-    seen: list[Index] = []
-    while len(seen) <= MOST_NESTED:
-        if isinstance(document, Manifest):
-            blobs.put(described.digest, fetched.data)
-            return blobs, described
-        seen.append(document)
-        described = chosen(seen, reference, platform)
-        fetched = repository.manifest(described.digest)
-        document = read_manifest(fetched.data)
-    raise RegistryError(f"{reference.familiar} nests more than {MOST_NESTED} indexes in each other")
+    return client.first(reference, ask, note=lambda text: None)

@@ -6,7 +6,8 @@
       └▶ POST ?mount=…&from=… ── 201 ─────────────▶ MOUNTED
            └ 202: an upload begins
                ├▶ PUT, all at once ── 201 ────────▶ SENT
-               │    └ 413: PATCH, piece by piece, then PUT
+               │    ├ 413: PATCH, piece by piece, then PUT
+               │    └ 405, 501: PATCH, all of it, then PUT
                └ it breaks: GET tells how much has come ─▶ PATCH the rest, then PUT
                     └ nobody knows the upload any more: a new one, from the start
 
@@ -177,6 +178,8 @@ class Upload:
                 self._place = None
             case HTTPStatus.METHOD_NOT_ALLOWED | HTTPStatus.NOT_IMPLEMENTED if place.offset and not self._chunk:
                 self._resumes, self._place = False, None  # it takes a blob as a whole only
+            case HTTPStatus.METHOD_NOT_ALLOWED | HTTPStatus.NOT_IMPLEMENTED if self._blob.size and not self._chunk:
+                self._chunk, self._place = self._blob.size, None  # it takes nothing with the PUT that ends an upload
             case _:
                 if not self._repository.wait(failed, error):
                     raise error

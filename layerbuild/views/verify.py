@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from layerbuild.frozen import frozen
-from layerbuild.store.builds import Difference
+from layerbuild.store.builds import Difference, StepAccount
 from layerbuild.views.diff import PathDifference
 from layerbuild.views.diff import as_text as paths_text
+from layerbuild.views.explain import named
 from layerbuild.views.text import count, shorten
 
 
@@ -24,20 +25,19 @@ class Broken:
 
 @frozen
 class StepDifference:
-    """A step whose layer is another one in the second build; ``line`` is the recipe's."""
+    """A step whose layer is another one in the second build."""
 
-    stage: str
-    number: int
-    line: int
-    instruction: str
+    step: StepAccount
     paths: tuple[PathDifference, ...]
 
 
 @frozen
 class Repeated:
-    """Two builds of a recipe. ``varied`` and ``same`` tell what was other in the second one, and what could not be."""
+    """Two builds of a recipe. ``varied`` and ``same`` tell what was other in the second one, and what could not be;
+    ``several``: the recipe has more than one stage."""
 
     images: tuple[str, str]
+    several: bool
     varied: tuple[str, ...]
     same: tuple[str, ...]
     config: tuple[Difference, ...]
@@ -65,16 +65,31 @@ def image_text(image: str, broken: Sequence[Broken]) -> str:
 
 def repeated_json(found: Repeated) -> dict[str, Any]:
     """The result for a recipe as plain data."""
-    return {"reproducible": not found.differs, **asdict(found)}
+    return {
+        "reproducible": not found.differs,
+        "images": found.images,
+        "varied": found.varied,
+        "same": found.same,
+        "config": [asdict(difference) for difference in found.config],
+        "steps": [_step_json(step) for step in found.steps],
+    }
+
+
+def _step_json(found: StepDifference) -> dict[str, Any]:
+    step = found.step
+    told = {"stage": step.stage, "number": step.number, "line": step.line, "instruction": step.instruction}
+    return told | {"paths": [asdict(path) for path in found.paths]}
 
 
 def repeated_text(found: Repeated) -> str:
     """The result for a recipe, for people."""
     lines = [f"varied: {text}" for text in found.varied] + [f"not varied: {text}" for text in found.same]
-    for step in found.steps:
-        lines.append(f"{step.stage}:{step.number}  line {step.line}  {shorten(step.instruction, 90)}")
-        lines += [f"    {line}" for line in paths_text((), step.paths).splitlines()]
-    lines += [f"config: {difference}" for difference in found.config]
+    for difference in found.steps:
+        step = difference.step
+        name = named(step, stage=found.several)
+        lines.append(f"step {name}  line {step.line}  {shorten(step.instruction, 90)}")
+        lines += [f"    {line}" for line in paths_text((), difference.paths).splitlines()]
+    lines += [f"config: {change}" for change in found.config]
     if found.differs:
         steps = count(len(found.steps), "step differs", "steps differ")
         return "\n".join([*lines, f"{steps}: {found.images[0][:19]} and {found.images[1][:19]}"])

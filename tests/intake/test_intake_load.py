@@ -252,6 +252,25 @@ def test_a_layer_that_is_not_its_diff_id_is_refused(store: Store, tmp_path: Path
     refused(store, write_tar(tmp_path, files), DigestMismatch, r"2/layer.tar .* has diff ID")
 
 
+def test_a_layer_that_an_archive_leaves_out_must_be_here(store: Store, tmp_path: Path) -> None:
+    """Some builders save an image for a daemon that has its base: that layer's name is empty."""
+    listed = [{"Config": "abc.json", "RepoTags": ["sample:1"], "Layers": ["", "2/layer.tar", "3/layer.tar"]}]
+    path = write_tar(tmp_path, docker_files() | {"manifest.json": as_json(listed), "3/layer.tar": BOTTOM})
+    refused(store, path, FormatError, f"leaves the layer {sha256(BOTTOM)} out, and it is not here")
+    load(store, as_folder(tmp_path, simple()), platform=AMD64)
+    (image,) = load(store, path, platform=AMD64)
+    assert image.config.diff_ids == (sha256(BOTTOM), sha256(TOP), sha256(BOTTOM))
+
+
+def test_a_manifest_without_the_layers_of_its_configuration(store: Store, tmp_path: Path) -> None:
+    layout = Layout()
+    config = layout.blob(OCI + "config.v1+json", config_of([BOTTOM, TOP]))
+    entry = layout.blob(OCI + "manifest.v1+json", as_json({"schemaVersion": 2, "config": config, "layers": []}))
+    layout.entries = [entry]
+    said = f"{entry['digest']} in .* has 0 layers, its configuration 2"
+    refused(store, as_folder(tmp_path, layout.finish()), FormatError, said)
+
+
 def test_a_known_layer_does_not_vouch_for_a_false_claim(store: Store, tmp_path: Path) -> None:
     load(store, as_folder(tmp_path, simple()), platform=AMD64)
     layout = Layout()

@@ -28,4 +28,4 @@ def client(
 
 
 def repository(registry: Registry, name: str, *files: Path) -> Repository:
-    return client(*files).open(Endpoint(registry.host, name))
+    return client(*files, patience=Patience()).open(Endpoint(registry.host, name))  # it is a real one

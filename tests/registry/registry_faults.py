@@ -97,19 +97,23 @@ class Registry:
         def answer(asked: Asked) -> Reply:
             if "range" not in asked.headers:
                 return Reply(data)
-            start = int(asked.headers["range"].removeprefix("bytes=").rstrip("-"))
+            start, end = map(int, asked.headers["range"].removeprefix("bytes=").split("-"))
+            assert end == len(data) - 1
             headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
             return Reply(data[start:], 206, headers)
 
         return answer
 
 
-def certificate(openssl: str, folder: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody has signed, with its key."""
+def certificate(openssl: str, folder: Path, *, names: str = "IP:127.0.0.1,DNS:localhost", days: int = 2) -> Path:
+    """A certificate for ``names`` that nobody has signed, with its key; ``days`` -1: it ended yesterday."""
     file = folder / "certificate.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=tests", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    files = ["-keyout", folder / "key", "-out", folder / "cert"]
-    subprocess.run([openssl, "req", "-x509", *kind, *names, *files], check=True, capture_output=True)
-    file.write_bytes((folder / "cert").read_bytes() + (folder / "key").read_bytes())
+    request, key, signed = folder / "request", folder / "key", folder / "cert"
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=tests"]
+    own = [f"subjectAltName={names}", "basicConstraints=critical,CA:TRUE", "subjectKeyIdentifier=hash"]
+    said = [word for text in own for word in ("-addext", text)] + ["-keyout", key, "-out", request]
+    subprocess.run([openssl, "req", *kind, *said], check=True, capture_output=True)
+    sign = ["-req", "-in", request, "-signkey", key, "-copy_extensions", "copy", "-days", str(days), "-out", signed]
+    subprocess.run([openssl, "x509", *sign], check=True, capture_output=True)
+    file.write_bytes(signed.read_bytes() + key.read_bytes())
     return file

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64encode
+from collections.abc import Callable
 from pathlib import Path
+from ssl import SSLError
 
 import pytest
-from loopback import Reply, Web
-from registry_clients import client
-from registry_faults import Image, Registry, layer_tar
+import registry_faults
+from loopback import Asked, Reply, Web
+from registry_clients import PATIENCE, client
+from registry_faults import Image, Page, Registry, layer_tar
 from registry_tokens import REFRESH, Tokens
 from test_registry_pull import Pulling, halved, whole
 
@@ -22,6 +25,7 @@ from layerbuild.registry.auth import Challenge, read_challenges
 from layerbuild.registry.client import Repository
 from layerbuild.registry.credentials import Credential
 from layerbuild.registry.hosts import Endpoint, Hosts, trust
+from layerbuild.registry.transport import Transport, UntrustedError
 from layerbuild.store.store import Store
 
 USER, PASSWORD = "somebody", "a secret: never shown"
@@ -97,7 +101,7 @@ def test_a_token_that_ends_in_the_middle_of_a_transfer(store: Store, faulty: Reg
     guarded(faulty, tokens, source)
     Pulling(store)(f"{faulty.host}/app")  # manifest, configuration, half of the blob; then the token is used up
     assert len(tokens.given) == 2
-    assert faulty.asked(source.layers[0])[-1].headers["range"] == f"bytes={len(data) // 2}-"
+    assert faulty.asked(source.layers[0])[-1].headers["range"] == f"bytes={len(data) // 2}-{len(data) - 1}"
     whole(store)
 
 
@@ -116,7 +120,60 @@ def test_a_scope_that_is_not_granted(faulty: Registry) -> None:
     faulty.page("/v2/app/manifests/latest", tokens.guard(Reply(), error="insufficient_scope"))
     with pytest.raises(RegistryError, match="answered 401"):
         client().open(Endpoint(faulty.host, "app")).manifest("latest")
-    assert len(tokens.given) == 1
+    assert tokens.given == [["repository:app:pull"], ["repository:app:pull", "a:b:c"]]
+
+
+def test_a_repository_that_the_token_service_calls_otherwise(store: Store, faulty: Registry) -> None:
+    """As behind a proxy that keeps others' repositories in one of its own."""
+    source = Image(layer_tar(1))
+    tokens = Tokens(faulty.web)
+    faulty.add("app", source)
+
+    def strict(page: Page) -> Page:
+        def answer(asked: Asked) -> Reply:
+            token = asked.headers.get("authorization", "")[-1:]
+            wrong = token.isdecimal() and "a:b:c" not in tokens.given[int(token) - 1]
+            found = tokens.guard(page, error="invalid_token" if wrong else "")
+            return found(asked) if callable(found) else found
+
+        return answer
+
+    for path in [path for path in faulty.web.pages if path.startswith("/v2/")]:
+        faulty.web.pages[path] = strict(faulty.web.pages[path])
+    Pulling(store)(f"{faulty.host}/app")
+    assert tokens.given == [["repository:app:pull"], ["repository:app:pull", "a:b:c"]]
+    whole(store)
+
+
+def test_what_one_request_demands_is_asked_for_it_alone(faulty: Registry) -> None:
+    """A token service may refuse all that is asked, for want of one part: a mount that fails is no failed push."""
+    tokens = Tokens(faulty.web)
+    faulty.page("/v2/app/manifests/latest", tokens.guard(Reply(b"{}")))
+    faulty.page("/v2/app/blobs/uploads/", tokens.guard(Reply(), error="invalid_token"))
+    there = client().open(Endpoint(faulty.host, "app"))
+    with pytest.raises(RegistryError, match="answered 401"):
+        there.request("POST", "blobs/uploads/", scopes=there.pushing, body=b"")
+    assert tokens.given[-1] == ["repository:app:pull,push", "a:b:c"]
+    there.manifest("latest")
+    assert tokens.given[-1] == ["repository:app:pull"]
+
+
+def test_a_registry_that_wants_a_token_here_and_a_password_there(
+    store: Store, faulty: Registry, tmp_path: Path
+) -> None:
+    source = Image(layer_tar(1), layer_tar(2))
+    guarded(faulty, Tokens(faulty.web, USER, PASSWORD), source)
+    pair = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    def basic(asked: Asked) -> Reply:
+        if asked.headers.get("authorization") != f"Basic {pair}":
+            return Reply(b"", 401, {"WWW-Authenticate": 'Basic realm="blobs"'})
+        return Reply(source.blobs[asked.path.rpartition("/")[2]])
+
+    for digest in source.blobs:
+        faulty.page(f"/v2/app/blobs/{digest}", basic)
+    Pulling(store, client(credentials(tmp_path, faulty.host)))(f"{faulty.host}/app")
+    whole(store)
 
 
 def test_a_token_service_that_fails(faulty: Registry) -> None:
@@ -251,6 +308,68 @@ def test_certificates_of_a_host(tmp_path: Path, certificate: Path) -> None:
         assert f"certs.d/{web.host}" in refused.value.hint
         (folder / "client.key").write_bytes(certificate.read_bytes())
         assert fetch()
+
+
+@pytest.mark.parametrize(("there", "missing"), [("client.cert", "client.key"), ("client.key", "client.cert")])
+def test_half_of_a_pair_is_named(tmp_path: Path, certificate: Path, there: str, missing: str) -> None:
+    folder = tmp_path / "127.0.0.1:1"
+    folder.mkdir()
+    (folder / there).write_bytes(certificate.read_bytes())
+    with pytest.raises(OSError, match=f"{there} is of no use without it: '{folder / missing}'"):
+        trust("127.0.0.1:1", (tmp_path,))
+
+
+@pytest.mark.parametrize("wrong", ["ca.crt", "client.cert", "client.key"])
+def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path, certificate: Path, wrong: str) -> None:
+    folder = tmp_path / "127.0.0.1:1"
+    folder.mkdir()
+    for name in ("ca.crt", "client.cert", "client.key"):
+        (folder / name).write_bytes(b"no PEM" if name == wrong else certificate.read_bytes())
+    own = client(trust=lambda host: trust(host, (tmp_path,)), hosts=Hosts(insecure=frozenset(["127.0.0.1:1"])))
+    with pytest.raises(RegistryError, match="can't be used") as refused:
+        own.push(Reference.parse("127.0.0.1:1/app")).manifest("latest")
+    assert str(folder) in refused.value.message and wrong in refused.value.message
+    assert "_ssl.c" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "said", "hint"),
+    [
+        ("IP:127.0.0.1", -1, "certificate has expired", "this machine's clock"),
+        ("DNS:example.com", 2, "certificate is not valid for '127.0.0.1'", "name it as its certificate does"),
+    ],
+)
+def test_a_certificate_that_is_trusted_and_wrong(
+    tmp_path: Path, program: Callable[[str], str], names: str, days: int, said: str, hint: str
+) -> None:
+    (tmp_path / "www").mkdir()
+    file = registry_faults.certificate(program("openssl"), tmp_path, names=names, days=days)
+    with secure(tmp_path / "www", file) as web:
+        own = client(trust=lambda host: Trust(authorities=(file,)))
+        with pytest.raises(RegistryError, match=said) as refused:
+            own.push(Reference.parse(f"{web.host}/app")).manifest("latest")
+        assert web.host in refused.value.message and hint in refused.value.hint
+        assert f"--insecure-registry {web.host}" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert", "it wants a certificate of its clients"),
+        ("EOF occurred in violation of protocol", "perhaps it wants a certificate of its clients"),
+        ("[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca", "it does not trust the certificate that it is shown"),
+    ],
+)
+def test_a_server_that_does_not_trust_its_client(text: str, said: str) -> None:
+    """How it ends depends on what of it arrives first."""
+    error = UntrustedError("registry.example.com", SSLError(1, f"{text} (_ssl.c:2580)"))
+    assert said in error.message and "/etc/containers/certs.d/registry.example.com" in error.hint
+
+
+def test_a_server_that_speaks_no_tls(web: Web) -> None:
+    with pytest.raises(RegistryError, match=f"no TLS with {web.host}: it speaks none") as refused:
+        Transport({}, patience=PATIENCE).send("GET", f"https://{web.host}/v2/")
+    assert f"--insecure-registry {web.host} takes plain HTTP" in refused.value.hint
 
 
 def test_no_way_back_from_https(tmp_path: Path, certificate: Path, store: Store) -> None:

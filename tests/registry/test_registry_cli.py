@@ -188,7 +188,7 @@ def test_a_killed_pull_goes_on_where_it_was(rooted: Layerbuild, faulty: FaultyRe
         pull.kill()
     size = part.stat().st_size
     rooted("pull", f"{faulty.host}/app")
-    assert faulty.asked(layer)[-1].headers["range"] == f"bytes={size}-"
+    assert faulty.asked(layer)[-1].headers["range"].startswith(f"bytes={size}-")
     assert_whole(rooted.root)
 
 
@@ -271,6 +271,8 @@ def test_credentials_that_skopeo_kept(
     ("arguments", "said"),
     [
         (("login", "nohost"), "names no registry"),
+        (("login", ""), "'' names no registry"),
+        (("logout", "user@127.0.0.1:1"), "'user@127.0.0.1:1' names no registry"),
         (("login", "host.example.com"), "no terminal to ask"),
         (("login", "host.example.com", "--password-stdin"), "--password-stdin needs --username"),
         (("login", "h.example.com", "-u", "x", "-p", "y", "--password-stdin"), "contradict"),

@@ -93,6 +93,7 @@ def test_places(tmp_path: Path) -> None:
         ("docker.io", DOCKER_KEY),
         ("docker.io", "docker.io"),
         ("docker.io", "index.docker.io"),
+        ("registry-1.docker.io", DOCKER_KEY),
     ],
 )
 def test_names_of_a_registry(tmp_path: Path, registry: str, key: str) -> None:
@@ -124,7 +125,12 @@ def test_the_oldest_form(tmp_path: Path) -> None:
         ("[]", "is not JSON"),
         ('{"auths": []}', "auths is not an object"),
         ('{"auths": {"registry.example.com": {"auth": "c2VjcmV0!"}}}', "can't be read"),
-        ('{"auths": {"registry.example.com": 7}}', "can't be read"),
+        ('{"auths": {"registry.example.com": 7}}', "has a credential for registry.example.com that can't be read"),
+        ('{"auths": {"registry.example.com": {"auth": "bm8gY29sb24="}}}', "can't be read"),
+        ('{"credHelpers": {"registry.example.com": 7}}', "credHelpers is not an object of names"),
+        ('{"credHelpers": [1]}', "credHelpers is not an object of names"),
+        ('{"credsStore": {"a": 1}}', "credsStore is not a name"),
+        ("[" * 99_999, "is not JSON"),
     ],
 )
 def test_a_file_that_is_broken(tmp_path: Path, text: str, said: str) -> None:
@@ -133,6 +139,12 @@ def test_a_file_that_is_broken(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(RegistryError, match=said) as refused:
         keychain(file).find(HOST)
     assert str(file) in refused.value.message and "c2VjcmV0" not in str(refused.value)
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+    """A container engine makes one where a file that it shall mount is absent."""
+    with pytest.raises(RegistryError, match=f"can't read the credentials in {tmp_path}: Is a directory"):
+        keychain(tmp_path).find(HOST)
 
 
 def test_kept_for_its_owner_alone(tmp_path: Path) -> None:
@@ -208,14 +220,59 @@ def test_a_helper_knows_docker_by_its_old_name(helper: Path) -> None:
         ("../x", None, "is no name"),
         ("fails", "echo secret; exit 3", "failed at 'get': exit code 3"),
         ("babbles", "echo secret", "gives no credential"),
+        ("mute", "true", "gives no credential"),
+        ("nests", "printf '%099999d' 0 | tr 0 [", "gives no credential"),
     ],
 )
 def test_a_helper_that_fails(helper: Path, name: str, script: str | None, said: str) -> None:
     if script:
-        program = helper / f"bin/docker-credential-{name}"
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
+        program(helper, name, script)
     file = written(helper / "config.json", {"credsStore": name})
     with pytest.raises(RegistryError, match=said) as refused:
         keychain(file, path=str(helper / "bin")).find(HOST)
     assert "secret" not in str(refused.value)
+
+
+def program(helper: Path, name: str, script: str) -> None:
+    path = helper / f"bin/docker-credential-{name}"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_helper_that_never_answers(helper: Path) -> None:
+    program(helper, "waits", "exec sleep 600")
+    file = written(helper / "config.json", {"credsStore": "waits"})
+    with pytest.raises(RegistryError, match=r"docker-credential-waits did not answer 'get' in 0\.1 seconds"):
+        Keychain((file,), {"PATH": os.environ["PATH"]}, seconds=0.1).find(HOST)
+
+
+def test_a_helper_that_is_no_program(helper: Path) -> None:
+    program(helper, "text", "")
+    (helper / "bin/docker-credential-text").write_bytes(b"\x7fELF of another machine")
+    with pytest.raises(RegistryError, match="docker-credential-text can't be started: Exec format error"):
+        keychain(written(helper / "config.json", {"credsStore": "text"})).find(HOST)
+
+
+def test_a_helper_with_an_empty_answer_has_nothing(helper: Path) -> None:
+    program(helper, "empty", """echo '{"ServerURL":"","Username":"","Secret":""}'""")
+    later = written(helper / "later.json", {"auths": {HOST: auth("me", "1")}})
+    assert keychain(written(helper / "config.json", {"credsStore": "empty"}), later).find(HOST) == Credential("me", "1")
+
+
+def test_a_registry_without_a_helper_of_its_own(helper: Path) -> None:
+    """As in Docker: an empty name takes a registry out of the store for all."""
+    config = {"credHelpers": {HOST: ""}, "credsStore": "fails", "auths": {HOST: auth("me", "1")}}
+    chain = keychain(written(helper / "config.json", config))
+    assert chain.find(HOST) == Credential("me", "1")
+    chain.store(HOST, Credential("me", "2"), file=helper / "config.json")
+    assert chain.find(HOST) == Credential("me", "2")
+    assert chain.erase(HOST) == (str(helper / "config.json"),)
+    assert chain.find(HOST) is None
+
+
+def test_a_helper_of_the_containers_tools_knows_docker_by_its_name(helper: Path) -> None:
+    found = """echo '{"Username":"me","Secret":"1"}'"""
+    absent = "echo credentials not found in native keychain; exit 1"
+    program(helper, "theirs", f'read server; if [ "$server" = docker.io ]; then {found}; else {absent}; fi')
+    chain = keychain(written(helper / "config.json", {"credHelpers": {"docker.io": "theirs"}}))
+    assert chain.find("docker.io") == Credential("me", "1")

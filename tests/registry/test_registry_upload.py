@@ -133,6 +133,20 @@ def test_in_pieces_to_a_real_registry(registry: Registry) -> None:
         assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == DATA
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_server_that_takes_pieces_only(server: UploadServer, cut: bool) -> None:
+    server.whole = False
+    server.faults += [Fault("PATCH", "uploads", cut=1_000_000)] * cut
+    assert upload(server) is How.SENT
+    assert server.count("PATCH") == 1 + cut
+
+
+def test_a_server_that_takes_neither(server: UploadServer) -> None:
+    server.whole = server.pieces = False
+    with pytest.raises(RegistryError, match="answered 405 to PATCH"):
+        upload(server)
+
+
 def test_too_large_at_all(server: UploadServer) -> None:
     server.largest = 1000
     with pytest.raises(RegistryError, match=f"{server.host} answered 413") as refused:
@@ -196,3 +210,16 @@ def test_a_token_that_ends_in_the_middle(server: UploadServer) -> None:
     server.on_request = end_it
     assert upload(server) is How.SENT
     assert server.count("GET /token") >= 2 and server.count("PUT") == 2
+
+
+def test_a_token_that_ends_with_each_piece(server: UploadServer) -> None:
+    server.renew()
+    server.largest = 1_400_000
+
+    def end_it(what: str) -> None:
+        if what.startswith("PATCH") and server.count("PATCH") % 2:
+            server.renew()
+
+    server.on_request = end_it
+    assert upload(server) is How.SENT
+    assert server.count("GET /token") > 4

@@ -185,7 +185,7 @@ def _build(
                         times=times,
                         here=here,
                         observe=observe,
-                        caches=caches.sources(store),
+                        caches=caches.sources(store, platform or here, observe),
                         every_stage=any(target.every_stage for target in caches.given),
                     )
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,14 +109,16 @@ def logout(registry: str) -> None:
 
 def _registry(text: str) -> str:
     """The registry that ``text`` means: a host, or a URL of one as Docker takes it."""
+    from layerbuild.registry.credentials import DOCKER_HOSTS
+
     host = text.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    if host in ("index.docker.io", "registry-1.docker.io"):
+    if host in DOCKER_HOSTS:
         return DEFAULT_REGISTRY
-    # "localhost" and "docker.io" alone would be names of images: a repository makes hosts of them.
-    registry = Reference.parse(f"{host}/x").registry
-    if registry != host:
-        raise UsageError(f"{text!r} names no registry", hint="a host with a dot or a port: registry.example.com")
-    return host
+    with suppress(UsageError):
+        # "localhost" alone would be the name of an image: a repository makes a host of it.
+        if Reference.parse(f"{host}/x").registry == host:
+            return host
+    raise UsageError(f"{text!r} names no registry", hint="a host with a dot or a port: registry.example.com")
 
 
 def _asked(username: str | None, password: str | None, *, from_stdin: bool) -> tuple[str, str]:

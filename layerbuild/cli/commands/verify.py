@@ -213,6 +213,7 @@ def _compared(store: Store, twice: Twice, records: list[BuildRecord]) -> Repeate
     steps = tuple(_difference(store, one, two) for one, two in pairs if one.diff_id != two.diff_id)
     return Repeated(
         images=(first.image_id, second.image_id),
+        several=len(records[0].stages) > 1,
         varied=twice.varied,
         same=twice.same,
         config=tuple(compare_config(first.config, second.config)),
@@ -229,7 +230,7 @@ def _difference(store: Store, one: StepAccount, two: StepAccount) -> StepDiffere
             iter(()) if step.diff_id is None else layer_things(store, step.diff_id, cleaning) for step in (one, two)
         ]
         paths = tuple(compare(sides[0], sides[1], times=True, text=True))
-    return StepDifference(two.stage, two.number, two.line, two.instruction, paths)
+    return StepDifference(two, paths)
 
 
 def _forget(store: Store, records: list[BuildRecord], began: float) -> None:
