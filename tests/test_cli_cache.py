@@ -108,7 +108,10 @@ RUN echo ran-three
         words = [word for name in names for word in ("--no-cache-filter", name)]
         said = layerbuild.build(context, None, *words)
         assert [name for name in ("one", "two", "three") if f"| ran-{name}" in said] == ran.split()
+        assert ("note: --no-cache-filter 0: no stage has this name\n" in said) == ("0" in names)
+        assert ("note: --no-cache-filter nosuch: " in said) == ("TWO,nosuch" in names)
     plan = layerbuild.json("plan", context, "--no-cache-filter", "two")
+    assert plan["notes"] == []
     assert [step["cache"] for step in plan["steps"]][:2] == ["hit", "miss"]
     assert "leave one of them out" in layerbuild.build(context, None, "--no-cache", "--no-cache-filter", "a", code=2)
 

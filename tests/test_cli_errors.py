@@ -47,6 +47,20 @@ WRONG = {
         b"FROM busybox\nCOPY kept.txt left.txt /\n", 1, (":2:", "'left.txt'", ".dockerignore line 2 (`left*`)")
     ),
     "stage": Wrong(b"FROM busybox\nCOPY --from=nobody /x /\n", 69, (":2:", "nobody")),
+    "misspelt stage": Wrong(
+        b"FROM busybox AS Build\nFROM busybox\nCOPY --from=bulid /x /\n",
+        69,
+        (":3:", "'bulid'", "hint: did you mean the stage build?"),
+    ),
+    "misspelt base": Wrong(
+        b"FROM busybox AS build\nFROM biuld\n", 69, (":2:6:", "'biuld'", "hint: did you mean the stage build?")
+    ),
+    "misspelt source": Wrong(
+        b"FROM busybox\nCOPY Kept.TXT /\n", 1, (":2:6", "'Kept.TXT' not found", "hint: did you mean kept.txt?")
+    ),
+    "misspelt source of a stage": Wrong(
+        b"FROM busybox AS one\nFROM busybox\nCOPY --from=one /etc/passwod /\n", 1, ("did you mean etc/passwd?",)
+    ),
     "target": Wrong(b"FROM busybox AS two\n", 2, ("tow", "did you mean two?"), ("--target", "tow")),
     "argument": Wrong(b"FROM busybox\n", 2, ("--build-arg '=x' has no name", "NAME=VALUE"), ("--build-arg", "=x")),
     "output": Wrong(b"FROM busybox\n", 2, ("unknown format 'oic'", "did you mean oci?"), ("-o", "type=oic,dest=x")),
@@ -93,6 +107,26 @@ def test_a_context_that_is_missing(rooted: Layerbuild, context: Path, command: s
     said = rooted.run(command, context / "nowhere", code=2).stderr
     assert f"{context}/nowhere' is not a folder" in said and "hint: " in said
     assert "there is no recipe" in rooted.run(command, context, code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "meant"),
+    [
+        ("Containerfile", None, "Containerfile"),
+        ("Dockerfile.prod", None, "Dockerfile.prod"),
+        ("web.dockerfile", None, "web.dockerfile"),
+        ("Dockerfile.prod", "Dockerfile.prd", "Dockerfile.prod"),
+        ("recipe", "recpie", "recipe"),
+        ("Dockerfile.dockerignore", None, ""),
+        ("Makefile", None, ""),
+    ],
+)
+def test_a_recipe_of_another_name(rooted: Layerbuild, context: Path, there: str, asked: str | None, meant: str) -> None:
+    (context / there).write_text("FROM busybox\n")
+    words = ("-f", context / asked) if asked else ()
+    said = rooted.run("build", *words, context, code=3).stderr
+    assert f"there is no recipe {context / (asked or 'Dockerfile')}\n" in said
+    assert f"hint: did you mean -f {context / meant}?" in said if meant else "hint: name one: -f FILE" in said
 
 
 @pytest.mark.parametrize(

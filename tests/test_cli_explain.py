@@ -170,6 +170,20 @@ def test_the_parts_of_mounts_sources_and_surroundings(rooted: Layerbuild, contex
         assert set(reasons) <= told, (old, told)
 
 
+def test_an_argument_that_is_gone_is_told_as_one(rooted: Layerbuild, context: Path) -> None:
+    rooted.build(context, "FROM busybox\nARG A=1\nENV B=2\nRUN true\n")
+    rooted.build(context, "FROM busybox\nRUN true\n")
+    assert "ARG A removed\n        ENV B removed\n" in rooted("explain")
+
+
+def test_a_step_that_failed_has_run_and_not_to_its_end(rooted: Layerbuild, context: Path) -> None:
+    recipe = "FROM busybox\nRUN exit 3\n"
+    rooted.build(context, recipe, code=1)
+    assert misses(rooted) == {"RUN exit": ["it has not run here before"]}
+    rooted.build(context, None, code=1)
+    assert misses(rooted) == {"RUN exit": ["it has not run to its end here before"]}
+
+
 def test_a_step_alone_and_all_as_text(rooted: Layerbuild, context: Path) -> None:
     fill(context)
     rooted.build(context, None, "-t", "one")
@@ -260,7 +274,7 @@ def test_one_spelling_of_a_step(rooted: Layerbuild, context: Path) -> None:
         rooted.build(context, recipe)
         for command in ("explain", "logs", "shell"):
             words = (command, "--step", "9") if command == "shell" else (command, "9")
-            assert f"hint: it has {', '.join(names)}\n" in rooted.run(*words, code=1).stderr
+            assert f"hint: its steps are {', '.join(names)}\n" in rooted.run(*words, code=1).stderr
         explained = rooted("explain").splitlines()
         assert all([line for line in explained if line.split()[0] == name] for name in names)
         assert f"== {names[-1]}  RUN" in rooted("logs")

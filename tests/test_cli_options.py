@@ -13,8 +13,11 @@ import pytest
 from support import Layerbuild
 
 from layerbuild.cli.commands.build import build
+from layerbuild.cli.commands.run import run
+from layerbuild.cli.main import COMMANDS
 from layerbuild.cli.options.command import HEADINGS, Command, Option
-from layerbuild.cli.options.elsewhere import REASONS
+from layerbuild.cli.options.elsewhere import COMMANDS_OF_OTHERS, OF_RUN, REASONS
+from layerbuild.cli.overview import OVERVIEW
 
 
 def config_of(layerbuild: Layerbuild, image: str) -> dict[str, Any]:
@@ -46,6 +49,81 @@ def test_an_option_of_another_builder_is_refused_with_its_reason(name: str) -> N
             build.make_context("build", words)
         assert caught.value.message == f"build has no option {name}: {REASONS[name][0]}"
         assert caught.value.hint == REASONS[name][1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["-v /a:/b", "-p 80:80", "-d", "-dit", "--name x", "--mount type=bind", "--env-file f", "--privileged", "--pull=x"],
+)
+def test_an_option_of_docker_run_is_refused_with_its_reason(rooted: Layerbuild, words: str) -> None:
+    said = rooted.run("run", *words.split(), "busybox", "true", code=2).stderr
+    assert said.startswith("layerbuild: run has no option --") and "\nhint: " in said
+
+
+def test_a_flag_may_have_a_value(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM busybox\nRUN echo it\n")
+    said = "| it\n"
+    assert said in rooted.run("build", "--rm=true", "--load=true", "--layers=true", "--squash=false", context).stderr
+    assert said not in rooted.run("build", "--no-cache=false", "--force-rm=false", "--tls-verify=true", context).stderr
+    assert said in rooted.run("build", "--no-cache=True", "--rm=0", context).stderr
+    assert "nothing says where to push to" in rooted.run("build", "--push=1", context, code=2).stderr
+    assert rooted.run("build", "--quiet=t", context).stderr == ""
+    assert "does not take a value" in rooted.run("build", "--quiet=x", context, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "word", ["--layers=false", "--skip-unused-stages=false", "--rewrite-timestamp=0", "--squash=true"]
+)
+def test_a_value_that_can_t_be_had_is_refused_with_its_reason(rooted: Layerbuild, word: str) -> None:
+    said = rooted.run("build", word, ".", code=2).stderr
+    assert said.startswith(f"layerbuild: {word} can't be had: ") and "\nhint: " in said
+
+
+@pytest.mark.parametrize("words", ["bud .", "buildx build .", "version", "ps -a", "image ls", "from debian"])
+def test_a_command_of_another_builder_is_answered_with_what_to_write(rooted: Layerbuild, words: str) -> None:
+    said = rooted.run(*words.split(), code=2).stderr
+    assert said == (
+        f"layerbuild: there is no command {words.split()[0]!r} here\nhint: {COMMANDS_OF_OTHERS[words.split()[0]]}\n"
+    )
+
+
+def test_no_command_is_refused_that_is_there() -> None:
+    assert set(COMMANDS) & set(COMMANDS_OF_OTHERS) == set()
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "lint", "verify"])
+def test_a_context_that_nobody_names(rooted: Layerbuild, command: str) -> None:
+    said = rooted.run(command, code=2).stderr
+    assert said == f"layerbuild: no CONTEXT is named\nhint: layerbuild {command} . for this folder\n"
+
+
+def test_help_tells_of_each_command_in_a_line(rooted: Layerbuild) -> None:
+    assert sorted(name for rows in OVERVIEW.values() for name in rows) == sorted(COMMANDS)
+    lines = rooted.run("--help", env={"COLUMNS": "80"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for rows in OVERVIEW.values():
+        for name, what in rows.items():
+            assert f"  {name:<7}  {what}" in lines
+    assert "Exit codes: 0 done" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(("words", "known"), [("layerbuild bui", "build"), ("layerbuild build --no-c", "--no-cache")])
+def test_a_shell_completes_commands_and_options(rooted: Layerbuild, words: str, known: str) -> None:
+    count = str(len(words.split()) - 1)
+    asked = {"_LAYERBUILD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
+    assert f"plain,{known}\n" in rooted.run(env=asked).stdout
+
+
+def test_no_option_of_run_is_refused_that_is_there() -> None:
+    assert {name for parameter in run.params for name in parameter.opts} & set(OF_RUN) == set()
+
+
+def test_behind_the_image_all_words_are_the_containers(rooted: Layerbuild) -> None:
+    assert rooted("run", "--rm", "busybox", "echo", "--name", "-v", "--pull", "--", "-x") == "--name -v --pull -- -x\n"
+    assert rooted("shell", "busybox", "echo", "--failed", "-v") == "--failed -v\n"
+    for command, wrong, meant in (("run", "--kep", "--keep"), ("shell", "--faild", "--failed")):
+        said = rooted.run(command, wrong, "busybox", code=2).stderr
+        assert "No such option" in said and wrong in said and meant in said
 
 
 def test_a_misspelled_option_is_told_the_nearest() -> None:

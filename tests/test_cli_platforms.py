@@ -70,6 +70,16 @@ def test_an_image_says_the_platform_that_was_asked_for(rooted: Layerbuild, conte
     assert "Variant" not in inspected(rooted, "x")
 
 
+def test_dockers_variable_names_the_platform(rooted: Layerbuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    variable = {"DOCKER_DEFAULT_PLATFORM": f"linux/{OTHER}"}
+    for words, wanted in (((), OTHER), (("--platform", f"linux/{OWN}"), OWN)):
+        rooted.run("build", "-t", "x", *words, context, env=variable)
+        assert inspected(rooted, "x")["Architecture"] == wanted
+    rooted("run", "busybox", "true")
+    assert OTHER in rooted.run("run", "busybox", "true", code=1, env=variable).stderr
+
+
 def test_a_base_of_another_platform_is_an_error_with_its_place(rooted: Layerbuild, context: Path) -> None:
     for recipe, options in (
         ("FROM busybox\n", ("--platform", f"linux/{OTHER}")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -54,6 +55,20 @@ def test_a_store_made_with_one_id_stays_so_when_ranges_come(templates: Templates
         assert later("run", "it") == "1\n1\n"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_line_that_mounts_an_image(three: dict[str, Layerbuild], context: Path) -> None:
+    """What `where` prints, pasted by each: the tree is whole and, where the kernel has the ids, so are its owners."""
+    recipe = "FROM busybox\nRUN mkdir -m 700 /d && echo x > /d/x && chown -R 33:44 /d\nRUN echo y > /y\n"
+    for who, layerbuild in three.items():
+        layerbuild.build(context, recipe, "-t", "it")
+        *_, enter, mount = (line.strip() for line in layerbuild("where", "it").splitlines())
+        enter = enter if enter.startswith("unshare ") else "unshare --mount"
+        script = f"{enter} sh -c {shlex.quote(f'{mount} && cat /mnt/d/x /mnt/y && stat -c %u:%g /mnt/d')}"
+        seen = subprocess.run(
+            [*layerbuild.prefix, "sh", "-c", script], capture_output=True, text=True, check=True
+        ).stdout
+        assert seen.split() == ["x", "y", "0:0" if who == "user" else "33:44"], who
 
 
 @pytest.mark.parametrize(

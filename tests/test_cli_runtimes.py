@@ -145,7 +145,8 @@ def test_crun_works_or_says_why_not(layerbuild: Layerbuild, context: Path, progr
 
 def test_a_way_that_is_not_there(rooted: Layerbuild, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM busybox\nRUN true\n")
-    assert "there are: namespaces, runc, crun" in rooted.run("build", "--isolation", "vm", context, code=2).stderr
+    said = rooted.run("build", "--isolation", "vm", context, code=2).stderr
+    assert "leave it out, or one of namespaces, runc, crun" in said
     python = Path(shutil.which("python3") or "").parent
     missing = rooted.run("build", "--isolation", "runc", context, code=77, env={"PATH": str(python / "nowhere")})
     assert "runc is not installed" in missing.stderr

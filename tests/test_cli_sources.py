@@ -521,6 +521,8 @@ def test_archives_and_urls_as_named_contexts(layerbuild: Layerbuild, web: Web, c
     [
         ("x", 2, "is not NAME=WHAT"),
         ("x=./nowhere", 2, "the context './nowhere' is not a folder"),
+        ("x=nowhere/", 2, "the context 'nowhere/' is not a folder"),
+        ("unused=nowhere/", 2, "the context 'nowhere/' is not a folder"),
         ("x=oci-layout:///nowhere", 1, "there is no file /nowhere"),
         ("x=docker-image://nosuch", 69, "base image 'nosuch' is not in the store"),
         ("x=/etc/passwd", 2, "is no tar, so the context x has no files"),

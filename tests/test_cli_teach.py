@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_the_mount_can_be_pasted_again(rooted: Layerbuild, context: Path) -> Non
     script = f"set -e; for time in 1 2; do {mount}; ls {merged}/f; umount {merged}; {again}; done"
     listed = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=True).stdout
     assert listed.split() == [f"{merged}/f"] * 2
+
+
+def test_the_mount_can_be_pasted_by_whoever_builds(layerbuild: Layerbuild, context: Path) -> None:
+    told = layerbuild.build(context, "FROM busybox\nRUN echo hi > /f\n", "--teach")
+    line = r"^ +by\n((?: +unshare .*\n)?) +(cd .* && mount -t overlay .*)$"
+    ((enter, mount),) = re.findall(line, told, re.MULTILINE)
+    (merged,) = re.findall(r"^ +merged +(\S+)$", told, re.MULTILINE)
+    assert bool(enter) == layerbuild.rootless
+    script = f"{enter.strip() or 'unshare --mount'} sh -c {shlex.quote(f'{mount} && cat {merged}/f')}"
+    command = [*layerbuild.prefix, "sh", "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "hi\n"
 
 
 def test_another_driver_mounts_nothing(rooted: Layerbuild, context: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal, Protocol
 
-from layerbuild.errors import NotFoundError, RegistryError, UsageError
+from layerbuild.errors import NotFoundError, RegistryError, UsageError, alike
 from layerbuild.image.config import ImageConfig, Platform
 from layerbuild.reference import Reference
 from layerbuild.store.images import StoredImage
@@ -26,7 +27,8 @@ class Bases:
     """Resolves image names, each once: a build sees one image under one name, whatever is tagged meanwhile.
 
     ``policy`` tells when ``puller`` is asked: always, for what is missing (or there for another platform), or never.
-    ``own`` is the platform whose images get their names in the store.
+    ``own`` is the platform whose images get their names in the store. ``stages`` tells the names of the recipe's
+    stages, one of which a name that no image has may have meant.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Bases:
         self._always = policy == "always"
         self._own = own
         self._known: dict[tuple[str, Platform], StoredImage] = {}
+        self.stages: Callable[[], Iterable[str]] = tuple
 
     def image(self, name: str, platform: Platform) -> StoredImage:
         """The image called ``name``; NotFoundError tells how to get one."""
@@ -57,6 +60,8 @@ class Bases:
     def _find(self, name: str, platform: Platform) -> StoredImage:
         reference = _reference(name)
         here, missing = self._here(name, reference, platform)
+        if here is None and (near := alike(name.lower(), filter(None, self.stages()))):
+            missing = f"did you mean the stage {near[0]}?"
         if here is not None and (reference is None or self._puller is None or not self._always):
             return here
         if reference is None or self._puller is None:

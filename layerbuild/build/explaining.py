@@ -50,18 +50,18 @@ class Explainer:
     ) -> Reason:
         """Why ``step`` missed on ``chain``. ``missed`` names the step that has to run first and decides what lies
         below, empty: that is known. ``groups`` are the files whose listings ``found`` names."""
-        before, below = self._before(stage, step, found, chain)
+        before, below, were = self._before(stage, step, found, chain)
         decides = (
             f"{missed} runs first, and what it makes decides" if missed else _UNKNOWN if not found.complete else ""
         )
         if before is None:
-            return Reason(decides or "it has not run here before")
+            return Reason(decides or self._never(stage, step))
         after = dict(found.known)
         if decides:  # what is not known yet can't be told as a difference
             before = {name: value for name, value in before.items() if name in after}
         else:
             after[PARENT] = chain or "scratch"
-        changed, more = differences(before, after, _Listings(self._store, groups), args=arguments_of(step))
+        changed, more = differences(before, after, _Listings(self._store, groups), args=arguments_of(step) | were)
         if decides and not changed:
             return Reason(decides)
         if not changed:
@@ -69,11 +69,19 @@ class Explainer:
         changed = tuple(replace(one, subject=below) if one.change == "below" else one for one in changed)
         return Reason(summary(changed, more), changed, more)
 
+    def _never(self, stage: StagePlan, step: RunStep | CopyStep) -> str:
+        """What to say of a step that has nothing to be compared with: perhaps it began, and failed or was stopped."""
+        builds = self._builds[recipe_name(step.origin.span.file)]
+        accounts = (account for build in builds for account in build.steps if account.stage == stage.title)
+        began = any(account.instruction == step.origin.text and account.verdict == "miss" for account in accounts)
+        return f"it has not run {'to its end ' if began else ''}here before"
+
     def _before(
         self, stage: StagePlan, step: RunStep | CopyStep, found: Keys, chain: ChainID | None
-    ) -> tuple[Mapping[str, str] | None, str]:
+    ) -> tuple[Mapping[str, str] | None, str, frozenset[str]]:
         """The inputs of the same step in an earlier build of this recipe, else those of the nearest record; and what of
-        the layers below is another than there, if they are others: "base", "steps", or "parent": nobody knows."""
+        the layers below is another than there, if they are others: "base", "steps", or "parent": nobody knows. And
+        which of its variables were arguments, as far as that is known."""
         file, kind = recipe_name(step.origin.span.file), found.known["kind"]
         others = {other.origin.text for other in stage.steps} - {step.origin.text}  # what they were is theirs
         if file not in self._builds:
@@ -89,9 +97,10 @@ class Explainer:
             best = max(ranked, key=lambda pair: pair[0], default=None)
             # In an older build than the last one only the very same instruction counts.
             if best is not None and best[0] >= (2 if number == 0 else 4):
-                return best[1].inputs, _other_below(build, stage)
+                return best[1].inputs, _other_below(build, stage), frozenset(best[1].args)
         record = self._store.cache.nearest(step.origin.text, parent=chain)
-        return record.inputs if record is not None and record.inputs.get("kind") == kind else None, PARENT
+        same = record is not None and record.inputs.get("kind") == kind
+        return record.inputs if record is not None and same else None, PARENT, frozenset()
 
 
 class _Listings:

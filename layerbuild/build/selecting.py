@@ -17,7 +17,7 @@ from functools import lru_cache
 from layerbuild.build import wildcard
 from layerbuild.build.tree import Node, Tree
 from layerbuild.digest import BlobDigest
-from layerbuild.errors import RecipeError, SourceError, Span
+from layerbuild.errors import RecipeError, SourceError, Span, alike
 from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind
 from layerbuild.layer.paths import clean, split
@@ -248,8 +248,18 @@ def _place(step: CopyStep, pattern: bytes) -> Span:
 
 def _missing(span: Span, path: bytes, tree: Tree) -> SourceError:
     shown = path.decode("utf-8", "backslashreplace") or "."
-    hint = "flags stand in front of the sources" if shown.startswith("--") else ""
+    hint = "flags stand in front of the sources" if shown.startswith("--") else _near(path, tree)
     return SourceError(f"{shown!r} not found: {tree.why_missing(path)}", hint=hint, span=span)
+
+
+def _near(path: bytes, tree: Tree) -> str:
+    """A hint that names what of the same folder may have been meant by ``path``."""
+    top, slash, name = path.decode("utf-8", "backslashreplace").rpartition("/")
+    folder = tree.get(top.encode())
+    beside = () if folder is None else tree.children(folder.path)
+    names = [node.path.rpartition(b"/")[2].decode("utf-8", "backslashreplace") for node in beside]
+    near = [each for each in names if each.lower() == name.lower()] or alike(name, names)
+    return f"did you mean {top}{slash}{near[0]}?" if near and near[0].isprintable() else ""
 
 
 def _below(match: Match) -> Iterator[Below]:

@@ -38,7 +38,8 @@ def emit(output_format: str, data: object, as_text: Callable[[], str]) -> None:
 
 def width() -> int:
     """Columns of the terminal; plenty where there is none, so that a file gets whole lines."""
-    return _columns() if sys.stdout.isatty() else 10_000
+    told: int | None = click.get_current_context().find_root().obj.columns
+    return told or (_columns() if sys.stdout.isatty() else 10_000)
 
 
 def _columns() -> int:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _IMAGE, _LAYOUT = "docker-image://", "oci-layout://"
 _LAYOUT_PLACE = re.compile(r"(?P<path>.+?)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?:@(?P<digest>[^@/]+))?")
-_PATH = re.compile(r"[./~]")
+_PATH = re.compile(r"[./~]|.*/$")
 _RECIPES = ("Dockerfile", "dockerfile")
 
 

@@ -19,7 +19,7 @@ import click
 from layerbuild import __version__
 from layerbuild.cli import registries
 from layerbuild.cli.failures import Stopped, exit_code, of_os_error, report
-from layerbuild.errors import LayerbuildError, alike
+from layerbuild.errors import LayerbuildError, UsageError, alike
 from layerbuild.frozen import frozen
 
 # command → module of cli/commands and the click command in it
@@ -63,12 +63,14 @@ COMMANDS = {
 @frozen
 class Settings:
     """What the global options say. ``root`` is where the state lives; ``driver`` None: whichever works; ``insecure``
-    and ``mirrors`` are the texts of the options about registries."""
+    and ``mirrors`` are the texts of the options about registries; ``columns`` is how wide lists may be, None: as wide
+    as the terminal."""
 
     root: Path
     driver: str | None = None
     insecure: tuple[str, ...] = ()
     mirrors: tuple[str, ...] = ()
+    columns: int | None = None
 
 
 class CommandTable(click.Group):
@@ -89,10 +91,29 @@ class CommandTable(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from layerbuild.cli.options.elsewhere import COMMANDS_OF_OTHERS
+
+            if args[0] in COMMANDS_OF_OTHERS:
+                raise UsageError(f"there is no command {args[0]!r} here", hint=COMMANDS_OF_OTHERS[args[0]])
             near = alike(args[0], COMMANDS)
             hint = f" Did you mean {near[0]!r}?" if near else " `layerbuild --help` lists the commands."
             ctx.fail(f"no such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from layerbuild.cli.overview import OVERVIEW
+
+        longest = max(map(len, COMMANDS))
+        for heading, rows in OVERVIEW.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(longest), what) for name, what in rows.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from layerbuild.cli.overview import EPILOG
+
+        for paragraph in EPILOG.split("\n\n"):
+            formatter.write_paragraph()
+            formatter.write_text(paragraph)
 
 
 @click.group(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"]})
@@ -110,14 +131,25 @@ class CommandTable(click.Group):
     help="How RUN gets the layers: overlay, btrfs, fuse-overlayfs, copy.  [env: LAYERBUILD_DRIVER; else what works]",
 )
 @registries.options
+@click.option(
+    "--columns",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="How wide lists may be.  [default: as the terminal; in a pipe as they are]",
+)
 @click.pass_context
 def main(
-    ctx: click.Context, root: Path | None, driver: str | None, insecure: tuple[str, ...], mirrors: tuple[str, ...]
+    ctx: click.Context,
+    root: Path | None,
+    driver: str | None,
+    insecure: tuple[str, ...],
+    mirrors: tuple[str, ...],
+    columns: int | None,
 ) -> None:
     """Turn Dockerfiles into OCI image layers, without a daemon, and see every layer."""
     from layerbuild.cli.place import default_root
 
-    ctx.obj = Settings((root or default_root()).absolute(), driver or None, insecure, mirrors)
+    ctx.obj = Settings((root or default_root()).absolute(), driver or None, insecure, mirrors, columns)
 
 
 def run() -> None:

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerbuild.cli.options.platforms import this_platform
-from layerbuild.errors import RecipeError, Span, UsageError
+from layerbuild.errors import RecipeError, Span, UsageError, alike
 from layerbuild.frozen import frozen
 from layerbuild.steps import ContextRoot, GitSource, UrlSource
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from layerbuild.steps import LayerPlan
     from layerbuild.store.store import Store
 
+_LIKE_A_RECIPE = re.compile(r"(?:docker|container)file", re.IGNORECASE)
 
 Modified = Callable[[ContextRoot | UrlSource | GitSource], int | None]
 """When a source was last changed, in seconds since 1970; None: it does not say."""
@@ -81,8 +83,9 @@ def planned(
     return Planned(plan, lookup)
 
 
-def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
-    """Parse a recipe file (None: standard input), which messages call ``name``; RecipeError if it can't be read."""
+def parse_recipe(path: Path | None, *, name: str = "", option: str = "-f ") -> Recipe:
+    """Parse a recipe file (None: standard input), which messages call ``name``; RecipeError if it can't be read.
+    ``option`` is what names another one on the command line."""
     from layerbuild.recipe.syntax import parse
 
     if path is None:
@@ -90,10 +93,19 @@ def parse_recipe(path: Path | None, *, name: str = "") -> Recipe:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {path}", hint="name one with -f FILE") from None
+        raise RecipeError(f"there is no recipe {path}", hint=_meant(path, option)) from None
     except OSError as error:
         raise RecipeError(f"can't read the recipe: {error.strerror}", span=Span(str(path), 1)) from error
     return parse(_decoded(data), file=name or str(path))
+
+
+def _meant(path: Path, option: str) -> str:
+    """What helps where there is no recipe ``path``."""
+    names = [name for name in os.listdir(path.parent) if not name.endswith("ignore")] if path.parent.is_dir() else []
+    near = [name for name in sorted(names) if _LIKE_A_RECIPE.search(name)]
+    if path.name != "Dockerfile":  # which nobody may have typed
+        near = alike(path.name, names) or near
+    return f"did you mean {option}{path.with_name(near[0])}?" if near else f"name one: {option}FILE"
 
 
 def _decoded(data: bytes) -> str:
@@ -113,8 +125,10 @@ def make_plan(
     """The plan for ``platform``; None: for the one that was asked for."""
     from layerbuild.recipe.planner import plan
     from layerbuild.recipe.scope import RunDefaults
+    from layerbuild.recipe.stages import read_stages
 
-    return plan(
+    bases.stages = lambda: read_stages(recipe).names
+    found = plan(
         recipe,
         bases=bases.config,
         build_args=request.build_args,
@@ -125,6 +139,15 @@ def make_plan(
         epoch=times.epoch,
         defaults=RunDefaults(request.network, request.hosts, request.env_wins),
     )
+    return replace(found, notes=(*found.notes, *_unknown_stages(request, found)))
+
+
+def _unknown_stages(request: Request, plan: LayerPlan) -> Iterator[str]:
+    """Notes of names that --no-cache-filter has and no stage: with BuildKit, too, they are no error."""
+    known = {stage.name.lower() for stage in plan.stages} | {stage.name.lower() for stage in plan.skipped}
+    for name in sorted(request.no_cache_stages - known):
+        near = alike(name, known - {""})
+        yield f"--no-cache-filter {name}: no stage has this name{f'; did you mean {near[0]}?' if near else ''}"
 
 
 def build_times(request: Request, recipe: Recipe, *, named: NamedContexts, modified: Modified) -> Times:

@@ -31,7 +31,7 @@ class Teacher:
             case events.StepFinished(step=ConfigStep() as step):
                 self._say(teach.metadata(step))
             case events.RootMounting():
-                self._say(teach.mounting(event))
+                self._say(teach.mounting(self._store, event))
             case events.UpperWritten():
                 self._say(teach.written(event))
             case events.LayerSealed():

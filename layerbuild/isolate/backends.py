@@ -70,4 +70,6 @@ def backend(name: str) -> Backend:
     try:
         return BACKENDS[name]
     except KeyError:
-        raise UsageError(f"{name!r} is no isolation backend", hint=f"there are: {', '.join(BACKENDS)}") from None
+        raise UsageError(
+            f"{name!r} is no isolation backend", hint=f"leave it out, or one of {', '.join(BACKENDS)}"
+        ) from None

@@ -102,13 +102,17 @@ class Overlay:
         return f"{go}mount -t overlay overlay -o {shlex.quote(options)} {shlex.quote(self.target)}"
 
     def attach(self) -> None:
-        """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take."""
+        """Mount it. OSError from the kernel; MachineError where the stack is higher than the kernel can take.
+
+        With a ``directory`` only in a process of one thread: it becomes the working directory meanwhile, which all
+        threads have in common. A context that is named by a relative path would be looked for there.
+        """
         if len(self.lowers) > MAX_LOWERS:
             raise MachineError(
                 f"{len(self.lowers)} lower folders: the kernel's overlay stacks at most {MAX_LOWERS}",
                 hint="join some RUN, COPY and ADD steps, or start from a base with fewer layers",
             )
-        with contextlib.chdir(self.directory):
+        with contextlib.nullcontext() if self.directory == "/" else contextlib.chdir(self.directory):
             if not self._attach_one_by_one():
                 self.attach_by_options()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, assert_never
 
 from layerbuild.errors import BuildError
@@ -12,6 +12,7 @@ from layerbuild.lessons.lesson import N_, Ask, Lesson, Run, Say, Scene, Write
 from layerbuild.lessons.world import World
 
 _LETTERS = "abcdefgh"
+INDENT = "  "  # of what a line prints
 _TRIES = 3  # at a letter, before the answer is given
 
 
@@ -73,7 +74,7 @@ class Player:
     def _run(self, line: str, code: int) -> None:
         self._person.show(f"  $ {line}")
         found, output = self._world.run(line)
-        self._person.show(textwrap.indent(output.rstrip("\n"), "  ") + "\n")
+        self._person.show(textwrap.indent(output.rstrip("\n"), INDENT) + "\n")
         if found != code:
             raise BuildError(
                 f"a line of lesson {self._lesson.name!r} ended with exit code {found} instead of {code}: {line}",
@@ -82,21 +83,38 @@ class Player:
 
     def _ask(self, ask: Ask) -> None:
         self._say(ask.question)
-        letters = _LETTERS[: len(ask.choices)]
-        for letter, choice in zip(letters, ask.choices, strict=True):
-            self._person.show(f"  {letter}) {self._translate(choice)}")
-        answer, right = self._answer(letters), letters[ask.right]
+        choices = dict(zip(_LETTERS, map(self._translate, ask.choices), strict=False))
+        for letter, choice in choices.items():
+            self._person.show(f"  {letter}) {choice}")
+        answer, right = self._answer(choices), _LETTERS[ask.right]
         if answer is not None:
             self._person.show(self._translate(N_("Right.") if answer == right else N_("Not quite.")))
         if answer != right:
             self._person.show(self._translate(N_("The answer is {letter}.")).format(letter=right))
         self._say(ask.why)
 
-    def _answer(self, letters: str) -> str | None:
-        """One of ``letters``; None: nobody answers, or with nothing of the kind."""
+    def _answer(self, choices: Mapping[str, str]) -> str | None:
+        """The letter of one of ``choices``; None: nobody answers, or with nothing of the kind."""
         prompt = self._translate(N_("Your answer"))
         for _ in range(_TRIES):
-            answer = self._person.answer(f"{prompt} ({'/'.join(letters)})")
-            if answer is None or answer.strip().lower() in tuple(letters):
-                return None if answer is None else answer.strip().lower()
+            answer = self._person.answer(f"{prompt} ({'/'.join(choices)})")
+            if answer is None:
+                return None
+            if meant := _meant(answer, choices):
+                return meant
         return None
+
+
+def _meant(answer: str, choices: Mapping[str, str]) -> str:
+    """The letter that a person means, who may as well write how the choice begins; empty: none, or more than one.
+
+    >>> _meant("B) ", {"a": "Yes", "b": "No"}), _meant("no", {"a": "Yes", "b": "No"})
+    ('b', 'b')
+    >>> _meant("not", {"a": "Yes", "b": "No"}), _meant("a f", {"a": "A file", "b": "A folder"})
+    ('', '')
+    """
+    said = answer.strip().strip("().:").casefold()
+    if said in choices:
+        return said
+    found = [letter for letter, choice in choices.items() if said and choice.casefold().startswith(said)]
+    return found[0] if len(found) == 1 else ""

@@ -20,11 +20,12 @@ _STATE: Final = "state.json"
 class World:
     """The folder ``<folder>/<lesson>``: a store of its own (``root``), the lesson's files (``work``), and how far the
     lesson has come. Nothing outside is touched; ``layerbuild`` in its lines is this very program. ``environment`` is
-    the person's."""
+    the person's, and ``columns`` are those that their terminal has for what a line prints."""
 
-    def __init__(self, folder: Path, lesson: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, lesson: str, environment: Mapping[str, str], *, columns: int = 100) -> None:
         self.folder = folder / lesson
         self._variables = environment
+        self._columns = columns
         self._work = self.folder / "work"
         self._bin = self.folder / "bin"
 
@@ -33,8 +34,9 @@ class World:
         for path in (self._work, self._bin):
             path.mkdir(parents=True, exist_ok=True)
         program = self._bin / "layerbuild"
-        command = shlex.join([sys.executable, "-m", "layerbuild"])
-        program.write_text(f'#!/bin/sh\nexec {command} --root {shlex.quote(str(self.folder / "root"))} "$@"\n')
+        options = ["--root", str(self.folder / "root"), "--columns", str(self._columns)]
+        command = shlex.join([sys.executable, "-m", "layerbuild", *options])
+        program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         program.chmod(0o755)
         try:
             return int(json.loads((self.folder / _STATE).read_text())["played"])
@@ -80,5 +82,7 @@ class World:
 
     def _environment(self) -> dict[str, str]:
         path = f"{self._bin}:{self._variables.get('PATH', os.defpath)}"
-        # Lines print in plain English bytes whatever the person's language: lessons quote what they print.
-        return {**self._variables, "PATH": path, "LC_ALL": "C", "NO_COLOR": "1", "COLUMNS": "100"}
+        # Lines print in plain English bytes whatever the person's language: lessons quote what they print. And their
+        # images are for this machine, whose programs they are made of.
+        said = {name: value for name, value in self._variables.items() if name != "DOCKER_DEFAULT_PLATFORM"}
+        return {**said, "PATH": path, "LC_ALL": "C", "NO_COLOR": "1", "COLUMNS": str(self._columns)}

@@ -61,13 +61,14 @@ def image_json(rows: Sequence[LayerRow], found: Sequence[Version]) -> dict[str, 
     }
 
 
-def image_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
+def image_text(rows: Sequence[LayerRow], found: Sequence[Version], *, width: int) -> str:
     """The whole image for people."""
     header = ["LAYER", "INSTRUCTION", "CREATED", "CHANGED", "DELETED", "BYTES", "INVISIBLE"]
+    shown = max(24, min(50, width - 54))  # so that a row has room in 80 columns
     cells = [
         [
             str(layer.layer),
-            shorten(layer.instruction, 50) or "(no history)",
+            shorten(layer.instruction, shown) or "(no history)",
             *(str(number) for number in (layer.created, layer.changed, layer.deleted)),
             size(layer.bytes),
             size(layer.invisible) if layer.invisible else "-",
@@ -75,12 +76,15 @@ def image_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
         for layer in by_layer(rows, found)
     ]
     hidden = sorted(invisible(found), key=lambda version: -version.size)
-    lines = [table(header, cells, right=frozenset((0, 2, 3, 4, 5, 6)))]
+    lines = [table(header, cells, width=width, right=frozenset((0, 2, 3, 4, 5, 6)))]
     if not hidden:
         return "\n".join([*lines, "every byte that is shipped can be seen"])
     total = sum(version.size for version in hidden)
     lines.append(f"{size(total)} in {count(len(hidden), 'file')} are shipped though invisible:")
-    lines += [f"  {size(version.size):>7}  {_shown(version.path)}  {_fate(version)}" for version in hidden[:_LARGEST]]
+    lines += [
+        f"  {size(version.size):>7}  {_shown(version.path)}  of layer {version.layer}, {_fate(version)}"
+        for version in hidden[:_LARGEST]
+    ]
     if len(hidden) > _LARGEST:
         lines.append(f"  and {len(hidden) - _LARGEST} more; --format json names them all")
     return "\n".join(lines)
@@ -124,7 +128,7 @@ def path_text(rows: Sequence[LayerRow], found: Sequence[Version]) -> str:
         row = rows[version.layer - 1]
         what = f"changed ({', '.join(version.facts)})" if version.facts else version.action
         amount = f"  {size(version.size)}" if version.size else ""
-        fate = f"  {_fate(version)}" if version.hidden_by else ""
+        fate = f", {_fate(version)}" if version.hidden_by else ""
         lines.append(f"  layer {version.layer}  {what}{amount}{fate}  {shorten(row.instruction, 70)}")
     return "\n".join(lines)
 
@@ -148,7 +152,7 @@ def _version_json(rows: Sequence[LayerRow], version: Version) -> dict[str, Any]:
 
 def _fate(version: Version) -> str:
     verb = "deleted" if version.deleted else "replaced"
-    return f"of layer {version.layer}, {verb} by layer {version.hidden_by}"
+    return f"{verb} by layer {version.hidden_by}"
 
 
 def _shown(path: bytes) -> str:

@@ -49,12 +49,12 @@ def as_json(rows: Sequence[ContextRow], *, context: str, patterns: int) -> dict[
     }
 
 
-def as_text(rows: Sequence[ContextRow], *, patterns: int) -> str:
+def as_text(rows: Sequence[ContextRow], *, patterns: int, width: int) -> str:
     """The list for people."""
     cells = [[row.path + "/" * (row.kind == Kind.DIRECTORY.value), row.kind, _size(row)] for row in rows]
     total = f"{_counted(len(rows), 'path')}, {_counted(_files(rows), 'file')}, {size(sum(row.size for row in rows))}"
     hidden = f"; {_counted(patterns, 'pattern')} in the ignore file" if patterns else "; no ignore file hides anything"
-    lines = [table(["PATH", "KIND", "SIZE"], cells, right=frozenset((2,)))] if cells else []
+    lines = [table(["PATH", "KIND", "SIZE"], cells, width=width, right=frozenset((2,)))] if cells else []
     return "\n".join((*lines, total + hidden))
 
 

@@ -82,7 +82,7 @@ def those_there(build: BuildRecord) -> str:
     """A hint that names the steps of ``build`` as the lists do."""
     several = len(build.stages) > 1
     known = ", ".join(named(step, stage=several) for step in build.steps)
-    return f"it has {known}" if known else "it decided none"
+    return f"its steps are {known}" if known else "it decided none"
 
 
 def as_json(build: BuildRecord, steps: Sequence[Explained], *, planned: bool = False) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _row(reference: Reference | None, image: StoredImage) -> dict[str, Any]:
     }
 
 
-def images_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
+def images_text(rows: Sequence[dict[str, Any]], *, width: int, full: bool = False) -> str:
     """The list as a table; sizes are those of the compressed layers."""
     cells = [
         [
@@ -54,17 +54,18 @@ def images_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
         for row in rows
     ]
     header = ["REPOSITORY", "TAG", "IMAGE ID", "PLATFORM", "STORED", "LAYERS", "SIZE"]
-    return table(header, cells, right=frozenset((5, 6)))
+    return table(header, cells, width=width, right=frozenset((5, 6)))
 
 
 def history_rows(image: StoredImage, rows: Sequence[LayerRow]) -> list[dict[str, Any]]:
-    """The history, newest first, as ``docker history`` has it."""
+    """The history, newest first, as ``docker history`` has it. ``size`` is the tar's, None: its layer has not come from
+    its registry yet."""
     by_entry = [*[""] * (len(rows) - len(image.config.history)), *[entry.comment for entry in image.config.history]]
     return [
         {
             "created": row.created,
             "created_by": row.instruction,
-            "size": row.tar_size or 0,
+            "size": row.tar_size if row.diff_id else 0,
             "empty_layer": row.diff_id is None,
             "diff_id": row.diff_id,
             "comment": comment,
@@ -73,16 +74,18 @@ def history_rows(image: StoredImage, rows: Sequence[LayerRow]) -> list[dict[str,
     ]
 
 
-def history_text(rows: Sequence[dict[str, Any]], *, full: bool = False) -> str:
+def history_text(rows: Sequence[dict[str, Any]], *, width: int, full: bool = False) -> str:
     """The history as a table; ``full`` does not cut the instruction."""
+    shown = max(24, min(60, width - 53))  # so that a row has room in 80 columns
     cells = [
         [
             row["diff_id"].short if row["diff_id"] else "-",
             date(row["created"]),
-            row["created_by"] if full else shorten(row["created_by"], 60),
-            size(row["size"]),
+            row["created_by"] if full else shorten(row["created_by"], shown),
+            "?" if row["size"] is None else size(row["size"]),
             row["comment"],
         ]
         for row in rows
     ]
-    return table(["DIFF ID", "CREATED", "CREATED BY", "SIZE", "COMMENT"], cells, right=frozenset((3,)))
+    header = ["DIFF ID", "CREATED", "CREATED BY", "SIZE", "COMMENT"]
+    return table(header, cells, width=width, right=frozenset((3,)))

@@ -89,9 +89,9 @@ def as_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
     }
 
 
-def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False, absent: str = "") -> str:
-    """The table; ``full`` spells digests and folders out, ``absent`` tells why a layer has no folder, where the
-    row does not."""
+def as_text(image: StoredImage, rows: Sequence[LayerRow], *, width: int, full: bool = False, absent: str = "") -> str:
+    """The table for ``width`` columns; ``full`` spells digests and folders out, ``absent`` tells why a layer has no
+    folder, where the row does not."""
     header = ["LAYER", "INSTRUCTION", "SIZE", "TAR", "FILES", "DIFF ID", "DIGEST", "CHAIN ID", "FOLDER"]
     cells: list[list[str]] = []
     count = 0
@@ -114,7 +114,7 @@ def as_text(image: StoredImage, rows: Sequence[LayerRow], *, full: bool = False,
                 (row.folder if full else _short_folder(row.folder)) or absent or _absent(row),
             ]
         )
-    text = table(header, cells, right=frozenset((0, 2, 3, 4)))
+    text = table(header, cells, width=width, right=frozenset((0, 2, 3, 4)))
     stored = sum(row.size or 0 for row in rows)
     layers = show_count(count, "layer")
     image_id = image.image_id if full else image.image_id.short

@@ -122,13 +122,14 @@ def as_text(
     several = len(plan.stages) > 1
     told = any(row.seconds is not None for row in rows)
     header = ["STEP", "INSTRUCTION", "MAKES", "CACHE", *(["TAKES", "TAR"] if told else []), "WHY"]
+    shown = max(24, min(44, width - 38))  # so that all but the reason stand side by side at 80 columns
     lines: list[str] = []
     for stage in plan.stages:
         base = stage.opening
         lines.append(f"stage {stage.title}: {base}" if several else base)
         cells = [
             [
-                *(str(row.number), shorten(row.instruction, 44), row.makes, row.cache or "-"),
+                *(str(row.number), shorten(row.instruction, shown), row.makes, row.cache or "-"),
                 *(_prediction(row) if told else ()),
                 _remark(row),
             ]
@@ -136,19 +137,13 @@ def as_text(
             if row.stage == stage.title
         ]
         if cells:
-            text = table(header, cells, right=frozenset((4, 5)) if told else frozenset())
-            lines += [shorten_line(line, width) for line in text.splitlines()]
+            lines.append(table(header, cells, width=width, right=frozenset((4, 5)) if told else frozenset()))
         lines.append("")
     lines += [f"stage {stage.title}: skipped, {stage.reason}" for stage in plan.skipped]
     lines += [f"note: {note}" for note in plan.notes]
     if told or changed:
         lines.append(_cost_text(cost(rows), changed, cost(before)))
     return "\n".join(lines).rstrip()
-
-
-def shorten_line(line: str, width: int) -> str:
-    """Cut a table's line at the terminal's edge."""
-    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _prediction(row: PlanRow) -> list[str]:

@@ -23,6 +23,7 @@ from layerbuild.steps import ConfigStep, CopyStep, EmptyDirectory, RunStep
 from layerbuild.store.store import Store
 from layerbuild.views.plan import metadata_effect
 from layerbuild.views.text import printable
+from layerbuild.views.where import entering
 
 _MOST = 40  # entries that are shown of a folder or a tar
 _DECOMPRESS = {"gzip": "gzip -dc", "zstd": "zstd -dc", "none": "cat"}
@@ -61,7 +62,7 @@ def cached(event: events.CacheHit) -> str:
     )
 
 
-def mounting(event: events.RootMounting) -> str:
+def mounting(store: Store, event: events.RootMounting) -> str:
     """The root of a command, as the kernel is told it."""
     lines = ["Its root is put together from these folders:"]
     lines += [f"  lowerdir  {lower}" for lower in event.lowers] or ["  lowerdir  (none: the image is empty so far)"]
@@ -69,6 +70,7 @@ def mounting(event: events.RootMounting) -> str:
     if event.mount:
         lines += [
             "by",
+            *([f"  {entering(store)}"] if store.user_xattr else []),
             f"  {event.mount}",
             "The l/… are short names of the same folders: all options must fit into one page.",
             # The kernel's mark of a volatile mount: filesystems/overlayfs.rst, "Volatile mount".

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_DEEPEST = 8  # columns by which what finds no room in a table is indented
 
 
 def size(count: int) -> str:
@@ -64,16 +65,36 @@ def printable(text: str) -> str:
     return "".join(found if found.isprintable() else found.encode("unicode_escape").decode("ascii") for found in text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
-    """Columns padded to their widest cell, two blanks between them; the columns in ``right`` are right-aligned."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, right: frozenset[int] = frozenset()
+) -> str:
+    """Columns padded to their widest cell, two blanks between them; the columns in ``right`` are right-aligned.
+
+    Those that find no room in ``width`` go below the others of their row, indented: the terminal would wrap them
+    anywhere.
+    """
     cells = [list(header), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (
+    indent = min(widths[0] + 2, _DEEPEST)
+    lines = []
+    for row in cells:
+        padded = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return "  ".join(padded).rstrip()
+        ]
+        parts = ["  ".join(padded[first:end]).rstrip() for first, end in _parts(widths, width, indent)]
+        lines += [parts[0], *(f"{'':{indent}}{part}" for part in parts[1:] if part)]
+    return "\n".join(lines)
 
-    return "\n".join(line(row) for row in cells)
+
+def _parts(widths: Sequence[int], width: int, indent: int) -> list[tuple[int, int]]:
+    """Which columns stand side by side, as ranges: as many as ``width`` has room for, behind the indent of all parts
+    but the first."""
+    found, first, taken = [], 0, widths[0]
+    for column, wide in enumerate(widths[1:], start=1):
+        if taken + 2 + wide > width:
+            found.append((first, column))
+            first, taken = column, indent + wide
+        else:
+            taken += 2 + wide
+    return [*found, (first, len(widths))]

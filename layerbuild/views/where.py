@@ -13,6 +13,7 @@ from typing import Any
 from layerbuild.errors import NotFoundError
 from layerbuild.frozen import frozen
 from layerbuild.store.images import StoredImage
+from layerbuild.store.ownership import has_ranges
 from layerbuild.store.store import Store
 from layerbuild.views.layers import LayerRow, layer_rows
 from layerbuild.views.text import shorten, table
@@ -82,6 +83,11 @@ def mount_line(store: Store, found: list[Place]) -> str:
     return f"cd {store.overlay} && mount -t overlay overlay -o ro,lowerdir={lowers}{extra} /mnt"
 
 
+def entering(store: Store) -> str:
+    """The shell line that enters a user namespace where files have the owners that the layers say: unshare(1)."""
+    return "unshare --map-root-user --map-auto --mount" if has_ranges(store.root) else "unshare --map-root-user --mount"
+
+
 def as_json(store: Store, image: StoredImage, found: list[Place]) -> dict[str, Any]:
     """The same as plain data."""
     return {
@@ -124,7 +130,7 @@ def absent_json(image: StoredImage, rows: Sequence[LayerRow]) -> dict[str, Any]:
     }
 
 
-def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
+def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str, width: int) -> str:
     """The blobs of an image that is not in the store, and ``hint``, the line that brings it in."""
     cells = [
         [str(number), shorten(row.instruction, 32), str(row.digest)]
@@ -133,7 +139,7 @@ def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
     lines = [
         f"{image} is not in the store. Its layers are blobs, packed, and have no folders on this disk:",
         "",
-        table(["LAYER", "INSTRUCTION", "DIGEST"], cells, right=frozenset((0,))),
+        table(["LAYER", "INSTRUCTION", "DIGEST"], cells, width=width, right=frozenset((0,))),
         "",
         "To have them unpacked, each in a folder of its own that a mount can name:",
         f"  {hint}",
@@ -141,7 +147,7 @@ def absent_text(image: str, rows: Sequence[LayerRow], *, hint: str) -> str:
     return "\n".join(lines)
 
 
-def as_text(store: Store, image: StoredImage, found: list[Place]) -> str:
+def as_text(store: Store, image: StoredImage, found: list[Place], *, width: int) -> str:
     """The folders as a table, the parts of one explained, and how to mount them."""
     if not found:
         return f"image {image.image_id} has no layer, so it has no folder"
@@ -152,13 +158,13 @@ def as_text(store: Store, image: StoredImage, found: list[Place]) -> str:
     lines = [
         f"Everything lies in {store.root}",
         "",
-        table(["LAYER", "INSTRUCTION", "LINK", "FOLDER"], cells, right=frozenset((0,))),
+        table(["LAYER", "INSTRUCTION", "LINK", "FOLDER"], cells, width=width, right=frozenset((0,))),
         "",
         "In each folder:",
         *(f"  {name:<8} {what}" for name, what in _PARTS),
         "",
         "A container has these layers as lowerdir, and an empty upperdir of its own. To see them as one:",
-        *(["  unshare -rm"] if store.user_xattr else []),
+        *([f"  {entering(store)}"] if store.user_xattr else []),
         f"  {mount_line(store, found)}",
     ]
     return "\n".join(lines)

@@ -31,6 +31,21 @@ def test_a_store_that_will_do(world: World) -> None:
 
 
 @in_build()
+def test_a_trial_leaves_the_working_directory_alone(world: World) -> None:
+    """All threads have it in common, and those beside the trial may be reading a context that is called `.`: what lies
+    at the new place would be copied."""
+
+    def refuse(path: object) -> None:
+        raise AssertionError(f"the working directory becomes {path}")
+
+    kept, os.chdir = os.chdir, refuse
+    try:
+        assert "works" in probe.try_overlay(world.base / "store", user_xattr=world.identity.user_xattr)
+    finally:
+        os.chdir = kept
+
+
+@in_build()
 def test_a_store_on_overlay_is_refused_with_its_name(world: World) -> None:
     rootfs = world.rootfs()
     Overlay(rootfs.lowers, rootfs.upper, rootfs.work, rootfs.merged, user_xattr=world.identity.user_xattr).attach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ TRANSLATED = [language for language in LANGUAGES if language != "en"]
 class Scripted:
     """A person who answers what the test says, and stops (Ctrl-C) after so many pauses."""
 
-    def __init__(self, answers: str = "", *, stops_after: int = 1000) -> None:
+    def __init__(self, answers: Iterable[str] = "", *, stops_after: int = 1000) -> None:
         self.seen: list[str] = []
         self.asked: list[str] = []
         self._answers = iter(answers)
@@ -125,6 +125,15 @@ def test_a_question_comes_before_its_answer(folder: Path) -> None:
         person = Scripted(f"?{letter}")  # the first answer is none of the letters: asked again
         Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked", os.environ), person, str).play()
         assert person.seen.index("  b) that") < person.seen.index(verdict) < person.seen.index("Because.\n")
+
+
+@pytest.mark.parametrize("answer", ["b", "B", " b) ", "(b)", "b.", "that", "THAT:", "that: a f", "th", "x", "?"])
+def test_an_answer_may_be_written_in_many_ways(folder: Path, answer: str) -> None:
+    ask = Ask("Which?", ("this", "that: a file", "none"), 1, "Because.", "true")
+    person = Scripted([answer, "a"])  # who is not understood is asked again, and says something wrong
+    Player(Lesson("asked", "Asked", (ask,)), World(folder, "asked", os.environ), person, str).play()
+    understood = answer not in ("th", "x", "?")  # what begins two choices, or none
+    assert (len(person.asked), "Right." in person.seen) == (1, True) if understood else (2, False)
 
 
 def test_the_answer_is_given_to_who_does_not_find_it(folder: Path) -> None:

@@ -89,6 +89,8 @@ def test_what_a_build_does_not_need_stays_where_it_is(
     layerbuild.build(context, f"FROM {app}\nLABEL by=test\nCOPY --link --chown=7:8 file /there/\n", "-t", "mine")
     assert layers_asked(registry, position) == []
     assert layerbuild("layers", "mine").count("(in the registry only)") == 2
+    sizes = [row["size"] for row in layerbuild.json("history", "mine") if not row["empty_layer"]]
+    assert sizes.count(None) == 2 and layerbuild("history", "mine").count("  ?  ") == 2
     assert json.loads(layerbuild("inspect", "mine"))[0]["GraphDriver"]["Data"] is None
     position = registry.position
     assert layerbuild("run", "mine", "cat", "/there/file", "/two") == "newtwo\n"

@@ -89,10 +89,6 @@ def debian(suite: str, include: tuple[str, ...], variant: str, mirrors: tuple[st
     click.echo(f"{name.familiar}: {image.image_id}")
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _history(command: str, times: Times) -> History:
     from layerbuild.image.config import History
 

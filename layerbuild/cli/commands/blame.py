@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.operands import seen
 from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.errors import NotFoundError
@@ -32,7 +32,7 @@ def blame(image: str, path: str | None, platform: str | None, output_format: str
         rows = found.layers()
         every = versions(found.indexes(cleaning))
     if path is None:
-        emit(output_format, view.image_json(rows, every), lambda: view.image_text(rows, every))
+        emit(output_format, view.image_json(rows, every), lambda: view.image_text(rows, every, width=width()))
         return
     wanted = clean(os.fsencode(path))
     chosen = view.path_versions(every, wanted)

@@ -75,7 +75,17 @@ def build(
     telling: Telling,
     clock: int | None,
 ) -> None:
-    """Build an image from the recipe in CONTEXT."""
+    """Build an image from the recipe in CONTEXT, and print its ID.
+
+    CONTEXT is a folder, a tar, a URL (of a tar, of a recipe, or of a git repository: URL#REF:FOLDER), or `-`: a tar or
+    a recipe on standard input.
+
+    \b
+    layerbuild build -t app .
+    layerbuild build -f Dockerfile.ci --target test --build-arg VERSION=1.2 .
+    layerbuild build -o type=oci,dest=app.tar --metadata-file app.json .
+    layerbuild build --secret id=token,env=TOKEN --push -t registry/app:1 .
+    """
     from layerbuild.build.options import Options
 
     if checks.only:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.contexts import Place, opened_place
 from layerbuild.cli.options import sources
 from layerbuild.layer.entry import Kind
@@ -36,7 +36,7 @@ def context(context: str, recipe: str | None, why: str | None, output_format: st
         rows = list(_rows(place.tree, b""))
         patterns = len(place.rules.patterns)
     data = view.as_json(rows, context=masked(context), patterns=patterns)
-    emit(output_format, data, lambda: view.as_text(rows, patterns=patterns))
+    emit(output_format, data, lambda: view.as_text(rows, patterns=patterns, width=width()))
 
 
 def _rows(tree: Tree, folder: bytes) -> Iterator[view.ContextRow]:

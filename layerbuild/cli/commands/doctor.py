@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.place import settings_driver, settings_root
 from layerbuild.views.text import table
 
@@ -29,7 +29,7 @@ def doctor(ctx: click.Context, output_format: str) -> None:
     def as_text() -> str:
         cells = [[_verdict(finding), finding.name, finding.detail] for finding in findings]
         remedies = [_remedy(finding) for finding in findings if not finding.ok and finding.remedy]
-        return "\n".join([table(["", "WHAT", "FOUND"], cells), *remedies])
+        return "\n".join([table(["", "WHAT", "FOUND"], cells, width=width()), *remedies])
 
     emit(output_format, rows, as_text)
     if not all(finding.ok for finding in findings if finding.needed):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.place import inside
 from layerbuild.views.text import size, table
 
@@ -25,6 +25,7 @@ def df(output_format: str) -> None:
         lambda: table(
             ["KIND", "COUNT", "SIZE", "RECLAIMABLE"],
             [[row.kind, str(row.count), size(row.bytes), size(row.reclaimable)] for row in rows],
+            width=width(),
             right=frozenset((1, 2, 3)),
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.place import reading
 from layerbuild.reference import Reference
 from layerbuild.views.images import image_rows, images_text
@@ -22,7 +22,7 @@ def images(quiet: bool, no_trunc: bool, output_format: str) -> None:
         for image_id in dict.fromkeys(row["image_id"] for row in rows):
             click.echo(image_id if no_trunc else image_id.short)
         return
-    emit(output_format, rows, lambda: images_text(rows, full=no_trunc))
+    emit(output_format, rows, lambda: images_text(rows, width=width(), full=no_trunc))
 
 
 @click.command()

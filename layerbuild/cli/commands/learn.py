@@ -6,9 +6,11 @@ import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from shutil import get_terminal_size
 
 import click
 
+from layerbuild.cli.console import width
 from layerbuild.cli.place import settings_root
 from layerbuild.errors import UsageError
 from layerbuild.views.text import table
@@ -52,21 +54,22 @@ class _Terminal:
 def learn(lesson: str | None, language: str | None, restart: bool, yes: bool) -> None:
     """Take a LESSON about layers; without one, list them. It runs the real thing, in a store that is thrown away."""
     from layerbuild.lessons.lesson import N_
-    from layerbuild.lessons.player import Player
+    from layerbuild.lessons.player import INDENT, Player
     from layerbuild.lessons.table import LESSONS
     from layerbuild.lessons.words import translator
     from layerbuild.lessons.world import World
 
     translate = translator(language)
     if lesson is None:
-        click.echo(table(["LESSON", ""], [[name, translate(found.title)] for name, found in LESSONS.items()]))
+        listed = [[name, translate(found.title)] for name, found in LESSONS.items()]
+        click.echo(table(["LESSON", ""], listed, width=width()))
         click.echo(translate(N_("\nBegin with: layerbuild learn copy-on-write")))
         return
     if lesson not in LESSONS:
         near = get_close_matches(lesson, LESSONS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(LESSONS)}"
         raise UsageError(f"there is no lesson {lesson!r}", hint=hint)
-    world = World(_folder(), lesson, os.environ)
+    world = World(_folder(), lesson, os.environ, columns=get_terminal_size().columns - len(INDENT))
     if restart:
         world.remove()
     person = _Terminal(asked=not yes, ask_again=translate(N_("Enter goes on")))

@@ -73,5 +73,5 @@ def parse(file: Path) -> None:
     """Print the statements of a recipe as JSON."""
     from layerbuild.recipe.describe import describe
 
-    recipe = recipes.parse_recipe(None if str(file) == "-" else file)
+    recipe = recipes.parse_recipe(None if str(file) == "-" else file, option="")
     emit("json", describe(recipe), str)

@@ -12,7 +12,7 @@ import click
 
 from layerbuild.cli.console import observing
 from layerbuild.cli.options.outputs import max_layers
-from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
+from layerbuild.cli.options.platforms import PLATFORM_VARIABLE, chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import inside
 from layerbuild.cli.pushing import Pushing, pushable, send
 from layerbuild.cli.rawjson import errors_as_events
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
-@platform_option(help="Of an image for several.  [default: this machine's]")
+@platform_option(
+    envvar=PLATFORM_VARIABLE, help=f"Of an image for several.  [default: this machine's; env: {PLATFORM_VARIABLE}]"
+)
 @click.option("--progress", default="auto", metavar="STYLE", help="auto, tty, plain, quiet or rawjson.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only image IDs.")
 @errors_as_events

@@ -13,7 +13,8 @@ import click
 
 from layerbuild.cli.failures import report
 from layerbuild.cli.options import limits
-from layerbuild.cli.options.platforms import chosen_platform, platform_option, this_platform
+from layerbuild.cli.options.command import Container
+from layerbuild.cli.options.platforms import PLATFORM_VARIABLE, chosen_platform, platform_option, this_platform
 from layerbuild.cli.place import driver, inside, invocation
 from layerbuild.errors import StepFailed, UsageError
 from layerbuild.image.config import RuntimeConfig
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from layerbuild.isolate.limits import Limits
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(cls=Container)
 @click.option("--rm", "remove", is_flag=True, help="Throw the container layer away afterwards (the default).")
 @click.option("--keep", is_flag=True, help="Keep the container layer, and print its id; `shell` enters it again.")
 @click.option("-e", "--env", metavar="K=V", multiple=True, help="Set a variable; K alone: from the environment.")
@@ -30,9 +31,11 @@ if TYPE_CHECKING:
 @click.option("-w", "--workdir", help="Working directory.  [default: the image's]")
 @click.option("--entrypoint", help="In place of the image's; empty: none.")
 @limits.options
-@click.option("--network", type=click.Choice(["host", "none"]), default="host")
+@click.option(
+    "--network", type=click.Choice(["host", "none"]), default="host", show_default=True, help="What it reaches."
+)
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.  [default: if standard input is one]")
-@platform_option()
+@platform_option(envvar=PLATFORM_VARIABLE, help=f"Which of the images under that name.  [env: {PLATFORM_VARIABLE}]")
 @click.option("-i", "--interactive", is_flag=True, help="As in docker; standard input is always passed on.")
 @click.argument("image")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -15,6 +15,7 @@ from layerbuild.cli.console import observer
 from layerbuild.cli.contexts import opened
 from layerbuild.cli.credentials import lent
 from layerbuild.cli.options import sources
+from layerbuild.cli.options.command import Container
 from layerbuild.cli.place import driver, inside
 from layerbuild.errors import NotFoundError, UsageError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _SHELL = ("/bin/sh",)
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(cls=Container)
 @click.option("--failed", is_flag=True, help="Enter the workspace of the step that failed last, with its mounts.")
 @click.option("--step", "step", metavar="N", help="Enter the state after a step of the last build: N, or STAGE:N.")
 @click.option("--secret", "secrets", metavar="id=…,src=…|env=…", multiple=True, help="With --failed: as for `build`.")

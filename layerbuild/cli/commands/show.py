@@ -6,7 +6,7 @@ import shlex
 
 import click
 
-from layerbuild.cli.console import emit, format_option
+from layerbuild.cli.console import emit, format_option, width
 from layerbuild.cli.operands import place_of, seen
 from layerbuild.cli.options.platforms import chosen_platform, platform_option
 from layerbuild.cli.place import inside, invocation
@@ -42,7 +42,7 @@ def history(image: str, no_trunc: bool, platform: str | None, output_format: str
     """
     with seen(image, platform=chosen_platform(platform), whole=False) as (found,):
         rows = image_views.history_rows(found.image, found.rows())
-    emit(output_format, rows, lambda: image_views.history_text(rows, full=no_trunc))
+    emit(output_format, rows, lambda: image_views.history_text(rows, width=width(), full=no_trunc))
 
 
 @click.command()
@@ -61,7 +61,7 @@ def layers(image: str, no_trunc: bool, platform: str | None, output_format: str)
     emit(
         output_format,
         layer_view.as_json(found.image, rows),
-        lambda: layer_view.as_text(found.image, rows, full=no_trunc, absent=absent),
+        lambda: layer_view.as_text(found.image, rows, width=width(), full=no_trunc, absent=absent),
     )
 
 
@@ -85,7 +85,7 @@ def where(image: str, layer: str | None, platform: str | None, output_format: st
             emit(
                 output_format,
                 where_view.absent_json(found.image, rows),
-                lambda: where_view.absent_text(image, rows, hint=hint),
+                lambda: where_view.absent_text(image, rows, hint=hint, width=width()),
             )
             return
     with inside() as (store, _):
@@ -97,7 +97,7 @@ def where(image: str, layer: str | None, platform: str | None, output_format: st
         emit(
             output_format,
             where_view.as_json(store, stored, places),
-            lambda: where_view.as_text(store, stored, places),
+            lambda: where_view.as_text(store, stored, places, width=width()),
         )
 
 

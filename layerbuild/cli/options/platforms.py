@@ -11,6 +11,8 @@ from layerbuild.errors import UsageError
 if TYPE_CHECKING:
     from layerbuild.image.config import Platform
 
+#: As with docker, what is built, pulled and run is for this platform where nothing is said.
+PLATFORM_VARIABLE = "DOCKER_DEFAULT_PLATFORM"
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
     "aarch64": ("arm64", ""),
@@ -21,10 +23,14 @@ _ARCHITECTURES = {
 
 
 def platform_option(
-    *, multiple: bool = False, help: str = "Which of the images under that name.", heading: str = ""
+    *,
+    multiple: bool = False,
+    envvar: str | None = None,
+    help: str = "Which of the images under that name.",
+    heading: str = "",
 ) -> Decorator:
     """``--platform``; ``read_platforms`` or ``chosen_platform`` understands what it says."""
-    return option("--platform", metavar="OS/ARCH", multiple=multiple, help=help, heading=heading)
+    return option("--platform", metavar="OS/ARCH", multiple=multiple, envvar=envvar, help=help, heading=heading)
 
 
 def read_platforms(texts: tuple[str, ...]) -> tuple[Platform, ...]:

@@ -16,7 +16,7 @@ import click
 
 from layerbuild.cli.options import command as heading
 from layerbuild.cli.options.command import gathered, option
-from layerbuild.cli.options.platforms import platform_option, read_platforms, this_platform
+from layerbuild.cli.options.platforms import PLATFORM_VARIABLE, platform_option, read_platforms, this_platform
 from layerbuild.errors import UsageError
 from layerbuild.frozen import frozen
 
@@ -110,7 +110,8 @@ def settings(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         platform_option(
             multiple=True,
-            help="What the image is for: os/arch[/variant]; several, with commas.",
+            envvar=PLATFORM_VARIABLE,
+            help=f"What the image is for: os/arch[/variant]; several, with commas.  [env: {PLATFORM_VARIABLE}]",
             heading=heading.SOURCES,
         ),
         _source(
