@@ -35,7 +35,7 @@ def container(
     workspace = store.workspaces.begin(chain)
     try:
         with Sandbox.start(identity, limits) as sandbox, driver.rootfs(workspace) as root:
-            ended = sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal)
+            ended = sandbox.attach(job(command, tree, root), terminal=terminal)
         if keep:
             return ended.code, store.workspaces.keep(workspace, remembered(command, shlex.join(command.argv))).id
     except BaseException:
@@ -66,4 +66,4 @@ def reenter(
     if mounted is not None:
         command = replace(command, env=(*command.env, *mounted.env), mounts=mounted.mounts)
     with store.workspaces.entered(kept), Sandbox.start(identity) as sandbox, driver.rootfs(kept) as root:
-        return sandbox.attach(job(command, tree, root, terminal=terminal), terminal=terminal).code
+        return sandbox.attach(job(command, tree, root), terminal=terminal).code

@@ -203,9 +203,7 @@ def _pairs(text: str) -> Pairs:
     return tuple((str(key), str(value)) for key, value in json.loads(text))
 
 
-def job(
-    command: Command, tree: Tree, root: Rootfs | WholeTree, *, terminal: bool = False, followed: bool = False
-) -> Job:
+def job(command: Command, tree: Tree, root: Rootfs | WholeTree, *, followed: bool = False) -> Job:
     """The job that executes ``command`` in ``root``; ``tree`` is what lies below it. Makes the working directory if the
     image has none."""
     who = account(tree, command.user)
@@ -226,7 +224,6 @@ def job(
         mounts=(*name_files(command.hostname, network=command.network, hosts=command.hosts), *command.mounts),
         network=command.network,
         security=command.security,
-        terminal=terminal,
         private=command.private,
         followed=followed,
     )

@@ -142,16 +142,17 @@ class Container:
         self.doing = "set up standard input and output"
         os.setsid()
         stdio = self._stdio
-        if self._job.terminal:
+        if self._job.terminal is not None:
             # From the container's own devpts, so that the command can find its terminal's name.
             master, slave = os.openpty()
+            termios.tcsetwinsize(slave, self._job.terminal)
             socket.send_fds(self._connection, [b"terminal"], [master])
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
             stdio = (slave, slave, slave)
         for number, fd in enumerate(stdio):
             os.dup2(os.open(os.devnull, os.O_RDWR) if _is_null(fd) else fd, number)
             others = bool(self._job.process.uid) and not self._identity.one_id
-            if others and (self._job.terminal or stat.S_ISFIFO(os.fstat(fd).st_mode)):
+            if others and (self._job.terminal is not None or stat.S_ISFIFO(os.fstat(fd).st_mode)):
                 # So that another user than root may open /dev/stdout. (Somebody else's, from outside, stays as it is.)
                 with contextlib.suppress(PermissionError):
                     os.fchown(fd, self._job.process.uid, -1)

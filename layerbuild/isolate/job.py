@@ -70,10 +70,10 @@ class Job:
     """A process in a stack. ``mounts`` come after the sandbox's own (/proc, /sys, /dev), parents before children.
 
     ``security`` "insecure" keeps all capabilities, has no system call filter, and leaves /proc and /sys as they are.
-    With ``terminal`` the process has a terminal of its own, made in the container. ``private``: secrets are lent to it,
-    so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the control
-    group that has them, and ``name``, which no other job of the machine has. ``followed``: as a rule one of the same
-    kind comes next, so that a process for that may be made ready (spares.py).
+    ``terminal``: the rows and columns of a terminal of its own, made in the container. ``private``: secrets are lent to
+    it, so that no core dump may be written. The sandbox itself sets ``limits`` and ``cgroup``, the folders of the
+    control group that has them, and ``name``, which no other job of the machine has. ``followed``: as a rule one of the
+    same kind comes next, so that a process for that may be made ready (spares.py).
     """
 
     rootfs: Rootfs | WholeTree
@@ -81,7 +81,7 @@ class Job:
     mounts: tuple[Extra, ...] = ()
     network: Network = "host"
     security: Security = "sandbox"
-    terminal: bool = False
+    terminal: tuple[int, int] | None = None
     private: bool = False
     followed: bool = False
     limits: Limits = NO_LIMITS

@@ -43,7 +43,7 @@ class Runtime:
         """Become the runtime; OSError or LayerbuildError if that can't be."""
         job, folders = self._job, self._job.rootfs
         check_ids(job.process, self._identity)
-        if job.terminal:
+        if job.terminal is not None:
             raise MachineError(f"{self._program} gives no terminal here", hint="use the isolation `namespaces`")
         mounts = (*standard_mounts(Kind.of(job, self._identity)), *job.mounts)
         if not _VERSION_2.exists():

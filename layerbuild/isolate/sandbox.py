@@ -39,7 +39,7 @@ from layerbuild.isolate.job import Begin, Exit, Job, Kind, Network, Process, Roo
 from layerbuild.isolate.limits import NO_LIMITS, Limits
 from layerbuild.isolate.namespaces import Identity
 from layerbuild.isolate.rlimits import reached
-from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal
+from layerbuild.isolate.streams import CHUNK, Deadline, Pipes, relay_terminal, size
 
 __all__ = ["Exit", "Job", "Limits", "Network", "Process", "Rootfs", "Sandbox", "Security"]
 
@@ -100,7 +100,7 @@ class Sandbox:
         For ``terminal``, ``stdin`` is the person's terminal: it is in raw mode until the job ends, and its size is
         passed on, also when it changes if this is the main thread. Errors as for ``run``.
         """
-        with self._limited(replace(job, terminal=terminal)) as (limited, group):
+        with self._limited(replace(job, terminal=size(stdin) if terminal else None)) as (limited, group):
             if terminal:
                 return self._attach_terminal(limited, group, stdin, stdout)
             with Pipes(stdin, stdout, stderr) as pipes, _ending(self._send(limited, pipes.theirs)) as connection:

@@ -6,13 +6,11 @@ writing, the caller's terminal for reading what is typed there. Pipes lead nowhe
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
 import socket
 import stat
-import struct
 import termios
 import threading
 import time
@@ -170,6 +168,14 @@ def _drain(source: int, target: int) -> None:
 # -- a terminal --------------------------------------------------------------------------------------------------------
 
 
+def size(terminal: int) -> tuple[int, int]:
+    """Its rows and columns; 0 and 0 of what is no terminal."""
+    try:
+        return termios.tcgetwinsize(terminal)
+    except termios.error:
+        return 0, 0
+
+
 def relay_terminal(connection: socket.socket, master: int, stdin: int, stdout: int, deadline: Deadline) -> bytes:
     """Between the person's terminal and the job's, until the job has ended; its last message."""
     poll = select.poll()
@@ -205,11 +211,10 @@ def _sized(terminal: int, master: int) -> Iterator[None]:
     """The job's terminal is as large as the person's."""
 
     def adapt(*_: object) -> None:
-        with suppress(OSError):
-            size = fcntl.ioctl(terminal, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
-            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+        with suppress(termios.error):
+            termios.tcsetwinsize(master, size(terminal))
 
-    adapt()
+    adapt()  # it may be another one since the job was sent
     if threading.current_thread() is not threading.main_thread():
         yield
         return
