@@ -61,6 +61,26 @@ def test_what_is_exported_can_be_imported(built: Layerbuild, context: Path, outp
     assert_whole(other.root)
 
 
+def test_layers_are_made_at_the_level_that_is_asked_for(layerbuild: Layerbuild, context: Path) -> None:
+    context.chmod(0o777)
+    (context / "text").write_text("".join(f"line {number * number} of a text\n" for number in range(20000)))
+    recipe, out = "FROM scratch\nCOPY text /\n", f"type=oci,dest={context}/out.tar,compression=gzip"
+
+    def made(store: str, *outputs: str) -> tuple[object, int]:
+        one = Layerbuild(context / store, layerbuild.prefix, layerbuild.python, layerbuild.env)
+        one.build(context, recipe, "-t", "made", *(word for output in outputs for word in ("-o", output)))
+        [layer] = one.layers("made")
+        return layer["digest"], (context / "out.tar").stat().st_size
+
+    usual, size = made("usual", out)
+    best, smaller = made("best", f"{out},compression-level=12")
+    assert best != usual
+    assert smaller < size
+    assert made("usual", f"{out},compression-level=12") == (usual, size), "what is there stays as it is"
+    two = (f"{out},compression-level=12", f"type=oci,dest={context}/two.tar")
+    assert made("two", *two)[0] == usual, "the outputs do not agree"
+
+
 def test_what_skopeo_writes_can_be_imported(built: Layerbuild, context: Path, program: Callable[[str], str]) -> None:
     layout = context / "layout"
     built.build(context, RECIPE, "-o", f"type=oci,tar=false,dest={layout}/")

@@ -66,12 +66,23 @@ class LayerMaker:
     layers at once.
     """
 
-    def __init__(self, store: Store, lookup: Lookup, guard: Guard, *, times: Times, codec: str, one_id: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lookup: Lookup,
+        guard: Guard,
+        *,
+        times: Times,
+        codec: str,
+        level: int | None,
+        one_id: bool,
+    ) -> None:
         self._store = store
         self._secrets = guard
         self._lookup = lookup
         self._times = times
         self._codec = codec
+        self._level = level
         self._one_id = one_id
         self._guard = threading.Lock()
         self._writing: set[LayerWriter] = set()
@@ -356,6 +367,7 @@ class LayerMaker:
                 blob,
                 index,
                 codec=codecs.named(self._codec),
+                level=self._level,
                 folder=workspace.diff if folder else None,
                 user_xattr=self._store.user_xattr,
                 root=RootMetadata.of(workspace.diff),

@@ -24,12 +24,13 @@ class Gate(StrEnum):
 
 @frozen
 class Options:
-    """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made. ``one_id``:
-    the build's user namespace has the id 0 alone. ``no_cache`` lets every step run, ``no_cache_stages`` those of the
-    stages with these names (lower case). ``entitlements`` are what RUN steps may have beyond the usual;
-    ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many stages may be at work,
-    and layers be made, at once; ``inline_cache``: the image carries its step records. ``platform`` is the one that was
-    asked for, which the image then says it is for; None: what its base says. ``annotations`` are its manifest's.
+    """How to build. ``labels`` come last, without history; ``codec`` compresses the layers that are made, at ``level``
+    (None: its usual one). ``one_id``: the build's user namespace has the id 0 alone. ``no_cache`` lets every step run,
+    ``no_cache_stages`` those of the stages with these names (lower case). ``entitlements`` are what RUN steps may have
+    beyond the usual; ``cache_namespace`` keeps cache mounts apart from those of other builds; ``jobs`` is how many
+    stages may be at work, and layers be made, at once; ``inline_cache``: the image carries its step records.
+    ``platform`` is the one that was asked for, which the image then says it is for; None: what its base says.
+    ``annotations`` are its manifest's.
 
     ``fail_on_miss``: a step that would have to run ends the build. ``gate`` is for what looks like a secret,
     ``allowed`` what may look so. ``request`` is noted in the build's record, to plan it again. ``remember`` False: no
@@ -42,6 +43,7 @@ class Options:
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
     codec: str = "gzip"
+    level: int | None = None
     one_id: bool = False
     entitlements: frozenset[str] = frozenset()
     cache_namespace: str = ""

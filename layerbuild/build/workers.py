@@ -115,6 +115,7 @@ class Workers:
                     self._guard,
                     times=self._times,
                     codec=self._options.codec,
+                    level=self._options.level,
                     one_id=self._options.one_id,
                 )
             return self._maker

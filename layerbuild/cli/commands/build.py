@@ -110,6 +110,7 @@ def build(
         request=sources.noted(request),
         remember=clock is None,
     )
+    options = replace(options, level=_level(leaving, options.codec))
     destinations = [_destinations(output, options) for output in leaving]
     with (
         observing(telling.style) as observe,
@@ -142,6 +143,16 @@ def build(
         write_files(wanted.files, built.found, _export(store, built, leaving, pushes, observe))
     if not wanted.to_stdout:
         click.echo(identifier(built.found))
+
+
+def _level(outputs: Sequence[Output], codec: str) -> int | None:
+    """The level that all outputs wish for of ``codec``, in which layers are made; None: its usual one.
+
+    Another codec is for what leaves: whoever asks for none is to get ``codec``, whatever was built before.
+    """
+    wished = {output.wishes.compression for output in outputs}
+    one = wished.pop() if len(wished) == 1 else None
+    return one.level if one is not None and one.codec == codec else None
 
 
 @frozen
