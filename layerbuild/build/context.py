@@ -254,12 +254,8 @@ class ContextTree:
     def _scanned(self, folder: bytes) -> Iterator[os.DirEntry[str]]:
         """What lies in ``folder``, in no order; an entry's ``path`` is its name alone."""
         try:
-            descriptor = self._opened_folder(folder, os.O_RDONLY)
-            try:
-                with os.scandir(descriptor) as scanned:
-                    yield from scanned
-            finally:
-                os.close(descriptor)
+            with self._inside(folder, os.O_RDONLY) as place, os.scandir(place) as scanned:
+                yield from scanned
         except NotADirectoryError:
             return
         except OSError as error:
@@ -326,9 +322,8 @@ class ContextTree:
             return Node(path, Entry(path, Kind.FILE, stat.S_IMODE(found.st_mode), mtime=int(found.st_mtime)))
         try:
             entry = entry_of(path, found, source=self._at(path), owner=(0, 0), marked=False)
-            if (
-                entry.xattrs or entry.target
-            ):  # a path may lead elsewhere by now; to open it costs more, and most say nothing
+            if entry.xattrs or entry.target:
+                # The path may lead elsewhere by now. By way of the folder it costs more, and most files say nothing.
                 source = b"/proc/self/fd/%d/%b" % (place, split(path)[1])
                 entry = entry_of(path, found, source=source, owner=(0, 0), marked=False)
         except OSError as error:
