@@ -24,13 +24,13 @@ from layerbuild.isolate.mounts import Extra, File, Overlay
 from layerbuild.isolate.standard import name_files
 from layerbuild.layer import standin
 from layerbuild.layer.entry import Entry
-from layerbuild.layer.paths import clean, join
+from layerbuild.layer.paths import LONGEST, clean, join
 from layerbuild.steps import LayerPlan, RunStep
 from layerbuild.store.workspaces import Workspace
 
 HOSTNAME = "layerbuild"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LONGEST_PATH, _LONGEST_NAME = 4094, 255  # bytes below "/": PATH_MAX, NAME_MAX of limits.h
+_LONGEST_NAME = 255  # bytes: NAME_MAX of limits.h
 _TAIL = 64 << 10  # bytes of output that an error message may quote from
 
 
@@ -259,10 +259,10 @@ def _merged(first: Pairs, second: Pairs) -> Pairs:
 
 def _check_working_directory(cwd: bytes) -> None:
     """BuildError for what no folder can be called, as the configuration of a base from elsewhere may have it."""
-    if b"\0" in cwd or len(cwd) > _LONGEST_PATH or any(len(name) > _LONGEST_NAME for name in cwd.split(b"/")):
+    if b"\0" in cwd or len(cwd) > LONGEST or any(len(name) > _LONGEST_NAME for name in cwd.split(b"/")):
         raise BuildError(
             f"the working directory {os.fsdecode(cwd)[:40]!r}… can't be: it is too long, or holds a NUL",
-            hint=f"set WORKDIR; a path has at most {_LONGEST_PATH} bytes, each name in it {_LONGEST_NAME}",
+            hint=f"set WORKDIR; a path has at most {LONGEST} bytes, each name in it {_LONGEST_NAME}",
         )
 
 

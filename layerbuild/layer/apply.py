@@ -22,7 +22,7 @@ from layerbuild.errors import BuildError, FormatError, SpaceError
 from layerbuild.frozen import frozen
 from layerbuild.layer.entry import Entry, Kind, RootMetadata, entry_of, sort_key
 from layerbuild.layer.index import IndexWriter
-from layerbuild.layer.paths import join, resolve, split
+from layerbuild.layer.paths import LONGEST, join, resolve, split
 from layerbuild.layer.pipeline import Prefetch
 from layerbuild.layer.tarreader import TarReader
 from layerbuild.layer.tree import Tree, explained
@@ -30,7 +30,6 @@ from layerbuild.layer.whiteout import META_PREFIX, OPAQUE, PREFIX, hidden_name
 
 _SMALL = 1 << 18
 _PIECE = 1 << 20
-_LONGEST = 4094  # bytes of a path below "/": PATH_MAX of limits.h
 _WORD = 0xFFFFFFFF  # an id or number of a device that is larger is none of the kernel's
 _LARGE = 1 << 26  # bytes from which on it is worth to ask for the room
 
@@ -132,7 +131,7 @@ class _Applier:
             if entry.kind is Kind.DIRECTORY:  # "./"; nothing else can be the root
                 self._dress(entry)
             return
-        if len(entry.path) > _LONGEST or max(entry.uid, entry.gid, *entry.device) > _WORD:
+        if len(entry.path) > LONGEST or max(entry.uid, entry.gid, *entry.device) > _WORD:
             raise self._impossible(entry)
         parent, name = split(entry.path)
         if self._layered and PREFIX in entry.path and not self._plain_names(parent, name):
@@ -395,10 +394,10 @@ class _Applier:
         return FormatError(f"{self._name}: {os.fsdecode(path)} {why}", hint="no layer may hold it")
 
     def _impossible(self, entry: Entry) -> FormatError:
-        if len(entry.path) > _LONGEST:
+        if len(entry.path) > LONGEST:
             shown = os.fsdecode(entry.path[:40])
             return FormatError(
-                f"{self._name}: {shown}… is a path of {len(entry.path)} bytes", hint=f"at most {_LONGEST}"
+                f"{self._name}: {shown}… is a path of {len(entry.path)} bytes", hint=f"at most {LONGEST}"
             )
         return self._refused(entry.path, "has an owner or device whose number takes more than 32 bits")
 

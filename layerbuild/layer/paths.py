@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from layerbuild.errors import BuildError
 
+LONGEST = 4094  # bytes of a path below "/" that the kernel takes: PATH_MAX of limits.h, less the slash and a NUL
 MAX_LINKS = 255  # as containerd; the kernel stops at 40, which real images have been seen to pass
 
 
