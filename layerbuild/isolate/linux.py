@@ -252,9 +252,7 @@ _CAPABILITY_VERSION_3: Final = 0x20080522
 def capset(capabilities: Iterable[int]) -> None:
     """Make ``capabilities`` (their numbers) the effective and permitted set, none inheritable: capset(2)."""
     mask = sum(1 << number for number in capabilities)
-    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    _check(_libc.capset(header, struct.pack("6I", low, low, 0, high, high, 0)))
+    _capset(mask, mask)
 
 
 def capget() -> tuple[int, int]:
@@ -268,7 +266,10 @@ def capget() -> tuple[int, int]:
 def set_effective(mask: int) -> None:
     """Make of the permitted set what is in ``mask`` the effective one."""
     _, permitted = capget()
-    effective = mask & permitted
+    _capset(mask & permitted, permitted)
+
+
+def _capset(effective: int, permitted: int) -> None:
     low, high = (effective & 0xFFFFFFFF, permitted & 0xFFFFFFFF), (effective >> 32, permitted >> 32)
     _check(_libc.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), struct.pack("6I", *low, 0, *high, 0)))
 

@@ -35,7 +35,6 @@ from layerbuild.isolate.credentials import KEEP, Credentials, Ids, Refused
 from layerbuild.isolate.notices import Listener, Notice
 from layerbuild.layer import owners, standin
 
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
 _HOW: Final = 24  # bytes of struct open_how, first version
 _MAY_MAKE_DEVICES: Final = sum(1 << number for number in numbers(("MKNOD",)))
@@ -246,7 +245,7 @@ class Pretender:
         if flags & _AT_EMPTY_PATH and not self._callers.string(notice, path):
             with self._callers.file_of(notice, folder) as file:
                 return self._give(notice, file, uid, gid)
-        return self._chown_at(notice, folder, path, uid, gid, follow=not flags & _AT_SYMLINK_NOFOLLOW)
+        return self._chown_at(notice, folder, path, uid, gid, follow=not flags & linux.AT_SYMLINK_NOFOLLOW)
 
     def _fchown(self, notice: Notice) -> None:
         number, uid, gid = notice.arguments[:3]
@@ -315,7 +314,7 @@ class Pretender:
         """A new name for what can bear no mark: it will be copied up, and its owner must be noted anew."""
         with suppress(OSError):
             if self._owners:
-                with self._noted(notice, folder, pointer, _AT_SYMLINK_NOFOLLOW) as noted:
+                with self._noted(notice, folder, pointer, linux.AT_SYMLINK_NOFOLLOW) as noted:
                     found = os.fstat(noted[0]) if noted is not None else None
                     if noted is not None and found is not None and not _bears_marks(found):
                         os.chown(self._callers.itself(noted[0]), 0, 0, dir_fd=self._callers.proc)
@@ -330,7 +329,7 @@ class Pretender:
 
     def _lstat(self, notice: Notice) -> None:
         path, buffer = notice.arguments[:2]
-        self._tell_state(notice, AT_FDCWD, path, buffer, flags=_AT_SYMLINK_NOFOLLOW)
+        self._tell_state(notice, AT_FDCWD, path, buffer, flags=linux.AT_SYMLINK_NOFOLLOW)
 
     def _fstatat(self, notice: Notice) -> None:
         folder, path, buffer, flags = notice.arguments[:4]
@@ -378,7 +377,7 @@ class Pretender:
             return None
         if path or not flags & _AT_EMPTY_PATH:
             place = stack.enter_context(self._callers.at(notice, folder, path))
-            file = os.open(path, PATH | (os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0), dir_fd=place)
+            file = os.open(path, PATH | (os.O_NOFOLLOW if flags & linux.AT_SYMLINK_NOFOLLOW else 0), dir_fd=place)
             stack.callback(os.close, file)
         else:
             file = stack.enter_context(self._callers.file_of(notice, folder))
